@@ -1,0 +1,242 @@
+"""The command line: one function a command, no logic of its own.
+
+Flags are made from the fields of ``FitConfig``.  torch and Pyro load inside the commands, so that ``--help`` is quick.
+Exit status: 0 done, 1 a run that failed, 2 bad usage or bad input, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyro_vae import __version__
+from pyro_vae.config import FitConfig
+from pyro_vae.errors import InputError, nearest
+from pyro_vae.terminal import OneLineErrors, config_options, print_json, rows, say, table
+
+if TYPE_CHECKING:
+    from pyro_vae.run import Run
+
+KINDS = ("models", "guides", "priors", "likelihoods", "networks", "objectives", "data")
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="pyro-vae")
+def main() -> None:
+    """Variational autoencoders as ordinary Pyro programs, fast, and checked."""
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
+split_option = click.option(
+    "--split", default="test", metavar="NAME", help="train, validation or test  [default: test]"
+)
+checkpoint_option = click.option("--checkpoint", default="best", metavar="NAME", help="best or last  [default: best]")
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, envvar="PYRO_VAE_SEED", show_default=True)
+run_argument = click.argument("run", type=click.Path(path_type=Path))
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), help="the PNG file  [default: in the run's figures]"
+)
+
+
+@main.command()
+@config_options
+@click.option("--out", type=click.Path(path_type=Path), help="the run directory  [default: a new one under runs/]")
+@click.option("--overwrite", is_flag=True, help="replace the run that is at --out")
+@click.option("--resume", "resumed", type=click.Path(path_type=Path), help="go on with the run in this directory")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="a JSON file of settings; flags win over it"
+)
+@click.option("--download", is_flag=True, help="fetch the data set if it is not in PYRO_VAE_DATA")
+@json_option
+def fit(
+    out: Path | None,
+    overwrite: bool,
+    resumed: Path | None,
+    config_file: Path | None,
+    download: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Fit a model and its guide, and write a run directory."""
+    settings = {name: value for name, value in flags.items() if value is not None}
+    if config_file is not None:
+        settings = FitConfig.read(config_file) | settings
+    config = FitConfig.of(**settings)
+    if resumed is not None and (out is not None or overwrite):
+        raise InputError(
+            "--resume alone, or --out", "both", "leave out --out and --overwrite: a run resumes in its place"
+        )
+    from pyro_vae import fitting
+
+    if resumed is not None:
+        fitted = fitting.resume(resumed, **{name: getattr(config, name) for name in settings})
+    else:
+        out = out or _next_free(Path("runs"), f"{config.model}-{Path(config.data).stem}")
+        fitting.check_names(config)
+        say(f"{config.model} + {config.guide} on {config.data}, seed {config.seed}, writing {out}")
+        fitted = fitting.fit(**config.model_dump(), out=out, overwrite=overwrite, download=download)
+    assert fitted.folder is not None
+    figures = fitted.folder.evaluation or {}
+    if as_json:
+        print_json(figures | {"run": str(fitted.path), "epochs": len(fitted.history), "stopped": fitted.stopped})
+        return
+    table(f"{fitted.config.model} on {fitted.config.data}, test set", rows(figures))
+    click.echo(f"Run:     {fitted.path}")
+    click.echo(
+        f"Figures: {', '.join(sorted(p.name for p in fitted.folder.figures.glob('*.png')))} in {fitted.folder.figures}"
+    )
+    click.echo(f"Next:    python cli.py evaluate {fitted.path}")
+
+
+@main.command()
+@run_argument
+@click.option(
+    "--samples", type=int, default=500, envvar="PYRO_VAE_SAMPLES", help="importance samples an image  [default: 500]"
+)
+@split_option
+@checkpoint_option
+@seed_option
+@json_option
+def evaluate(run: Path, samples: int, split: str, checkpoint: str, seed: int, as_json: bool) -> None:
+    """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
+    opened = _open(run, checkpoint)
+    figures = opened.evaluate(split=split, num_samples=samples, seed=seed)
+    assert opened.folder is not None
+    opened.folder.save_evaluation(figures)
+    if as_json:
+        print_json(figures)
+    else:
+        table(f"{figures['model']} + {figures['guide']} on {figures['data']}, {split} set", rows(figures))
+
+
+@main.command()
+@run_argument
+@click.option("--num", type=int, default=64, show_default=True, help="how many images")
+@click.option("--label", help="the class to generate, by name")
+@checkpoint_option
+@seed_option
+@out_option
+@json_option
+def sample(run: Path, num: int, label: str | None, checkpoint: str, seed: int, out: Path | None, as_json: bool) -> None:
+    """Draw images from the model into a PNG."""
+    from pyro_vae import report
+
+    opened = _open(run, checkpoint)
+    figure = report.samples_figure(opened, num, _class_index(opened, label), seed)
+    _save(opened, figure, out, "samples" if label is None else f"samples-{label}", as_json)
+
+
+@main.command()
+@run_argument
+@click.option("--num", type=click.IntRange(min=1), default=30, show_default=True, help="how many images")
+@split_option
+@checkpoint_option
+@out_option
+@json_option
+def reconstruct(run: Path, num: int, split: str, checkpoint: str, out: Path | None, as_json: bool) -> None:
+    """Put images beside their reconstructions into a PNG."""
+    from pyro_vae import report
+
+    opened = _open(run, checkpoint)
+    _save(opened, report.reconstructions_figure(opened, num, split), out, "reconstructions", as_json)
+
+
+@main.command()
+@run_argument
+@json_option
+def info(run: Path, as_json: bool) -> None:
+    """Say what a run is: its settings, data, epochs and last figures."""
+    from dataclasses import asdict
+
+    from pyro_vae.folder import RunFolder
+
+    folder = RunFolder.open(run)
+    history, config = folder.history, folder.config
+    done = {
+        "epochs": len(history),
+        "best_epoch": int(history.loc[history["validation_elbo"].idxmax(), "epoch"]) if len(history) else 0,
+        "parameters": sum(w.numel() for w in folder.weights("best").values()),
+    }
+    if as_json:
+        facts = asdict(folder.facts)
+        print_json(
+            {"run": str(run), "config": config.model_dump(), "data": facts, **done, "evaluation": folder.evaluation}
+        )
+        return
+    settings = config.model_dump(exclude={"epochs"})
+    shown = {name: ",".join(map(str, v)) if isinstance(v, tuple) else v for name, v in settings.items()}
+    table(
+        str(run),
+        shown
+        | {"split": folder.facts.split, "epochs": f"{done['epochs']} of {config.epochs}"}
+        | rows(done, skip="epochs"),
+    )
+    if folder.evaluation:
+        table(f"last evaluation, {folder.evaluation['split']} set", rows(folder.evaluation))
+
+
+@main.command(name="list")
+@click.argument("kind", required=False)
+@json_option
+def list_(kind: str | None, as_json: bool) -> None:
+    """List what there is: models, guides, priors, likelihoods, networks, objectives, data."""
+    if kind is not None and kind not in KINDS:
+        raise InputError("a kind of thing to list", repr(kind), nearest(kind, KINDS))
+    found = {name: dict(_entries(name)) for name in KINDS if kind in (None, name)}
+    if as_json:
+        print_json(found)
+        return
+    for name, entries in found.items():
+        table(name, entries)
+
+
+def _entries(kind: str) -> list[tuple[str, str]]:
+    from pyro_vae.data import DATA
+    from pyro_vae.guides import GUIDES
+    from pyro_vae.inference import OBJECTIVES
+    from pyro_vae.likelihoods import LIKELIHOODS
+    from pyro_vae.models import MODELS
+    from pyro_vae.networks import NETWORKS
+    from pyro_vae.priors import PRIORS
+
+    registries: dict[str, Any] = dict(
+        zip(KINDS, (MODELS, GUIDES, PRIORS, LIKELIHOODS, NETWORKS, OBJECTIVES, DATA), strict=True)
+    )
+    return [(name, registries[kind].describe(name)) for name in registries[kind]]
+
+
+def _open(path: Path, checkpoint: str) -> Run:
+    from pyro_vae import fitting
+
+    return fitting.load(path, checkpoint=checkpoint)
+
+
+def _class_index(run: Run, label: str | None) -> int | None:
+    names = run.facts.class_names
+    if label is None or label not in names:
+        if label is not None and names:
+            raise InputError("a class of this run", repr(label), nearest(label, names))
+        return None if label is None else 0  # without classes, Run.sample says that the model has no labels
+    return names.index(label)
+
+
+def _save(run: Run, figure: Any, out: Path | None, name: str, as_json: bool) -> None:
+    from pyro_vae import report
+
+    assert run.folder is not None
+    path = out or run.folder.figures / f"{name}.png"
+    report.save_figure(figure, path)
+    if as_json:
+        print_json({"run": str(run.path), "figure": str(path)})
+    else:
+        click.echo(f"Wrote {path}")
+
+
+def _next_free(parent: Path, name: str) -> Path:
+    path, number = parent / name, 1
+    while path.exists():
+        number += 1
+        path = parent / f"{name}-{number}"
+    return path

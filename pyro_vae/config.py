@@ -1,0 +1,137 @@
+"""One validated, frozen configuration per run: JSON in and out, defaults that are real, unknown fields refused.
+
+The fields come in groups, and each room takes the group that it needs; ``FitConfig`` is their sum, flat for its users.
+The command line makes its flags from these fields, so a new one is declared here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from pyro_vae.errors import InputError, nearest
+
+Name = Annotated[str, StringConstraints(min_length=1)]
+Whole = Annotated[int, Field(ge=1)]
+
+
+def _number_if_it_is(value: Any) -> Any:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _split_at_commas(value: Any) -> Any:
+    return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(_Group):
+    """Which data, and how much of it the training may see."""
+
+    data: Name = Field("digits", description="a data set by name, or the path of an .npz file")
+    labels: Whole | Literal["all", "none"] = Field(
+        100, description="how many labels training sees, spread over the classes; or all, or none"
+    )
+    binarization: Literal["auto", "dynamic", "threshold", "none"] = Field(
+        "auto", description="auto: dynamic for a binary likelihood, none for any other"
+    )
+    augmentation: Literal["auto", "affine", "none"] = Field(
+        "auto", description="what the classification terms see; auto: affine for images, none for vectors"
+    )
+
+
+class ProgramConfig(_Group):
+    """Which programs, and how large."""
+
+    model: Name = Field("vae", description="the generative program p")
+    guide: Name = Field("mean_field", description="the amortized program q")
+    prior: Name = Field("normal", description="p(z)")
+    likelihood: Name = Field("bernoulli", description="p(x | z)")
+    latent_dim: Whole = Field(32, description="the dimension of z")
+    network: Name = Field("mlp", description="encoders and decoders")
+    classifier: Name = Field("auto", description="the network of q(y | x); auto: conv for images, mlp for vectors")
+    hidden: Annotated[tuple[Whole, ...], BeforeValidator(_split_at_commas)] = Field(
+        (400, 400), min_length=1, description="the widths of the hidden layers, separated by commas"
+    )
+
+
+class TrainingConfig(_Group):
+    """How to train."""
+
+    objective: Name = Field("elbo", description="what is maximized")
+    beta: Annotated[Annotated[float, Field(ge=0)] | str, BeforeValidator(_number_if_it_is)] = Field(
+        1.0, description="weight of the KL: a number, or linear:START:END:EPOCHS"
+    )
+    classification_weight: float = Field(
+        10.0, ge=0, description="weight of -log q(y | x) on labelled rows, in nats per datum"
+    )
+    consistency_weight: float = Field(
+        10.0, ge=0, description="weight of answering alike for changed unlabelled images; 0: plain M2"
+    )
+    epochs: Whole = Field(80, description="passes over the training rows")
+    batch_size: Whole = Field(100, description="rows a step, of unlabelled and of labelled ones")
+    lr: float = Field(2e-3, gt=0, description="Adam's learning rate")
+    lr_schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine: down to 0 at the last epoch")
+    clip_norm: float = Field(100.0, gt=0, description="largest norm of the gradient")
+    patience: Whole | None = Field(None, description="stop after so many epochs without a better validation ELBO")
+    seed: int = Field(0, ge=0, description="of every random choice")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+
+
+class FitConfig(TrainingConfig, DataConfig, ProgramConfig):
+    """Everything a run is made from."""
+
+    @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """Build a configuration, with every fault said in one line.
+
+        Raises:
+            InputError: if a field is unknown or its value out of range.
+        """
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            raise _input_error(error) from None
+
+    @classmethod
+    def read(cls, path: Path) -> dict[str, Any]:
+        """The settings in a JSON file: a plain object of fields, or the ``config.json`` of a run.
+
+        Raises:
+            InputError: if there is no such file or it holds no JSON object.
+        """
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"a JSON file of settings at {path}", str(error), "copy config.json from a run and edit it"
+            ) from None
+        settings = content.get("config", content) if isinstance(content, dict) else content
+        if not isinstance(settings, dict):
+            raise InputError(f"a JSON object in {path}", type(settings).__name__, 'write {"model": "ss_vae", …}')
+        return settings
+
+
+def _input_error(error: ValidationError) -> InputError:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return InputError("a setting that exists", repr(name), nearest(name, FitConfig.model_fields))
+    field = FitConfig.model_fields[name]
+    faults = [e["msg"].removeprefix("Input should be ") for e in error.errors() if e["loc"][0] == name]
+    expected = " or ".join(dict.fromkeys(fault[0].lower() + fault[1:] for fault in faults))
+    default = field.get_default()
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return InputError(
+        f"{name} to be {expected}",
+        repr(first["input"]),
+        f"leave out --{name.replace('_', '-')} or use {shown if shown is not None else 10}, say",
+    )

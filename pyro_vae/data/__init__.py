@@ -1,0 +1,27 @@
+"""Named data sets and files, as tensors in memory; binarization, label splits, batches."""
+
+from pyro_vae.data.arrays import from_arrays
+from pyro_vae.data.augmentation import random_affine
+from pyro_vae.data.batches import Batch, Batches, Rows
+from pyro_vae.data.binarization import Binarization, binarize, binarize_once, check_range
+from pyro_vae.data.images import Dataset, Images
+from pyro_vae.data.labels import Labels, labelled_rows
+from pyro_vae.data.sources import DATA, load_data
+
+__all__ = [
+    "DATA",
+    "Batch",
+    "Batches",
+    "Binarization",
+    "Dataset",
+    "Images",
+    "Labels",
+    "Rows",
+    "binarize",
+    "binarize_once",
+    "check_range",
+    "from_arrays",
+    "labelled_rows",
+    "load_data",
+    "random_affine",
+]

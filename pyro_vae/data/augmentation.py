@@ -1,0 +1,34 @@
+r"""Small random changes of an image that leave its class alone.
+
+Each image is turned, sheared, scaled and moved by an affine map of its own, u -> A u + t in coordinates from -1 to 1,
+resampled bilinearly; what comes in from outside is 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+ROTATION = 25.0  # degrees, either way
+SHEAR = 0.3
+SCALE = 0.2  # relative
+SHIFT = 0.1  # of the side
+
+
+def random_affine(x: Tensor) -> Tensor:
+    """Turn, shear, scale and move every image at random.
+
+    Args:
+        x: images of shape (N, C, H, W).
+    """
+    turn, shear, scale, right, down = (2 * torch.rand(5, len(x), device=x.device, dtype=x.dtype) - 1).unbind()
+    turn, scale = turn * math.radians(ROTATION), 1 + scale * SCALE
+    cos, sin = turn.cos() * scale, turn.sin() * scale
+    rows = (
+        torch.stack([cos, shear * SHEAR * scale - sin, 2 * SHIFT * right], -1),
+        torch.stack([sin, cos, 2 * SHIFT * down], -1),
+    )
+    grid = torch.nn.functional.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(x, grid, align_corners=False)

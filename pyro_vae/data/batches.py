@@ -1,0 +1,98 @@
+"""Minibatches: index tensors into images in memory, one gather a batch.
+
+Labelled and unlabelled rows are two streams, so that each step sees some of both however few labels there are.  A
+stream is shuffled passes laid end to end and cut into full batches, so every batch of a run has the same shape.  An
+epoch is one pass over the longer stream; the last batch is filled up from the next pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae.data.binarization import Binarization, binarize
+from pyro_vae.data.images import Images
+
+
+@dataclass(frozen=True)
+class Rows:
+    r"""Some rows of the data.
+
+    Args:
+        x: what the programs see, binarized where the likelihood wants it, shape (B, \*event_shape).
+        pixels: the same rows as they are, shape (B, \*event_shape).
+        y: their labels, shape (B,), or None.
+    """
+
+    x: Tensor
+    pixels: Tensor
+    y: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees; None where there are no rows of that kind."""
+
+    unlabelled: Rows | None
+    labelled: Rows | None
+
+
+class Batches:
+    """The minibatches of a training set.
+
+    Args:
+        images: the training rows, on the device that trains.
+        labelled: the rows whose label may be seen, int64 of shape (L,).
+        batch_size: rows a stream and step; a stream with fewer rows gives all it has.
+        binarization: applied to every batch.
+        seed: the order of the rows.
+    """
+
+    def __init__(
+        self, images: Images, labelled: Tensor, batch_size: int, binarization: Binarization, seed: int
+    ) -> None:
+        self.images = images
+        self.binarization = binarization
+        hidden = torch.ones(len(images), dtype=torch.bool)
+        hidden[labelled] = False
+        self.unlabelled_rows, self.labelled_rows = hidden.nonzero().squeeze(1), labelled
+        self.batch_size = batch_size
+        self.num_steps = math.ceil(max(len(self.unlabelled_rows), len(labelled)) / batch_size)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def labelled_fraction(self) -> float:
+        """The share of rows with a label, N_l / N."""
+        return len(self.labelled_rows) / len(self.images)
+
+    def epoch(self, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch; advances ``generator`` when it begins.
+
+        Args:
+            start: the first step to give, for an epoch that was cut off.
+        """
+        unlabelled, labelled = self._passes(self.unlabelled_rows), self._passes(self.labelled_rows)
+        for step in range(start, self.num_steps):
+            yield Batch(
+                None if unlabelled is None else self._rows(unlabelled[step], with_labels=False),
+                None if labelled is None else self._rows(labelled[step], with_labels=True),
+            )
+
+    def _passes(self, rows: Tensor) -> Tensor | None:
+        """Row indices of shape (num_steps, rows a batch)."""
+        if len(rows) == 0:
+            return None
+        size = min(self.batch_size, len(rows))
+        num_passes = math.ceil(self.num_steps * size / len(rows))
+        order = torch.cat([torch.randperm(len(rows), generator=self.generator) for _ in range(num_passes)])
+        indices = rows[order[: self.num_steps * size]].view(self.num_steps, size)
+        return indices.to(self.images.pixels.device)
+
+    def _rows(self, indices: Tensor, with_labels: bool) -> Rows:
+        images = self.images[indices]
+        pixels = images.values()
+        return Rows(binarize(pixels, self.binarization), pixels, images.labels if with_labels else None)

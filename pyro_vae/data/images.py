@@ -1,0 +1,92 @@
+"""Images in memory: one tensor a split, rows taken by index, pixels as float only a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Images:
+    r"""One split of a data set.
+
+    Args:
+        pixels: shape (N, \*event_shape); uint8 where the source has whole numbers (a quarter of the memory), else
+            float32.
+        labels: class indices of shape (N,), int64, or None.
+        scale: the pixel value that means 1.
+        binary: the same pixels binarized for good, uint8, where an evaluation wants them so.
+    """
+
+    pixels: Tensor
+    labels: Tensor | None = None
+    scale: float = 1.0
+    binary: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+    def __getitem__(self, rows: Tensor | slice) -> Images:
+        """The rows of an index tensor of shape (M,), or of a slice."""
+        return self._each(lambda tensor: tensor[rows])
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same images on another device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def values(self) -> Tensor:
+        r"""The images as they are, float32 of shape (N, \*event_shape)."""
+        return self.pixels.float() / self.scale if self.scale != 1.0 else self.pixels.float()
+
+    def x(self) -> Tensor:
+        r"""The images as the programs see them, binary where they are to be, float32 of shape (N, \*event_shape)."""
+        return self.values() if self.binary is None else self.binary.float()
+
+    def chunks(self, size: int) -> Iterator[Images]:
+        """Runs of at most ``size`` rows, in order."""
+        for start in range(0, len(self), size):
+            yield self[slice(start, start + size)]
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Images:
+        labels = None if self.labels is None else change(self.labels)
+        binary = None if self.binary is None else change(self.binary)
+        return replace(self, pixels=change(self.pixels), labels=labels, binary=binary)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named data set with its fixed splits.
+
+    Args:
+        name: what the command line calls it.
+        train: the rows to fit on.
+        validation: the rows that choose the best epoch.
+        test: the rows that nothing but an evaluation sees.
+        class_names: the classes in the order of their indices; empty where there are no labels.
+        split: one line that says where the splits come from.
+    """
+
+    name: str
+    train: Images
+    validation: Images
+    test: Images
+    class_names: tuple[str, ...] = ()
+    split: str = ""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one datum, (C, H, W) or (D,)."""
+        return tuple(self.train.pixels.shape[1:])
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes, or None where there are no labels."""
+        return len(self.class_names) or None
+
+    def part(self, name: str) -> Images:
+        """The split of that name: train, validation or test."""
+        images: Images = getattr(self, name)
+        return images

@@ -1,0 +1,116 @@
+r"""The figures of a fitted pair on a set of images.
+
+The bound and its terms are averages over the data of ``inference.terms``; the importance-weighted estimate is a
+log-mean-exp over S samples per datum; a latent unit u is active where Var_x(E_q[z_u | x]) > 0.01 (Burda et al. 2016).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.data.images import Images
+from pyro_vae.diagnostics.calibration import accuracy, expected_calibration_error
+from pyro_vae.errors import InputError
+from pyro_vae.inference.pair import Pair, Structure
+from pyro_vae.inference.terms import draw_terms, label_distribution
+
+ACTIVE_VARIANCE = 0.01
+NUMBERS_AT_ONCE = 2**24  # of the largest tensor, 64 MiB
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one split; log-probabilities are nats per datum.
+
+    Args:
+        num_data: the number of images N.
+        elbo: the evidence lower bound, higher is better.
+        log_likelihood: its reconstruction term, E_q[log p(x | z)].
+        kl: KL(q(z | x) || p(z)).
+        nll: minus the importance-weighted log-likelihood, lower is better.
+        num_samples: the samples per datum that all four are estimated from.
+        active_units: how many latent dimensions carry information about x.
+        accuracy: the share of labels that q(y | x) gets right, given the images before binarization; None without
+            labels.
+        error_percent: 100 (1 - accuracy).
+        ece: the expected calibration error.
+    """
+
+    num_data: int
+    elbo: float
+    log_likelihood: float
+    kl: float
+    nll: float
+    num_samples: int
+    active_units: int
+    accuracy: float | None = None
+    error_percent: float | None = None
+    ece: float | None = None
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The figures by name, without those that do not apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def evaluate(pair: Pair, structure: Structure, images: Images, num_samples: int = 100, seed: int = 0) -> Evaluation:
+    """Evaluate a pair.
+
+    Args:
+        pair: the model and the guide.
+        structure: what ``pair.probe`` said of them, without labels.
+        images: the data, binarized for good where the likelihood needs it.
+        num_samples: importance samples per datum.
+        seed: of the samples.
+
+    Raises:
+        InputError: if there are no samples to take, or the programs have no likelihood per datum.
+    """
+    if num_samples < 1:
+        raise InputError("at least one sample per datum", str(num_samples), "use --samples 100")
+    pair.train(False)
+    widest = max(math.prod(images.pixels.shape[1:]), 512) * structure.combinations
+    draws = max(1, NUMBERS_AT_ONCE // widest)
+    parts: list[dict[str, Tensor]] = []
+    with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        for chunk in images.chunks(max(1, draws // num_samples)):
+            parts.append(_figures(pair, structure, chunk, num_samples, draws))
+    columns = {name: torch.cat([part[name] for part in parts]).double().cpu() for name in parts[0]}
+    means = columns.pop("means")
+    figures = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
+    active = int((means.var(0) > ACTIVE_VARIANCE).sum()) if len(means) > 1 else 0
+    labelled: dict[str, float] = {}
+    if "probabilities" in columns and images.labels is not None:
+        probabilities, labels = columns["probabilities"], images.labels.cpu()
+        right = accuracy(probabilities, labels)
+        labelled = {
+            "accuracy": right,
+            "error_percent": 100 * (1 - right),
+            "ece": expected_calibration_error(probabilities, labels),
+        }
+    return Evaluation(num_data=len(images), num_samples=num_samples, active_units=active, **figures, **labelled)
+
+
+def _figures(pair: Pair, structure: Structure, images: Images, num_samples: int, draws: int) -> dict[str, Tensor]:
+    """Per datum: shape (n,), but for the latent means (n, D) and the label probabilities (n, K)."""
+    x = images.x()
+    log_weights, columns = [], []
+    at_once = max(1, draws // len(images))
+    for start in range(0, num_samples, at_once):
+        size = min(at_once, num_samples - start)
+        terms = draw_terms(pair, structure, x, size)
+        log_weights.append(terms.log_weights)
+        latent = [terms.latent_mean(site) for site in terms.means]
+        means = torch.cat(latent, -1) if latent else x.new_zeros((len(x), 0))
+        parts = {"elbo": terms.elbo, "log_likelihood": terms.log_likelihood, "kl": terms.kl, "means": means}
+        columns.append({name: value * (size / num_samples) for name, value in parts.items()})
+    figures = {name: torch.stack([column[name] for column in columns]).sum(0) for name in columns[0]}
+    figures["nll"] = math.log(num_samples) - torch.cat(log_weights).logsumexp(0)
+    if structure.has_label:
+        figures["probabilities"] = label_distribution(pair, images.values()).probs
+    return figures

@@ -1,0 +1,412 @@
+"""From a configuration to a trained run: data, programs, trainer, run directory.
+
+This is the one room that knows all the others.  ``fit`` starts a run, ``resume`` goes on with one, ``load`` opens one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pyro_vae.config import DataConfig, FitConfig, ProgramConfig
+from pyro_vae.data import (
+    Batches,
+    Dataset,
+    binarize_once,
+    check_range,
+    from_arrays,
+    labelled_rows,
+    load_data,
+    random_affine,
+)
+from pyro_vae.errors import InputError
+from pyro_vae.folder import DataFacts, RunFolder
+from pyro_vae.guides import GUIDES
+from pyro_vae.inference import OBJECTIVES, Pair, Structure, Trainer, parse_schedule
+from pyro_vae.likelihoods import LIKELIHOODS
+from pyro_vae.models import MODELS, Model
+from pyro_vae.networks import NETWORKS
+from pyro_vae.priors import PRIORS
+from pyro_vae.progress import Display, default_display
+from pyro_vae.report import write_report
+from pyro_vae.run import Run, resolve_binarization
+
+IN_MEMORY = "arrays"
+CLASSIFIER_DROPOUT = 0.3
+CHANGEABLE = {"epochs", "patience", "device"}  # what a resumed run may change
+Program = str | Callable[..., Any]
+Data = str | Dataset | np.ndarray | torch.Tensor | tuple[Any, Any]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by Ctrl-C, after the step under way; the run, as far as it came, is in ``run``."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__("stopped by Ctrl-C")
+        self.run = run
+
+
+def fit(
+    model: Program = "vae",
+    guide: Program = "mean_field",
+    data: Data = "digits",
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    download: bool = False,
+    display: Display | None = None,
+    **settings: Any,
+) -> Run:
+    r"""Fit a guide to a model.
+
+    Args:
+        model: a name, or any Pyro program called with (x) or (x, y).
+        guide: a name, or any Pyro program called likewise; a name pairs with models of this package.
+        data: a name, the path of an ``.npz`` file, a ``Dataset``, an array x, or a pair of arrays (x, y).
+        out: the run directory to write; None keeps the run in memory.
+        overwrite: whether ``out`` may replace a run that is there.
+        download: whether a data set that is not there may be fetched.
+        display: shows the progress; a bar on a terminal, nothing elsewhere, unless given.
+        **settings: the other fields of ``FitConfig``: ``labels``, ``latent_dim``, ``beta``, ``epochs``, ``seed``, …
+
+    Raises:
+        InputError: if anything asked for does not fit; nothing was written then.
+        TrainingError: if the loss became no finite number; the run directory holds the last good checkpoint.
+        Interrupted: after Ctrl-C, with the run as far as it came.
+    """
+    names = {"model": _name_of(model), "guide": _name_of(guide), "data": data if isinstance(data, str) else IN_MEMORY}
+    config = FitConfig.of(**names, **settings)
+    check_names(config, model, guide)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        RunFolder.check_free(folder, overwrite)
+    device = _device(config.device)
+    dataset = _dataset(data, download)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)
+        session = _Session(config, dataset, pair, device)
+        if folder is not None:
+            session.create_folder(folder, overwrite)
+        return _finished(session.train(display or default_display()))
+
+
+def resume(
+    path: str | Path,
+    *,
+    model: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | None = None,
+    data: Data | None = None,
+    display: Display | None = None,
+    **settings: Any,
+) -> Run:
+    """Go on with a run from its last checkpoint, to the bit as if it had never stopped.
+
+    Args:
+        path: the run directory.
+        model: the program, where it was not one of this package's.
+        guide: likewise.
+        data: the data, where they came as arrays.
+        display: as for ``fit``.
+        **settings: ``epochs``, ``patience`` or ``device`` to change; any other must be what the run has.
+
+    Raises:
+        InputError: if there is no such run, or it was made from another model, other data or other settings.
+    """
+    folder = RunFolder.open(Path(path))
+    old = folder.config
+    given = {"model": model, "guide": guide, "data": data}
+    settings = settings | {name: value for name, value in given.items() if isinstance(value, str)}
+    config = FitConfig.of(**(old.model_dump() | settings))
+    for name, value in config:
+        if name not in CHANGEABLE and value != getattr(old, name):
+            raise InputError(
+                f"{name} {_shown(getattr(old, name))}, as the run at {path} has it",
+                _shown(value),
+                f"leave out --{name.replace('_', '-')}, or start a new run without --resume",
+            )
+    training = folder.training()
+    done = training["progress"]["epoch"]
+    if done >= config.epochs:
+        raise InputError(
+            f"more epochs than the {done} that {path} has", f"{config.epochs}", f"use --epochs {done + config.epochs}"
+        )
+    device = _device(config.device)
+    dataset = load_same_data(config, folder.facts) if data is None or isinstance(data, str) else _dataset(data, False)
+    _check_same(dataset, folder.facts)
+    with torch.random.fork_rng():
+        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model or old.model, guide or old.guide)
+        session = _Session(config, dataset, pair, device)
+        pair.load_state_dict(folder.weights("last"))
+        session.trainer.load_state_dict(training)
+        session.trainer.progress.stopped = ""
+        folder.save_config(config)
+        session.folder = folder
+        return _finished(session.train(display or default_display()))
+
+
+def load(
+    path: str | Path,
+    *,
+    checkpoint: str = "best",
+    model: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | None = None,
+    device: str = "auto",
+) -> Run:
+    """Open a run directory.
+
+    Args:
+        path: the run directory.
+        checkpoint: ``best``, by the validation objective, or ``last``.
+        model: the program, where it was not one of this package's; its weights are put back.
+        guide: likewise.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: if there is no run, it is of a newer format, or its checkpoint is cut off.
+    """
+    if checkpoint not in ("best", "last"):
+        raise InputError("a checkpoint: best or last", repr(checkpoint), "use --checkpoint best")
+    folder = RunFolder.open(Path(path))
+    config, facts = folder.config, folder.facts
+    with torch.random.fork_rng():
+        num_classes = len(facts.class_names) or None
+        pair = build_pair(config, facts.event_shape, num_classes, model or config.model, guide or config.guide)
+        structure = _place(pair, facts.event_shape, _device(device))
+    pair.load_state_dict(folder.weights(checkpoint))
+    return Run(config, facts, pair, structure, dataset=None, folder=folder, history=folder.history)
+
+
+def build_pair(
+    config: ProgramConfig, event_shape: tuple[int, ...], num_classes: int | None, model: Program, guide: Program
+) -> Pair:
+    """The programs of a configuration, for data of this shape; programs that are given as such are taken as they are.
+
+    Raises:
+        InputError: if a part is unknown or lacks something, or a guide by name meets a model of unknown structure.
+    """
+    if isinstance(model, str):
+        network = NETWORKS.build(config.network, hidden=config.hidden)
+        model = MODELS.build(
+            model,
+            event_shape=event_shape,
+            num_classes=num_classes,
+            latent_dim=config.latent_dim,
+            prior=PRIORS.build(config.prior, latent_dim=config.latent_dim),
+            likelihood=LIKELIHOODS.build(config.likelihood, event_shape=event_shape),
+            network=network,
+        )
+    if isinstance(guide, str):
+        if not isinstance(model, Model):
+            raise InputError(
+                "a guide program for a model program",
+                f"the name {guide!r}",
+                "pass the guide as a callable, or make the model a pyro_vae.models.Model",
+            )
+        network = NETWORKS.build(config.network, hidden=config.hidden)
+        name = ("conv" if _are_images(event_shape) else "mlp") if config.classifier == "auto" else config.classifier
+        classifier = NETWORKS.build(name, hidden=config.hidden, dropout=CLASSIFIER_DROPOUT)
+        guide = GUIDES.build(guide, model=model, network=network, classifier=classifier)
+    return Pair(model, guide)
+
+
+def load_same_data(config: DataConfig, facts: DataFacts) -> Dataset:
+    """Load the data of a run again.
+
+    Raises:
+        InputError: if they are gone, or are others now.
+    """
+    if config.data == IN_MEMORY:
+        raise InputError("the data of the run", "a run that was fitted on arrays", "pass them as data=")
+    dataset = load_data(config.data)
+    _check_same(dataset, facts)
+    return dataset
+
+
+def resolve_augmentation(config: DataConfig, event_shape: tuple[int, ...]) -> str:
+    """``auto`` as the data allow it: affine for images, none for vectors.
+
+    Raises:
+        InputError: if vectors are to be turned and moved.
+    """
+    if config.augmentation == "auto":
+        return "affine" if _are_images(event_shape) else "none"
+    if config.augmentation == "affine" and not _are_images(event_shape):
+        raise InputError(
+            "images of shape (C, H, W) for --augmentation affine", f"shape {event_shape}", "use --augmentation none"
+        )
+    return config.augmentation
+
+
+def _are_images(event_shape: tuple[int, ...]) -> bool:
+    return len(event_shape) == 3
+
+
+def check_names(config: FitConfig, model: Program = "", guide: Program = "") -> None:
+    """Look every name up, so that a typing error is said before anything is loaded.
+
+    Raises:
+        InputError: if a name is unknown.
+    """
+    if isinstance(model, str):
+        _ = MODELS[config.model], PRIORS[config.prior], LIKELIHOODS[config.likelihood], NETWORKS[config.network]
+    if isinstance(guide, str):
+        _ = GUIDES[config.guide]
+    if config.classifier != "auto":
+        _ = NETWORKS[config.classifier]
+    _ = OBJECTIVES[config.objective]
+    parse_schedule(config.beta)
+
+
+class _Session:
+    """One fit under way."""
+
+    def __init__(self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device) -> None:
+        self.config, self.dataset, self.pair = config, dataset, pair
+        self.facts = _facts(dataset)
+        self.structure = _place(pair, dataset.event_shape, device)
+        binarization = resolve_binarization(config, self.structure)
+        check_range(dataset, binarization, self.structure.binary)
+        labels = config.labels if self.structure.has_label else "none"
+        rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed)
+        batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed)
+        validation = binarize_once(dataset.validation, binarization).to(device)
+        augment = random_affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
+        self.trainer = Trainer(pair, self.structure, batches, validation, config, augment)
+        self.folder: RunFolder | None = None
+
+    def create_folder(self, path: Path, overwrite: bool) -> None:
+        weights, training = self.pair.state_dict(), self.trainer.state_dict()
+        self.folder = RunFolder.create(path, self.config, self.facts, weights, training, overwrite)
+
+    def train(self, display: Display) -> Run:
+        trainer = self.trainer
+        best = {name: value.clone() for name, value in self.pair.state_dict().items()}
+        if self.folder is not None:
+            best = self.folder.weights("best")
+        with _stopping(trainer), display:
+            display.start(self.config, trainer)
+            for row in trainer.epochs(display.step):
+                if trainer.is_best:
+                    best = {name: value.clone() for name, value in self.pair.state_dict().items()}
+                self._save(trainer.is_best)
+                display.epoch(row)
+        if trainer.progress.stopped:
+            display.say(trainer.progress.stopped)
+        if trainer.stop_requested:
+            self._save(best=False)
+            raise Interrupted(self._run())
+        self.pair.load_state_dict(best)
+        return self._run()
+
+    def _save(self, best: bool) -> None:
+        if self.folder is None:
+            return
+        self.folder.save_history(self.trainer.progress.history)
+        weights = self.pair.state_dict()
+        if best:
+            self.folder.save_checkpoint("best", weights)
+        self.folder.save_checkpoint("last", weights, self.trainer.state_dict())
+
+    def _run(self) -> Run:
+        progress = self.trainer.progress
+        return Run(
+            self.config,
+            self.facts,
+            self.pair,
+            self.structure,
+            dataset=self.dataset,
+            folder=self.folder,
+            history=pd.DataFrame(progress.history),
+            stopped=progress.stopped,
+        )
+
+
+def _finished(run: Run) -> Run:
+    if run.folder is not None:
+        write_report(run)
+    return run
+
+
+@contextmanager
+def _stopping(trainer: Trainer) -> Iterator[None]:
+    """Let the first Ctrl-C finish the step under way; a second one is the ordinary kind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: Any) -> None:
+        trainer.stop_requested = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _place(pair: Pair, event_shape: tuple[int, ...], device: torch.device) -> Structure:
+    """Move a pair to its device and run it once, so that all its parameters are there."""
+    for module in pair.modules().values():
+        module.to(device)
+    return pair.probe(torch.zeros(2, *event_shape, device=device))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("a CUDA device for --device cuda", "a torch that sees none", "use --device auto or cpu")
+    return torch.device(name)
+
+
+def _dataset(data: Data, download: bool) -> Dataset:
+    if isinstance(data, str):
+        return load_data(data, download=download)
+    if isinstance(data, Dataset):
+        return data
+    x, y = data if isinstance(data, tuple) else (data, None)
+    return from_arrays(np.asarray(x), None if y is None else np.asarray(y), IN_MEMORY)
+
+
+def _facts(dataset: Dataset) -> DataFacts:
+    digest = hashlib.blake2b(digest_size=16)
+    for images in (dataset.train, dataset.validation, dataset.test):
+        digest.update(images.pixels.cpu().contiguous().numpy().data)
+        if images.labels is not None:
+            digest.update(images.labels.cpu().contiguous().numpy().data)
+    sizes = (len(dataset.train), len(dataset.validation), len(dataset.test))
+    return DataFacts(
+        dataset.event_shape, dataset.class_names, sizes, dataset.train.scale, dataset.split, digest.hexdigest()
+    )
+
+
+def _check_same(dataset: Dataset, facts: DataFacts) -> None:
+    now = _facts(dataset)
+    if now.digest != facts.digest:
+        raise InputError(
+            f"the data that the run was fitted on, {facts.num_data} rows of shape {facts.event_shape}",
+            f"other data under that name, {now.num_data} rows of shape {now.event_shape}",
+            "put the old data back, or start a new run",
+        )
+
+
+def _name_of(program: Program) -> str:
+    if isinstance(program, str):
+        return program
+    kind = program if hasattr(program, "__qualname__") else type(program)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else repr(value)

@@ -1,0 +1,217 @@
+"""The run directory: files, and nothing but files.
+
+    config.json              the configuration, what the data looked like, ``format_version``
+    history.csv              one row an epoch
+    checkpoints/last, best   weights, and in ``last`` what it takes to resume
+    evaluation.json          the figures of the last evaluation
+    figures/                 PNG files
+
+It appears whole or not at all: it is written aside with a first checkpoint and moved into place, and every file after
+that is written aside and moved too.  Nothing in it is a pickle that could run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from pyro_vae.config import FitConfig
+from pyro_vae.errors import InputError
+from pyro_vae.inference.checkpoint import load_training, load_weights, recover, save_checkpoint
+
+FORMAT_VERSION = 1
+CONFIG, HISTORY, EVALUATION = "config.json", "history.csv", "evaluation.json"
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a run remembers of its data, to rebuild the programs and to know the same data again.
+
+    Args:
+        event_shape: the shape of one datum.
+        class_names: the classes, empty where there are none.
+        num_data: rows of train, validation and test.
+        scale: the value of a whole-number pixel that means 1.
+        split: one line that says where the splits come from.
+        digest: a fingerprint of all pixels and labels.
+    """
+
+    event_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    num_data: tuple[int, int, int]
+    scale: float
+    split: str
+    digest: str
+
+
+class RunFolder:
+    """An open run directory.
+
+    Args:
+        path: where it lies; it must hold a run (see ``create`` and ``open``).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        config: FitConfig,
+        facts: DataFacts,
+        weights: dict[str, Tensor],
+        training: dict[str, Any],
+        overwrite: bool = False,
+    ) -> RunFolder:
+        """Make a run directory with its first checkpoint.
+
+        Raises:
+            InputError: if something is there already and ``overwrite`` is off, or the place cannot be written.
+        """
+        cls.check_free(path, overwrite)
+        aside, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            content = {"format_version": FORMAT_VERSION, "config": config.model_dump(), "data": asdict(facts)}
+            _write(aside / CONFIG, json.dumps(content, indent=2) + "\n")
+            for name in ("last", "best"):
+                save_checkpoint(aside / "checkpoints" / name, weights, training if name == "last" else None)
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                path.rename(old)
+            aside.rename(path)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise _unwritable(path, error) from None
+        shutil.rmtree(old, ignore_errors=True)
+        return cls(path)
+
+    @staticmethod
+    def check_free(path: Path, overwrite: bool) -> None:
+        """Refuse a place that is taken or cannot be written, before any work is done for it.
+
+        Raises:
+            InputError: as ``create`` would.
+        """
+        if path.exists() and not (overwrite and (path / CONFIG).exists()):
+            what = "a run" if (path / CONFIG).exists() else "something that is no run"
+            mend = "use --overwrite to replace it, --resume to go on with it" if what == "a run" else "choose another"
+            raise InputError(
+                f"a new folder for --out {path}", f"{what} that is there already", f"{mend}, or another --out"
+            )
+        parent = path.absolute().parent
+        while not parent.exists():
+            parent = parent.parent
+        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+            raise _unwritable(path, PermissionError(f"{parent} is not a folder that you may write to"))
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open the run directory at ``path``.
+
+        Raises:
+            InputError: if there is none, or a newer version of this package wrote it.
+        """
+        if not (path / CONFIG).is_file():
+            raise InputError(
+                f"a run directory at {path}",
+                "no config.json there" if path.exists() else "no such folder",
+                "give the folder that fit wrote",
+            )
+        folder = cls(path)
+        version = folder._content().get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise InputError(
+                f"a run of format {FORMAT_VERSION} or older at {path}",
+                f"format {version!r}",
+                "install a newer pyro-vae to read it",
+            )
+        for name in ("last", "best"):
+            recover(path / "checkpoints" / name)
+        return folder
+
+    @property
+    def config(self) -> FitConfig:
+        """The run's configuration."""
+        return FitConfig.of(**self._content()["config"])
+
+    @property
+    def facts(self) -> DataFacts:
+        """What the run remembers of its data."""
+        data = self._content()["data"]
+        lists = {name: tuple(data[name]) for name in ("event_shape", "class_names", "num_data")}
+        return DataFacts(**(data | lists))
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch, in full precision."""
+        path = self.path / HISTORY
+        return pd.read_csv(path, float_precision="round_trip") if path.exists() else pd.DataFrame()
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """The figures of the last evaluation, if there was one."""
+        path = self.path / EVALUATION
+        return json.loads(path.read_text()) if path.exists() else None
+
+    @property
+    def figures(self) -> Path:
+        """The folder of figures, made when first asked for."""
+        path = self.path / "figures"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def weights(self, checkpoint: str) -> dict[str, Tensor]:
+        """The weights of checkpoint ``best`` or ``last``."""
+        return load_weights(self.path / "checkpoints" / checkpoint)
+
+    def training(self) -> dict[str, Any]:
+        """The state to resume from."""
+        return load_training(self.path / "checkpoints" / "last")
+
+    def save_checkpoint(self, name: str, weights: dict[str, Tensor], training: dict[str, Any] | None = None) -> None:
+        """Replace checkpoint ``best`` or ``last``."""
+        save_checkpoint(self.path / "checkpoints" / name, weights, training)
+
+    def save_config(self, config: FitConfig) -> None:
+        """Replace the configuration, of a run that is resumed with more epochs, say."""
+        _write(self.path / CONFIG, json.dumps(self._content() | {"config": config.model_dump()}, indent=2) + "\n")
+
+    def save_history(self, rows: list[dict[str, float]]) -> None:
+        """Replace the history."""
+        _write(self.path / HISTORY, pd.DataFrame(rows).to_csv(index=False))
+
+    def save_evaluation(self, figures: dict[str, Any]) -> None:
+        """Replace the figures of the last evaluation."""
+        _write(self.path / EVALUATION, json.dumps(figures, indent=2) + "\n")
+
+    def _content(self) -> dict[str, Any]:
+        path = self.path / CONFIG
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+            if not {"format_version", "config", "data"} <= content.keys():
+                raise ValueError("without format_version, config or data")
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"the configuration of a run in {path}", str(error), "fit again with --overwrite"
+            ) from None
+        return content
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"a place that can be written for --out {path}", str(error), "choose another --out")

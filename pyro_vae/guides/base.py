@@ -1,0 +1,127 @@
+r"""What every amortized guide here has in common.
+
+A guide is the Pyro program q(latents | x), factorized as the model declares it: each latent site has an encoder over
+what q conditions it on, and a conditional distribution over the features that the encoder puts out,
+
+    q(z_1, …, z_L | x) = prod_l q_l(z_l | encoder_l(given_l)).
+
+The factorization belongs to the model, the conditional distribution to the *family*; so a new family is one small class
+and pairs with every model, and a new model gets every family.  A discrete site is always a categorical, the classifier
+q(y | x), and asks Pyro to enumerate it in parallel: ``TraceEnum_ELBO`` then sums over the labels, and ``Trace_ELBO``
+samples them with the score-function term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pyro
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from pyro_vae.models.base import Model, Program
+from pyro_vae.networks import MLP, Network, one_hot
+from pyro_vae.registry import Registry
+
+
+class Categorical(nn.Module):
+    """q(y | features), from logits that are linear in the features."""
+
+    def __init__(self, num_features: int, size: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(num_features, size)
+
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        """The distribution over labels, of batch shape (...) for features of shape (..., F)."""
+        return dist.Categorical(logits=self.logits(features))
+
+
+class Conditional(nn.Module):
+    """One factor of a guide, q_l(z_l | given): an encoder and the family's conditional distribution."""
+
+    def __init__(self, encoder: nn.Module, family: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.family = family
+
+    def forward(self, *given: Tensor) -> dist.TorchDistribution:
+        """q_l, from the values that it is given."""
+        conditional: dist.TorchDistribution = self.family(self.encoder(*given))
+        return conditional
+
+
+class Guide(Program):
+    """Base of the guides.
+
+    To write one:
+
+    1. subclass this in a file of its own under ``pyro_vae/guides`` and enter it with ``@GUIDES.register("name")``;
+    2. write ``family(num_features, size)``: the module whose ``forward(features)`` returns q(z | features) with event
+       shape (size,).
+
+    Args:
+        model: the model whose latent sites this guide samples; only their declaration is read.
+        network: makes the encoders; an MLP unless given.
+        classifier: makes the encoder of a discrete site, q(y | x); ``network`` unless given.
+    """
+
+    def __init__(self, model: Model, *, network: Network | None = None, classifier: Network | None = None) -> None:
+        super().__init__()
+        self.latents = model.latents
+        network = network or MLP()
+        shapes = {"x": model.event_shape} | {latent.name: latent.event_shape for latent in self.latents}
+        self.conditionals = nn.ModuleDict()
+        for latent in self.latents:
+            maker, family = ((classifier or network), Categorical) if latent.discrete else (network, self.family)
+            encoder = maker.encoder([shapes[name] for name in latent.given])
+            self.conditionals[latent.name] = Conditional(encoder, family(cast(int, encoder.num_features), latent.size))
+
+    def family(self, num_features: int, size: int) -> nn.Module:
+        """A module from features of shape (..., num_features) to a distribution of event shape (size,)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        r"""Sample the latent sites.
+
+        Args:
+            x: data of shape (N, \*event_shape).
+            y: class labels of shape (N,): observed, so not sampled; None samples them from q(y | x).
+        """
+        with pyro.plate("data", x.shape[0]):
+            self._visit(pyro.sample, x, y)
+
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> dist.TorchDistribution:
+        r"""The last site's q(z | x[, y]) as a distribution, outside of any inference.
+
+        Args:
+            x: data of shape (N, \*event_shape).
+            y: class labels of shape (N,); where the model has a label site and none are given, the most probable.
+
+        Returns:
+            A distribution of batch shape (N,) and event shape (latent_dim,).
+        """
+        found: dict[str, dist.TorchDistribution] = {}
+
+        def most_probable(name: str, q: dist.TorchDistribution, **_: Any) -> Tensor:
+            found[name] = q
+            value: Tensor = q.probs.argmax(-1) if isinstance(q, dist.Categorical) else q.mean
+            return value
+
+        self._visit(most_probable, x, y)
+        return found[self.latents[-1].name]
+
+    def _visit(self, sample: Callable[..., Tensor], x: Tensor, y: Tensor | None) -> None:
+        """Walk the latent sites in order, giving each conditional the values before it."""
+        values = {"x": x}
+        for latent in self.latents:
+            if latent.discrete and y is not None:
+                value = y
+            else:
+                q = self.conditionals[latent.name](*(values[name] for name in latent.given))
+                infer = {"enumerate": "parallel"} if latent.discrete else {}
+                value = sample(latent.name, q, infer=infer)
+            values[latent.name] = one_hot(value, latent.size) if latent.discrete else value
+
+
+GUIDES: Registry[Guide] = Registry("guide")

@@ -1,0 +1,23 @@
+"""Objectives, schedules, the training loop and checkpoints: what fits a guide to a model."""
+
+from pyro_vae.inference.handlers import temper
+from pyro_vae.inference.objectives import OBJECTIVES, Objective
+from pyro_vae.inference.pair import Pair, Structure
+from pyro_vae.inference.schedules import Constant, Linear, Schedule, parse_schedule
+from pyro_vae.inference.terms import Terms, draw_terms
+from pyro_vae.inference.training import Trainer
+
+__all__ = [
+    "OBJECTIVES",
+    "Constant",
+    "Linear",
+    "Objective",
+    "Pair",
+    "Schedule",
+    "Structure",
+    "Terms",
+    "Trainer",
+    "draw_terms",
+    "parse_schedule",
+    "temper",
+]

@@ -1,0 +1,81 @@
+r"""The loss of one step, from labelled and unlabelled rows, in nats per datum of the whole set.
+
+With N_l labelled and N_u unlabelled rows, N together, and U and L the objective without and with the label given,
+
+    loss = N_u / N  mean_u U(x) + N_l / N  mean_l L(x, y)
+           + w mean_l[-log q(y | a(x))] + c mean_u[-sum_y stop(q(y | x)) log q(y | a(x))].
+
+The first two terms are an unbiased estimate of the objective on the whole set, however few rows are labelled.
+
+The third is the classification term of Kingma et al. 2014 (equation 9), without which q(y | x) would learn from
+unlabelled rows alone; its weight w is in nats per datum of the set, so that their alpha = 0.1 N is w = 0.1.  a is a
+random change of the image that leaves its class alone (the identity unless asked for).
+
+The fourth, the consistency term, asks the same answer for an image and for a changed one, on the rows whose answer is
+sure (max_y q >= 0.95; the others count as 0): the unlabelled loss of Sohn et al., *FixMatch*, 2020, with the soft
+answer as its target.  Both act on the guide's label site alone and leave the bound as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyro_vae.config import TrainingConfig
+from pyro_vae.data.batches import Batch
+from pyro_vae.inference.objectives import Objective
+from pyro_vae.inference.terms import label_distribution
+
+SURE = 0.95
+Augment = Callable[[Tensor], Tensor]
+
+
+class StepLoss:
+    r"""The loss of a batch.
+
+    Args:
+        objective: the bound, for the pair that trains.
+        labelled_fraction: N_l / N.
+        config: the weights of the classification and the consistency term.
+        augment: a, from pixels of shape (B, \*event_shape) to the same; None for the identity, without consistency.
+    """
+
+    def __init__(
+        self, objective: Objective, labelled_fraction: float, config: TrainingConfig, augment: Augment | None = None
+    ) -> None:
+        self.objective = objective
+        self.labelled_fraction = labelled_fraction
+        self.classification_weight = config.classification_weight
+        self.consistency_weight = config.consistency_weight
+        self.augment = augment
+
+    def __call__(self, batch: Batch, beta: float) -> Tensor:
+        """The differentiable loss, a scalar in nats per datum."""
+        unlabelled, labelled = batch.unlabelled, batch.labelled
+        terms = []
+        if unlabelled is not None:
+            terms.append((1 - self.labelled_fraction) * self.objective(unlabelled.x, beta=beta))
+        if labelled is not None:
+            assert labelled.y is not None
+            terms.append(self.labelled_fraction * self.objective(labelled.x, labelled.y, beta=beta))
+            if self.classification_weight:
+                terms.append(self.classification_weight * self.classification(labelled.pixels, labelled.y))
+            if unlabelled is not None and self.consistency_weight and self.augment is not None:
+                terms.append(self.consistency_weight * self.consistency(unlabelled.pixels))
+        return torch.stack(terms).sum()
+
+    def classification(self, pixels: Tensor, y: Tensor) -> Tensor:
+        """-log q(y | a(x)), averaged over the rows."""
+        changed = pixels if self.augment is None else self.augment(pixels)
+        return -label_distribution(self.objective.pair, changed).log_prob(y).mean()
+
+    def consistency(self, pixels: Tensor) -> Tensor:
+        """-sum_y q(y | x) log q(y | a(x)) where q(y | x) is sure, averaged over all the rows."""
+        assert self.augment is not None
+        with torch.no_grad():
+            target = label_distribution(self.objective.pair, pixels).probs
+        answer = label_distribution(self.objective.pair, self.augment(pixels)).logits.log_softmax(-1)
+        sure = target.amax(-1) >= SURE
+        return -((target * answer).sum(-1) * sure).mean()

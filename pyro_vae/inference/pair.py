@@ -1,0 +1,183 @@
+"""A model and its guide, run together: their calls, their structure, their parameters.
+
+Any two callables that run under ``pyro.infer.SVI`` make a pair.  Everything the engine needs to know of them it reads
+off their traces, so nothing else in the package asks which model it has.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions import constraints
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor, nn
+
+from pyro_vae.errors import InputError
+from pyro_vae.inference.traces import distribution_at
+
+Program = Callable[..., Any]
+LABEL_SITE = "y"
+DATA_PLATE = "data"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What one run of a pair shows of it.
+
+    Args:
+        latent: the guide's sample sites, in order.
+        enumerated: those that ask for parallel enumeration.
+        nesting: the number of plate dimensions, Pyro's ``max_plate_nesting``.
+        combinations: the number of joint values of the enumerated sites.
+        data_dim: the dimension of the plate over data, or None where a site lies outside it.
+        binary: whether an observed site is a density over {0, 1}.
+        has_label: whether the model has a label site "y" that is latent when no label is given.
+    """
+
+    latent: tuple[str, ...]
+    enumerated: tuple[str, ...]
+    combinations: int
+    nesting: int
+    data_dim: int | None
+    binary: bool
+    has_label: bool
+
+
+class Pair:
+    """A model and a guide with the parameters of both.
+
+    Parameters live in a scope of the pair's own, so that two pairs never share a value by having a name in common, and
+    the caller's global parameter store is left alone.
+
+    Args:
+        model: the Pyro program p, called with (x) or (x, y).
+        guide: the Pyro program q, called likewise.
+    """
+
+    def __init__(self, model: Program, guide: Program) -> None:
+        self.model = model
+        self.guide = guide
+        self._store: Any = {"params": {}, "constraints": {}}
+        self._entered = False
+        self._takes_label = all(_takes_label(program) for program in (model, guide))
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Run programs on this pair's parameters."""
+        if self._entered:
+            yield
+            return
+        self._entered = True
+        try:
+            with pyro.get_param_store().scope(self._store):
+                yield
+        finally:
+            self._entered = False
+
+    def arguments(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, ...]:
+        """What both programs are called with: (x, y), or (x) where there is no label or it is not taken."""
+        return (x, y) if y is not None and self._takes_label else (x,)
+
+    def probe(self, x: Tensor, y: Tensor | None = None) -> Structure:
+        """Run the pair once, leaving no trace in the random state, and read its structure off.
+
+        Parameters that the programs make at their first call are made now.
+        """
+        modes = {module: module.training for module in self.modules().values()}
+        for module in modes:
+            module.eval()
+        try:
+            with self.scope(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
+                arguments = self.arguments(x, y)
+                q = poutine.trace(self.guide).get_trace(*arguments)
+                p = poutine.trace(poutine.replay(self.model, q)).get_trace(*arguments)
+        finally:
+            for module, mode in modes.items():
+                module.train(mode)
+        return _structure(prune_subsample_sites(p), prune_subsample_sites(q))
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The programs that are torch modules, by role."""
+        roles = {"model": self.model, "guide": self.guide}
+        return {role: program for role, program in roles.items() if isinstance(program, nn.Module)}
+
+    def train(self, mode: bool = True) -> None:
+        """Switch both programs between training and evaluation."""
+        for module in self.modules().values():
+            module.train(mode)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The unconstrained parameters that the programs have used so far, by name."""
+        return dict(self._store["params"])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything learned: ``model.*`` and ``guide.*`` of the modules, ``param.*`` of bare ``pyro.param``."""
+        state = {
+            f"{role}.{name}": value
+            for role, module in self.modules().items()
+            for name, value in module.state_dict().items()
+        }
+        return state | {f"param.{name}": value.detach() for name, value in self._bare_parameters().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put back what ``state_dict`` gave, in place, into a pair that has run at least once.
+
+        Raises:
+            InputError: if the state is not of these programs.
+        """
+        mine = self.state_dict()
+        wrong = sorted(mine.keys() ^ state.keys()) or [k for k in mine if mine[k].shape != state[k].shape]
+        if wrong:
+            raise InputError(
+                "weights of this model and guide",
+                f"{len(wrong)} entries that do not fit, {wrong[0]!r} first",
+                "load them into the programs that they were saved from",
+            )
+        with torch.no_grad():
+            for name, value in mine.items():
+                value.copy_(state[name])
+
+    def _bare_parameters(self) -> dict[str, Tensor]:
+        owned = {id(p) for module in self.modules().values() for p in module.parameters()}
+        return {name: value for name, value in self._store["params"].items() if id(value) not in owned}
+
+
+def _takes_label(program: Program) -> bool:
+    call = program.forward if isinstance(program, nn.Module) else program
+    parameters = inspect.signature(call).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
+def _structure(p: poutine.Trace, q: poutine.Trace) -> Structure:
+    sites = [site for trace in (p, q) for site in trace.nodes.values() if site["type"] == "sample"]
+    frames = [[frame for frame in site["cond_indep_stack"] if frame.vectorized] for site in sites]
+    data_dims = [{frame.dim for frame in stack if frame.name == DATA_PLATE} for stack in frames]
+    shared = data_dims[0] if sites and all(dims == data_dims[0] for dims in data_dims) else set()
+    label = p.nodes.get(LABEL_SITE)
+    enumerated = tuple(n for n in q.stochastic_nodes if (q.nodes[n]["infer"] or {}).get("enumerate") == "parallel")
+    return Structure(
+        latent=tuple(q.stochastic_nodes),
+        enumerated=enumerated,
+        combinations=math.prod([len(distribution_at(q, n).enumerate_support(expand=False)) for n in enumerated]),
+        nesting=max((-(frame.dim or 0) for stack in frames for frame in stack), default=0),
+        data_dim=next(iter(shared), None),
+        binary=any(_is_binary(distribution_at(p, n)) for n in p.observation_nodes),
+        has_label=label is not None and label["type"] == "sample" and not label["is_observed"],
+    )
+
+
+def _is_binary(p: dist.TorchDistribution) -> bool:
+    support = p.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.boolean

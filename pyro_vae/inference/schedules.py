@@ -1,0 +1,105 @@
+"""Schedules of beta over the epochs, from a number or from text.
+
+A new one is a frozen dataclass with ``at(epoch)`` and ``final``, entered in ``SCHEDULES``; its fields, in order, are
+what follows its name in the text: ``linear:START:END:EPOCHS``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from pyro_vae.errors import InputError
+
+
+class Schedule(Protocol):
+    """A value that changes over the run."""
+
+    def at(self, epoch: float) -> float:
+        """The value after ``epoch`` epochs, fractions included."""
+
+    @property
+    def final(self) -> float:
+        """The value where it stays in the end."""
+
+    @property
+    def length(self) -> float:
+        """After how many epochs it stays there."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value throughout."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _check("a beta", self.value)
+
+    def at(self, epoch: float) -> float:
+        return self.value
+
+    @property
+    def final(self) -> float:
+        return self.value
+
+    @property
+    def length(self) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """From ``start`` to ``end`` in a straight line over ``epochs``, step by step, and ``end`` from then on."""
+
+    start: float
+    end: float
+    epochs: float
+
+    def __post_init__(self) -> None:
+        _check("a first beta", self.start)
+        _check("a last beta", self.end)
+        _check("a number of warm-up epochs", self.epochs)
+
+    def at(self, epoch: float) -> float:
+        done = min(1.0, epoch / self.epochs) if self.epochs else 1.0
+        return self.start + (self.end - self.start) * done
+
+    @property
+    def final(self) -> float:
+        return self.end
+
+    @property
+    def length(self) -> float:
+        return self.epochs
+
+
+SCHEDULES: dict[str, type[Linear]] = {"linear": Linear}
+_FORMS = "a number, or linear:START:END:EPOCHS"
+
+
+def parse_schedule(text: float | str) -> Schedule:
+    """Read a schedule from a number or from text such as ``linear:0:1:10``.
+
+    Raises:
+        InputError: if it is neither, or a value is negative or no number.
+    """
+    name, _, rest = str(text).partition(":")
+    try:
+        if not rest:
+            return Constant(float(name))
+        kind = SCHEDULES[name]
+        values = [float(value) for value in rest.split(":")]
+        if len(values) != len(fields(kind)):
+            raise ValueError(text)
+    except (KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"a beta that is {_FORMS}", repr(text), "try --beta 4 or --beta linear:0:1:10") from None
+    return kind(*values)
+
+
+def _check(what: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise InputError(f"{what} of at least 0", f"{value:g}", "try --beta 1 or --beta linear:0:1:10")

@@ -1,0 +1,24 @@
+"""Typed views of what Pyro's traces hold."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from pyro.distributions import TorchDistribution
+from pyro.poutine import Trace
+from torch import Tensor
+
+
+def distribution_at(trace: Trace, site: str) -> TorchDistribution:
+    """The distribution at a sample site."""
+    return cast(TorchDistribution, trace.nodes[site]["fn"])
+
+
+def value_at(trace: Trace, site: str) -> Tensor:
+    """The value at a sample site."""
+    return cast(Tensor, trace.nodes[site]["value"])
+
+
+def log_prob_at(trace: Trace, site: str) -> Tensor:
+    """The log-probability at a sample site, scaled and masked, where it was computed."""
+    return trace.nodes[site]["log_prob"]

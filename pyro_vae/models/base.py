@@ -1,0 +1,108 @@
+r"""What every generative program here has in common.
+
+A model is the Pyro program p(x, z[, y]) = p(z) [p(y)] p(x | z[, y]).  It owns the prior, the decoder and the
+likelihood, and never sees an encoder.  What a guide has to know of it is its list of latent sites, each with the
+variables that q conditions on: ``Latent("z", 32, given=("x", "y"))`` reads q(z | x, y), z of dimension 32.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from pyro_vae.likelihoods import Bernoulli, Likelihood
+from pyro_vae.registry import Registry
+
+
+class Program(PyroModule):
+    """A Pyro module with a name of its own.
+
+    Pyro keeps parameters by name in one global store.  Two modules that both call a child ``decoder`` would silently
+    share its weights: the second one takes over the first one's and never trains.  So every program, a copy or an
+    unpickled one too, gets a root name that nobody else in this process has ("vae", "vae_2", …).
+    """
+
+    _names: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__(self._new_name())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._pyro_name, self._pyro_context.used = self._new_name(), False
+        for name, child in self.named_children():
+            if isinstance(child, PyroModule):
+                child._pyro_set_supermodule(f"{self._pyro_name}.{name}", self._pyro_context)
+
+    @classmethod
+    def _new_name(cls) -> str:
+        name = cls.__name__.lower()
+        cls._names[name] += 1
+        return name if cls._names[name] == 1 else f"{name}_{cls._names[name]}"
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A latent site, as a guide has to know it.
+
+    Args:
+        name: the sample site.
+        size: the dimension of a continuous latent, or the number of classes of a discrete one.
+        given: what q conditions this site on: "x", or sites that come earlier in the list.
+        discrete: whether the value is a class index.
+    """
+
+    name: str
+    size: int
+    given: tuple[str, ...] = ("x",)
+    discrete: bool = False
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape in which the site's value enters a network (a label as its indicator vector)."""
+        return (self.size,)
+
+
+class Model(Program):
+    r"""Base of the models.
+
+    To write one:
+
+    1. subclass this in a file of its own under ``pyro_vae/models`` and enter it with ``@MODELS.register("name")``;
+    2. take what it needs in ``__init__`` (of ``event_shape``, ``latent_dim``, ``num_classes``, ``prior``,
+       ``likelihood``, ``network``), and call this constructor;
+    3. write ``forward(x=None, y=None)``, the Pyro program: a plate "data" over the first dimension, the latent sites,
+       and the observation "x".
+
+    Args:
+        event_shape: the shape of one datum, (C, H, W) or (D,).
+        latents: the latent sites, each after those that it is ``given``.
+        likelihood: p(x | z) from the decoder's output; Bernoulli unless given.
+    """
+
+    def __init__(
+        self, event_shape: tuple[int, ...], latents: tuple[Latent, ...], likelihood: Likelihood | None = None
+    ) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        self.latents = latents
+        self.likelihood = likelihood or Bernoulli(self.event_shape)
+
+    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        r"""The generative program.
+
+        Args:
+            x: data of shape (N, \*event_shape), or None to generate one datum.
+            y: class labels of shape (N,), where the model has a label site; None leaves them latent.
+
+        Returns:
+            x, as observed or generated.
+        """
+        raise NotImplementedError
+
+
+MODELS: Registry[Model] = Registry("model")

@@ -1,0 +1,45 @@
+r"""The variational autoencoder's generative model, p(x, z) = p(z) p(x | z).
+
+Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014.
+"""
+
+from __future__ import annotations
+
+import pyro
+from torch import Tensor, nn
+
+from pyro_vae.likelihoods import Likelihood
+from pyro_vae.models.base import MODELS, Latent, Model
+from pyro_vae.networks import MLP, Network
+from pyro_vae.priors import StandardNormal
+
+
+@MODELS.register("vae")
+class VAE(Model):
+    """Variational autoencoder: p(z) p(x | z).
+
+    Args:
+        event_shape: the shape of one datum, (C, H, W) or (D,).
+        latent_dim: the dimension of z.
+        prior: p(z), a module whose ``forward()`` returns it; the standard normal unless given.
+        likelihood: p(x | z); Bernoulli unless given.
+        network: makes the decoder; an MLP unless given.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent_dim: int = 32,
+        *,
+        prior: nn.Module | None = None,
+        likelihood: Likelihood | None = None,
+        network: Network | None = None,
+    ) -> None:
+        super().__init__(event_shape, (Latent("z", latent_dim),), likelihood)
+        self.prior = prior or StandardNormal(latent_dim)
+        self.decoder = (network or MLP()).decoder([latent_dim], self.event_shape)
+
+    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        with pyro.plate("data", 1 if x is None else x.shape[0]):
+            z = pyro.sample("z", self.prior())
+            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

@@ -1,0 +1,148 @@
+"""Figures: one function a figure, each returns a matplotlib ``Figure``.
+
+Figures are made without pyplot, so nothing global changes and no window opens; in a notebook the returned figure shows
+itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+BLUE, ORANGE, GREEN, GRAY = "#2f6db3", "#d9822b", "#3f8f5f", "#777777"
+CELL = 0.55  # inches a picture in a grid
+
+
+def elbo_curves(history: pd.DataFrame) -> Figure:
+    """The bound and its terms over the epochs, and the accuracy where there is one.
+
+    Args:
+        history: a run's history, one row an epoch.
+    """
+    columns = [name for name in ("validation_kl", "validation_accuracy") if name in history]
+    figure = Figure(figsize=(4.6 * (1 + len(columns)), 3.4), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, 1 + len(columns)))
+    epoch = history["epoch"]
+    axes[0].plot(epoch, history["validation_elbo"], color=BLUE, label="ELBO")
+    if "validation_log_likelihood" in history:
+        axes[0].plot(epoch, history["validation_log_likelihood"], color=ORANGE, label="E[log p(x|z)]")
+    best = history.loc[history["validation_elbo"].idxmax()]
+    axes[0].plot(best["epoch"], best["validation_elbo"], "o", color=BLUE, markersize=5)
+    axes[0].annotate(
+        f"{best['validation_elbo']:.2f}",
+        (best["epoch"], best["validation_elbo"]),
+        textcoords="offset points",
+        xytext=(0, -14),
+        ha="right",
+        color=BLUE,
+        fontsize=8,
+    )
+    axes[0].legend(frameon=False, loc="lower right")
+    _dress(axes[0], "Validation bound", "nats per image")
+    for ax, name in zip(axes[1:], columns, strict=True):
+        if name == "validation_kl":
+            ax.plot(epoch, history[name], color=GREEN)
+            _dress(ax, "KL(q(z|x) || p(z))", "nats per image")
+            if history["beta"].nunique() > 1:
+                twin = ax.twinx()
+                twin.plot(epoch, history["beta"], color=GRAY, linestyle=":")
+                twin.set_ylabel("beta", color=GRAY)
+                twin.spines["top"].set_visible(False)
+        else:
+            ax.plot(epoch, 100 * history[name], color=ORANGE)
+            _dress(ax, "Validation accuracy of q(y|x)", "percent")
+    return figure
+
+
+def image_grid(images: Tensor, columns: int | None = None, title: str = "") -> Figure:
+    """Images side by side.
+
+    Args:
+        images: shape (N, C, H, W), values in [0, 1], with C = 1 or 3; or (N, D), drawn as squares where D is one.
+        columns: how many a row; as square as it gets unless given.
+        title: written above.
+    """
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    return _grid(_pictures(images), columns, title)
+
+
+def reconstructions(images: Tensor, means: Tensor, columns: int = 10) -> Figure:
+    """Images above their reconstructions, row by row.
+
+    Args:
+        images: the originals, as for ``image_grid``.
+        means: E[x | z] of the same shape.
+        columns: how many pairs a row.
+    """
+    above, below = _pictures(images), _pictures(means)
+    order = []
+    for start in range(0, len(above), columns):
+        row = slice(start, start + columns)
+        blank = [np.ones_like(above[0])] * (columns - len(above[row]))
+        order += [*above[row], *blank, *below[row], *blank]
+    return _grid(np.stack(order), columns, "Images and, below each, its reconstruction")
+
+
+def class_samples(images: Tensor, class_names: Sequence[str]) -> Figure:
+    """Samples of each class, a row a class; a column shares its style z.
+
+    Args:
+        images: shape (K, M, C, H, W): M samples for each of K classes.
+        class_names: the K names.
+    """
+    rows, columns = images.shape[:2]
+    figure = _grid(_pictures(images.flatten(0, 1)), columns, "p(x | y, z): a row a class, a column a style")
+    ax = figure.axes[0]
+    step = ax.get_ylim()[0] / rows
+    ax.set_axis_on()
+    ax.set_xticks([])
+    ax.set_yticks([(row + 0.5) * step for row in range(rows)], class_names, fontsize=8)
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def _dress(ax: Axes, title: str, unit: str) -> None:
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(unit)
+    ax.grid(alpha=0.25)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _pictures(images: Tensor) -> np.ndarray:
+    """Images of shape (N, H, W) or (N, H, W, 3) between 0 and 1."""
+    array = images.detach().float().cpu().clamp(0, 1).numpy()
+    if array.ndim == 2:
+        side = math.isqrt(array.shape[1])
+        shape = (side, side) if side * side == array.shape[1] else (1, array.shape[1])
+        return array.reshape(-1, *shape)
+    return array[:, 0] if array.shape[1] != 3 else np.moveaxis(array, 1, -1)
+
+
+def _grid(pictures: np.ndarray, columns: int, title: str) -> Figure:
+    count, height, width = pictures.shape[:3]
+    rows = math.ceil(count / columns)
+    pad = max(1, height // 14)
+    canvas = np.ones((rows * (height + pad) + pad, columns * (width + pad) + pad, *pictures.shape[3:]))
+    for i, picture in enumerate(pictures):
+        top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
+        canvas[top : top + height, left : left + width] = 1 - picture if picture.ndim == 2 else picture
+    size = (max(3.2, CELL * columns), CELL * rows * canvas.shape[0] / canvas.shape[1] * columns / rows)
+    figure = Figure(
+        figsize=(size[0], max(0.9, size[0] * canvas.shape[0] / canvas.shape[1]) + 0.3), layout="constrained"
+    )
+    ax = figure.subplots()
+    ax.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(title, fontsize=9)
+    ax.set_axis_off()
+    return figure

@@ -1,0 +1,226 @@
+"""A fitted run: its programs, its history, and what can be asked of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyro
+import torch
+from numpy.typing import ArrayLike
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae import diagnostics
+from pyro_vae.config import FitConfig
+from pyro_vae.data import Binarization, Dataset, Images, binarize_once
+from pyro_vae.errors import InputError
+from pyro_vae.folder import DataFacts, RunFolder
+from pyro_vae.inference.pair import LABEL_SITE, Pair, Structure
+from pyro_vae.inference.terms import draw_terms, label_distribution
+from pyro_vae.inference.traces import distribution_at, value_at
+
+OBSERVED_SITE = "x"
+
+
+class Run:
+    r"""A model and a guide that were fitted together.
+
+    ``pyro_vae.fit`` and ``pyro_vae.load`` make runs.  Wherever images are asked for, x is an array or tensor of shape
+    (N, \*event_shape): floats as the model sees them, in [0, 1] for pictures, or uint8 pixels on the data's own scale.
+
+    Args:
+        config: what the run was made from.
+        facts: what its data looked like.
+        pair: the fitted programs.
+        structure: what a probe said of them.
+        dataset: the data, or None to load them by name when needed.
+        folder: the run directory, or None for a run that lives in memory alone.
+        history: one row an epoch.
+        stopped: why training ended early, or empty.
+    """
+
+    def __init__(
+        self,
+        config: FitConfig,
+        facts: DataFacts,
+        pair: Pair,
+        structure: Structure,
+        *,
+        dataset: Dataset | None,
+        folder: RunFolder | None,
+        history: pd.DataFrame,
+        stopped: str = "",
+    ) -> None:
+        self.config, self.facts, self.history, self.stopped = config, facts, history, stopped
+        self.pair, self.structure = pair, structure
+        self.folder = folder
+        self._dataset = dataset
+
+    def __repr__(self) -> str:
+        where = f", path={str(self.path)!r}" if self.path else ""
+        config = self.config
+        return f"Run({config.model} + {config.guide} on {config.data}, {len(self.history)} epochs{where})"
+
+    @property
+    def path(self) -> Path | None:
+        """The run directory, or None."""
+        return self.folder.path if self.folder else None
+
+    @property
+    def model(self) -> Any:
+        """The generative program p."""
+        return self.pair.model
+
+    @property
+    def guide(self) -> Any:
+        """The amortized program q."""
+        return self.pair.guide
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next((p.device for p in self.pair.parameters().values()), torch.device("cpu"))
+
+    @property
+    def data(self) -> Dataset:
+        """The data of the run, loaded when first asked for and known again by their fingerprint."""
+        if self._dataset is None:
+            from pyro_vae.fitting import load_same_data
+
+            self._dataset = load_same_data(self.config, self.facts)
+        return self._dataset
+
+    @property
+    def binarization(self) -> Binarization:
+        """How pixels become what the model sees; ``auto`` resolved by the likelihood."""
+        return resolve_binarization(self.config, self.structure)
+
+    def part(self, split: str) -> Images:
+        """The train, validation or test rows as an evaluation sees them: binarized for good, on the run's device.
+
+        Raises:
+            InputError: if there is no such split.
+        """
+        if split not in ("train", "validation", "test"):
+            raise InputError("a split: train, validation or test", repr(split), "use --split test")
+        return binarize_once(self.data.part(split), self.binarization).to(self.device)
+
+    def evaluate(self, split: str = "test", num_samples: int = 100, seed: int = 0) -> dict[str, Any]:
+        """The figures of the run on a split, in nats per datum; see ``diagnostics.Evaluation``.
+
+        Args:
+            split: train, validation or test.
+            num_samples: importance samples per datum.
+            seed: of the samples.
+        """
+        begin = time.perf_counter()
+        figures = diagnostics.evaluate(self.pair, self.structure, self.part(split), num_samples, seed).as_dict()
+        names = {"model": self.config.model, "guide": self.config.guide, "data": self.config.data, "split": split}
+        return names | figures | {"seconds": round(time.perf_counter() - begin, 3)}
+
+    def classify(self, x: ArrayLike | Tensor) -> Tensor:
+        """The most probable class of each image under q(y | x), shape (N,), as an index into the class names.
+
+        Raises:
+            InputError: if the model has no labels.
+        """
+        return self.class_probabilities(x).argmax(-1)
+
+    def class_probabilities(self, x: ArrayLike | Tensor) -> Tensor:
+        """q(y | x), shape (N, K).
+
+        Raises:
+            InputError: if the model has no labels.
+        """
+        self._need_labels("to classify")
+        with self._quiet():
+            return label_distribution(self.pair, self._values(x)).probs
+
+    def encode(self, x: ArrayLike | Tensor, site: str = "z") -> Tensor:
+        """The posterior mean E_q[z | x] of each image, shape (N, latent_dim); labels averaged over q(y | x).
+
+        Args:
+            x: images.
+            site: the latent site, for models with several.
+        """
+        continuous = [name for name in self.structure.latent if name not in self.structure.enumerated]
+        if site not in continuous:
+            raise InputError("a continuous latent site", repr(site), f"choose one of: {', '.join(continuous)}")
+        with self._quiet():
+            return draw_terms(self.pair, self.structure, self._values(x)).latent_mean(site)
+
+    def sample(self, num_samples: int = 64, y: int | None = None, seed: int = 0, mean: bool = True) -> Tensor:
+        r"""Images from the model, shape (num_samples, \*event_shape).
+
+        Args:
+            num_samples: how many.
+            y: the class index to generate, for models with labels; drawn from p(y) unless given.
+            seed: of the draws.
+            mean: whether to return E[x | z], which is what pictures show, instead of a draw of x itself.
+        """
+        if num_samples < 1:
+            raise InputError("at least one image", str(num_samples), "use --num 64")
+        given = {}
+        if y is not None:
+            self._need_labels("to choose a class")
+            if not 0 <= y < len(self.facts.class_names):
+                last = len(self.facts.class_names) - 1
+                raise InputError(f"a class index from 0 to {last}", str(y), f"choose one of: 0 to {last}")
+            given[LABEL_SITE] = torch.full((num_samples,), y, device=self.device)
+        with self._quiet(seed):
+            return self._generate(torch.zeros(num_samples, *self.facts.event_shape), given, mean)
+
+    def reconstruct(self, x: ArrayLike | Tensor, seed: int = 0) -> Tensor:
+        r"""E[x | z] with z drawn from q(z | x), shape (N, \*event_shape)."""
+        with self._quiet(seed):
+            values = self._values(x)
+            q = poutine.trace(self.pair.guide).get_trace(*self.pair.arguments(values, None))
+            latent = {name: value_at(q, name) for name in self.structure.latent}
+            return self._generate(values, latent, mean=True)
+
+    def _generate(self, template: Tensor, latent: dict[str, Tensor], mean: bool) -> Tensor:
+        """Run the model forwards on so many rows, some of its sites given."""
+        program = poutine.condition(poutine.uncondition(self.pair.model), data=latent)
+        arguments = self.pair.arguments(template.to(self.device), None)
+        trace = poutine.trace(program).get_trace(*arguments)
+        return (distribution_at(trace, OBSERVED_SITE).mean if mean else value_at(trace, OBSERVED_SITE)).cpu()
+
+    @contextmanager
+    def _quiet(self, seed: int = 0) -> Iterator[None]:
+        """Evaluation mode, no gradients, a random state of its own."""
+        self.pair.train(False)
+        with self.pair.scope(), torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
+            torch.manual_seed(seed)
+            yield
+
+    def _values(self, x: ArrayLike | Tensor) -> Tensor:
+        """Images as the programs take them, checked."""
+        array = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+        shape = self.facts.event_shape
+        if array.shape[1:] != shape and array.shape[1:] == shape[1:]:
+            array = array.unsqueeze(1)  # (N, H, W) for one channel
+        if array.shape[1:] != shape or array.dim() != 1 + len(shape):
+            raise InputError(
+                f"x of shape (N, {', '.join(map(str, shape))})", f"shape {tuple(array.shape)}", "reshape the images"
+            )
+        scale = self.facts.scale if array.dtype == torch.uint8 else 1.0
+        return Images(array, scale=scale).values().to(self.device)
+
+    def _need_labels(self, purpose: str) -> None:
+        if not self.structure.has_label:
+            raise InputError(
+                f"a model with class labels {purpose}", repr(self.config.model), "fit one that has them: --model ss_vae"
+            )
+
+
+def resolve_binarization(config: FitConfig, structure: Structure) -> Binarization:
+    """``auto`` as the likelihood wants it: dynamic for a density over {0, 1}, none for any other."""
+    if config.binarization == "auto":
+        return "dynamic" if structure.binary else "none"
+    return config.binarization

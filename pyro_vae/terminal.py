@@ -1,0 +1,107 @@
+"""What the terminal shows and takes: the flags of a configuration, tables, JSON, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from pyro_vae.config import FitConfig
+from pyro_vae.errors import PyroVAEError
+
+STOPPED = 130
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class OneLineErrors(click.Group):
+    """A group that says every error in one line on standard error, with its exit status."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
+        try:
+            super().main(args, prog_name or "pyro-vae", **(extra | {"standalone_mode": False}))
+            sys.exit(0)
+        except PyroVAEError as error:
+            _fail(str(error), error.exit_status)
+        except click.UsageError as error:
+            mend = f"; try '{error.ctx.command_path} --help'" if error.ctx else ""
+            _fail(error.format_message().replace("\n", " ").rstrip(".") + mend, 2)
+        except click.ClickException as error:
+            _fail(error.format_message(), 2)
+        except (click.Abort, KeyboardInterrupt) as error:
+            _fail(_how_to_go_on(error), STOPPED)
+
+
+def config_options(command: F) -> F:
+    """Give a command one flag a field of ``FitConfig``; a flag that is not given is None."""
+    for name, field in reversed(FitConfig.model_fields.items()):
+        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        variable = None if name == "data" else f"PYRO_VAE_{name.upper()}"  # PYRO_VAE_DATA is the folder of downloads
+        shown = "" if default is None else f"  [default: {default}]"
+        option = click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            envvar=variable,
+            metavar=_metavar(default),
+            help=f"{field.description}{shown}",
+        )
+        command = option(command)
+    return command
+
+
+def rows(figures: dict[str, Any], skip: str = "") -> dict[str, str]:
+    """Figures as text for a table, without what its title says already."""
+    hidden = {"model", "guide", "data", "split", skip}
+    return {
+        name: f"{value:.4g}" if isinstance(value, float) and name in ("accuracy", "ece") else _shown(value)
+        for name, value in figures.items()
+        if name not in hidden
+    }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def table(title: str, rows: dict[str, Any]) -> None:
+    """Print names and values under a title."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+    click.echo()
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object on standard output."""
+    click.echo(json.dumps(content))
+
+
+def say(line: str) -> None:
+    """Say something on standard error, where it is in nobody's way."""
+    click.echo(line, err=True)
+
+
+def _metavar(default: Any) -> str:
+    if isinstance(default, float):
+        return "X"
+    return "N" if isinstance(default, int) or default is None else "NAME"
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"Error: {message}" if status != STOPPED else message, err=True)
+    sys.exit(status)
+
+
+def _how_to_go_on(error: BaseException) -> str:
+    run = getattr(error, "run", None)
+    if run is None or run.path is None:
+        return "Stopped."
+    return f"Stopped after {len(run.history)} whole epochs and saved; go on with: python cli.py fit --resume {run.path}"
