@@ -59,7 +59,7 @@ class ProgramConfig(_Group):
     network: Name = Field("mlp", description="encoders and decoders")
     classifier: Name = Field("auto", description="the network of q(y | x); auto: conv for images, mlp for vectors")
     hidden: Annotated[tuple[Whole, ...], BeforeValidator(_split_at_commas)] = Field(
-        (400, 400), min_length=1, description="the widths of the hidden layers, separated by commas"
+        (256, 256), min_length=1, description="the widths of the hidden layers, separated by commas"
     )
 
 

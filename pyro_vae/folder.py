@@ -155,7 +155,9 @@ class RunFolder:
     def history(self) -> pd.DataFrame:
         """One row an epoch, in full precision."""
         path = self.path / HISTORY
-        return pd.read_csv(path, float_precision="round_trip") if path.exists() else pd.DataFrame()
+        if not path.exists():
+            return pd.DataFrame()
+        return pd.read_csv(path, dtype=str).astype(float).astype({"epoch": int})  # float() rounds as repr() does
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
@@ -188,7 +190,8 @@ class RunFolder:
 
     def save_history(self, rows: list[dict[str, float]]) -> None:
         """Replace the history."""
-        _write(self.path / HISTORY, pd.DataFrame(rows).to_csv(index=False))
+        if rows:
+            _write(self.path / HISTORY, pd.DataFrame(rows).to_csv(index=False))
 
     def save_evaluation(self, figures: dict[str, Any]) -> None:
         """Replace the figures of the last evaluation."""

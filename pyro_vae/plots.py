@@ -16,8 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from pyro_vae.errors import InputError
+
 BLUE, ORANGE, GREEN, GRAY = "#2f6db3", "#d9822b", "#3f8f5f", "#777777"
 CELL = 0.55  # inches a picture in a grid
+
+
+def is_picture(event_shape: tuple[int, ...]) -> bool:
+    """Whether data of this shape can be drawn: (C, H, W) with C 1 or 3, or (D,) where D is a square from 16 on."""
+    if len(event_shape) == 1:
+        return event_shape[0] >= 16 and math.isqrt(event_shape[0]) ** 2 == event_shape[0]
+    return event_shape[0] in (1, 3)
 
 
 def elbo_curves(history: pd.DataFrame) -> Figure:
@@ -120,13 +129,22 @@ def _dress(ax: Axes, title: str, unit: str) -> None:
 
 
 def _pictures(images: Tensor) -> np.ndarray:
-    """Images of shape (N, H, W) or (N, H, W, 3) between 0 and 1."""
+    """Images of shape (N, H, W) or (N, H, W, 3) between 0 and 1.
+
+    Raises:
+        InputError: if they are no pictures.
+    """
     array = images.detach().float().cpu().clamp(0, 1).numpy()
+    if not is_picture(array.shape[1:]):
+        raise InputError(
+            "images of shape (C, H, W) with 1 or 3 channels, or (D,) where D is a square from 16 on",
+            f"shape {array.shape[1:]}",
+            "use the arrays of run.sample and run.reconstruct",
+        )
     if array.ndim == 2:
         side = math.isqrt(array.shape[1])
-        shape = (side, side) if side * side == array.shape[1] else (1, array.shape[1])
-        return array.reshape(-1, *shape)
-    return array[:, 0] if array.shape[1] != 3 else np.moveaxis(array, 1, -1)
+        return array.reshape(-1, side, side)
+    return array[:, 0] if array.shape[1] == 1 else np.moveaxis(array, 1, -1)
 
 
 def _grid(pictures: np.ndarray, columns: int, title: str) -> Figure:
@@ -136,7 +154,7 @@ def _grid(pictures: np.ndarray, columns: int, title: str) -> Figure:
     canvas = np.ones((rows * (height + pad) + pad, columns * (width + pad) + pad, *pictures.shape[3:]))
     for i, picture in enumerate(pictures):
         top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
-        canvas[top : top + height, left : left + width] = 1 - picture if picture.ndim == 2 else picture
+        canvas[top : top + height, left : left + width] = picture
     size = (max(3.2, CELL * columns), CELL * rows * canvas.shape[0] / canvas.shape[1] * columns / rows)
     figure = Figure(
         figsize=(size[0], max(0.9, size[0] * canvas.shape[0] / canvas.shape[1]) + 0.3), layout="constrained"

@@ -16,10 +16,17 @@ STYLES = 10
 
 
 def write_report(run: Run) -> None:
-    """Write ``evaluation.json`` and the figures of a run that has a directory."""
+    """Write ``evaluation.json`` and the figures of a run that has a directory.
+
+    A program with sites outside the plate over data has no figures per datum, and data that are no images have no
+    pictures.
+    """
     assert run.folder is not None
-    run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES))
     save_figure(plots.elbo_curves(run.history), run.folder.figures / "elbo.png")
+    if run.structure.data_dim is not None:
+        run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES))
+    if not plots.is_picture(run.facts.event_shape):
+        return
     save_figure(samples_figure(run, 64), run.folder.figures / "samples.png")
     save_figure(reconstructions_figure(run, 30), run.folder.figures / "reconstructions.png")
     if run.structure.has_label:

@@ -115,12 +115,12 @@ def load_npz(path: Path) -> Dataset:
     mend = "write one with numpy.savez(path, x=images, y=labels)"
     what = f"an .npz file with an array x at {path}"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files if key in ("x", "y")}
             found = ", ".join(archive.files) or "nothing"
     except FileNotFoundError:
         raise InputError(what, "no such file", mend) from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: a lone .npy
         raise InputError(what, f"a file that numpy refuses ({str(error).splitlines()[0]})", mend) from error
     if "x" not in arrays:
         raise InputError(what, f"a file with {found}", mend)

@@ -7,6 +7,7 @@ place in the epoch, the history.  Put back, the run goes on as if it had never s
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -133,12 +134,15 @@ class Trainer:
         for batch in self.batches.epoch(start=progress.step):
             beta = self.beta.at(progress.epoch + progress.step / self.batches.num_steps)
             first = progress.epoch == progress.step == 0  # checked by Pyro, for mistakes in a program
-            with pyro.validation_enabled(first):
+            with pyro.validation_enabled(first), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # said better below
                 loss = self.loss(batch, beta)
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
+                loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
             if not torch.isfinite(loss + norm):
                 raise TrainingError(

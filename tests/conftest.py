@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import nn
+
+from pyro_vae.cli import main
+from pyro_vae.guides import GUIDES, MeanField
+from pyro_vae.inference import Pair
+from pyro_vae.likelihoods import Gaussian
+from pyro_vae.models import MODELS, VAE
+from pyro_vae.networks import MLP, Network
+
+torch.set_num_threads(1)  # the matrices are small
+
+EVENT_SHAPE = (1, 4, 4)
+NUM_CLASSES = 3
+SMALL = MLP(hidden=(16,))
+PAIRS = list(product(MODELS, GUIDES))
+
+
+@pytest.fixture(autouse=True)
+def _clean_slate() -> Iterator[None]:
+    """Every test starts from the same seed and must leave Pyro's global state as it was."""
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    validation = pyro.settings.get("validate_poutine")
+    yield
+    assert pyro.settings.get("validate_poutine") == validation
+
+
+def make_pair(model: str = "vae", guide: str = "mean_field", seed: int = 0) -> Pair:
+    """A small pair by name, on images of EVENT_SHAPE."""
+    torch.manual_seed(seed)
+    program = MODELS.build(model, event_shape=EVENT_SHAPE, num_classes=NUM_CLASSES, latent_dim=2, network=SMALL)
+    return Pair(program, GUIDES.build(guide, model=program, network=SMALL))
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    """Seven binary images."""
+    generator = torch.Generator().manual_seed(1)
+    return (torch.rand(7, *EVENT_SHAPE, generator=generator) < 0.5).float()
+
+
+@pytest.fixture
+def y() -> torch.Tensor:
+    """Their labels."""
+    return torch.arange(7) % NUM_CLASSES
+
+
+class LinearNetwork(Network):
+    """One linear map, so that a Gaussian VAE is probabilistic PCA, with its closed forms."""
+
+    def encoder(self, shapes):
+        network = nn.Sequential(nn.Identity())
+        network.num_features = shapes[0][0]
+        return network
+
+    def decoder(self, sizes, event_shape):
+        return nn.Linear(sizes[0], event_shape[0])
+
+
+class LinearGaussian:
+    """A VAE with a linear decoder, x ~ N(W z + b, s^2), and what is known of it exactly."""
+
+    def __init__(self, data_dim: int = 5, latent_dim: int = 2, scale: float = 0.5) -> None:
+        torch.manual_seed(3)
+        likelihood = Gaussian((data_dim,), scale=scale)
+        self.model = VAE((data_dim,), latent_dim, likelihood=likelihood, network=LinearNetwork())
+        self.guide = MeanField(self.model, network=LinearNetwork())
+        self.pair = Pair(self.model, self.guide)
+        self.structure = self.pair.probe(torch.zeros(2, data_dim))
+        self.w = self.model.decoder.weight.detach()
+        self.b = self.model.decoder.bias.detach()
+        self.variance = scale**2
+
+    def sample(self, num_data: int) -> torch.Tensor:
+        z = torch.randn(num_data, self.w.shape[1])
+        return z @ self.w.T + self.b + self.variance**0.5 * torch.randn(num_data, len(self.b))
+
+    def evidence(self, x: torch.Tensor) -> torch.Tensor:
+        """log p(x), nats, shape (N,)."""
+        covariance = self.w @ self.w.T + self.variance * torch.eye(len(self.b))
+        return torch.distributions.MultivariateNormal(self.b, covariance).log_prob(x)
+
+    def posterior(self, x: torch.Tensor) -> torch.distributions.MultivariateNormal:
+        """p(z | x)."""
+        precision = torch.eye(self.w.shape[1]) + self.w.T @ self.w / self.variance
+        mean = torch.linalg.solve(precision, ((x - self.b) @ self.w / self.variance).T).T
+        return torch.distributions.MultivariateNormal(mean, precision_matrix=precision)
+
+
+@pytest.fixture
+def linear_gaussian() -> LinearGaussian:
+    return LinearGaussian()
+
+
+@pytest.fixture
+def toy_arrays() -> tuple[np.ndarray, np.ndarray]:
+    """Sixty 6x6 gray images in [0, 1] of three classes: a bright row whose place is the class."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    x = rng.uniform(0, 0.2, (60, 6, 6)).astype(np.float32)
+    x[np.arange(60), 2 * y] += 0.75
+    return x, y
+
+
+@pytest.fixture
+def toy_npz(tmp_path, toy_arrays) -> str:
+    path = tmp_path / "toy.npz"
+    np.savez(path, x=toy_arrays[0], y=toy_arrays[1])
+    return str(path)
+
+
+FAST = {"epochs": 2, "batch_size": 20, "hidden": (8,), "latent_dim": 2, "labels": 6}
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Run the command line in a folder of its own; gives click's result."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("PYRO_VAE_") and name != "PYRO_VAE_DATA"]:
+        monkeypatch.delenv(name)
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words])
+
+    return run

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pyro_vae.data import Images
+from pyro_vae.diagnostics import accuracy, evaluate, evaluation, expected_calibration_error
+from pyro_vae.errors import InputError
+from tests.conftest import LinearGaussian, make_pair
+
+
+def test_accuracy_and_calibration_by_hand():
+    probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    labels = torch.tensor([0, 1, 1, 0])
+    assert accuracy(probabilities, labels) == 0.75
+    # bins of width 1/15 put each datum into one of its own: |1 - 0.9|, |0 - 0.8|, |1 - 0.7|, |1 - 0.6|
+    assert expected_calibration_error(probabilities, labels) == pytest.approx((0.1 + 0.8 + 0.3 + 0.4) / 4)
+
+
+def test_a_calibrated_classifier_has_no_calibration_error():
+    """Labels drawn from the stated probabilities; 40,000 data in one bin, 6 standard errors are 0.0137."""
+    probabilities = torch.tensor([0.7, 0.3]).expand(40_000, 2)
+    labels = (torch.rand(40_000) < 0.3).long()
+    assert expected_calibration_error(probabilities, labels) < 0.0137
+    assert expected_calibration_error(probabilities, torch.ones(40_000, dtype=torch.long)) == pytest.approx(
+        0.7, abs=1e-6
+    )
+
+
+def test_certain_answers_fall_into_the_last_bin():
+    probabilities = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert expected_calibration_error(probabilities, torch.tensor([0, 1])) == 0
+
+
+def test_nll_of_the_linear_gaussian_model(linear_gaussian: LinearGaussian):
+    """An importance-weighted bound rises to the evidence with the samples; a bad guide needs many."""
+    x = linear_gaussian.sample(50)
+    with torch.no_grad():  # a guide near the posterior: its mean, and the prior's width
+        precision = torch.eye(2) + linear_gaussian.w.T @ linear_gaussian.w / linear_gaussian.variance
+        projection = torch.linalg.solve(precision, linear_gaussian.w.T / linear_gaussian.variance)
+        family = linear_gaussian.guide.conditionals["z"].family
+        family.loc.weight.copy_(projection)
+        family.loc.bias.copy_(-projection @ linear_gaussian.b)
+        family.log_scale.weight.zero_()
+        family.log_scale.bias.fill_(-0.3)
+    exact = -linear_gaussian.evidence(x).mean().item()
+    args = linear_gaussian.pair, linear_gaussian.structure, Images(x)
+    few, many = evaluate(*args, num_samples=1), evaluate(*args, num_samples=5000)
+    assert few.nll > many.nll
+    assert many.nll == pytest.approx(exact, abs=0.02)
+    assert few.nll == pytest.approx(-few.elbo, rel=1e-6)
+    assert -many.elbo > exact
+
+
+def test_chunks_of_data_and_samples_change_nothing_but_noise(x, monkeypatch):
+    pair = make_pair("vae")
+    structure, images = pair.probe(x), Images(x)
+    whole = evaluate(pair, structure, images, num_samples=3000)
+    monkeypatch.setattr(evaluation, "NUMBERS_AT_ONCE", 512 * 700)
+    parts = evaluate(pair, structure, images, num_samples=3000)
+    assert parts.num_data == whole.num_data == 7
+    assert parts.nll == pytest.approx(whole.nll, abs=0.05)
+    assert parts.elbo == pytest.approx(whole.elbo, abs=0.1)
+    assert parts.elbo == pytest.approx(parts.log_likelihood - parts.kl, rel=1e-6)
+
+
+def test_the_same_seed_gives_the_same_figures_and_no_other_randomness_moves(x):
+    pair = make_pair("ss_vae")
+    structure, images = pair.probe(x), Images(x, torch.arange(7) % 3)
+    before = torch.get_rng_state()
+    assert evaluate(pair, structure, images, 10, seed=4) == evaluate(pair, structure, images, 10, seed=4)
+    assert evaluate(pair, structure, images, 10, seed=4) != evaluate(pair, structure, images, 10, seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_active_units(x):
+    pair = make_pair("vae")
+    structure = pair.probe(x)
+    family = pair.guide.conditionals["z"].family
+    with torch.no_grad():
+        family.loc.weight.zero_()
+        assert evaluate(pair, structure, Images(x), 2).active_units == 0
+        family.loc.weight[0] = torch.linspace(-5, 5, family.loc.in_features)
+    assert evaluate(pair, structure, Images(x), 2).active_units == 1
+
+
+def test_labelled_figures_only_where_there_are_labels(x, y):
+    vae, ss_vae = make_pair("vae"), make_pair("ss_vae")
+    assert "accuracy" not in evaluate(vae, vae.probe(x), Images(x, y), 2).as_dict()
+    assert "accuracy" not in evaluate(ss_vae, ss_vae.probe(x), Images(x), 2).as_dict()
+    figures = evaluate(ss_vae, ss_vae.probe(x), Images(x, y), 2).as_dict()
+    assert figures["error_percent"] == pytest.approx(100 * (1 - figures["accuracy"]))
+    assert 0 <= figures["ece"] <= 1
+    assert all(math.isfinite(value) for value in figures.values())
+
+
+def test_no_samples_are_refused(x):
+    pair = make_pair("vae")
+    with pytest.raises(InputError, match="at least one sample per datum; got 0; use --samples 100"):
+        evaluate(pair, pair.probe(x), Images(x), 0)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from pyro_vae.likelihoods import LIKELIHOODS, Bernoulli, Gaussian
+from pyro_vae.priors import PRIORS
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_every_dimension_of_an_image_is_an_event_dimension(name):
+    p = LIKELIHOODS[name]((2, 3, 4))(torch.randn(5, 6, 2, 3, 4))
+    assert p.batch_shape == (5, 6)
+    assert p.event_shape == (2, 3, 4)
+
+
+def test_bernoulli_sums_to_one():
+    p = Bernoulli((3,))(torch.randn(3))
+    corners = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)))
+    assert p.log_prob(corners).exp().sum().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_gaussian_is_the_normal_density():
+    likelihood = Gaussian((4,), scale=0.3)
+    x, loc = torch.randn(4), torch.randn(4)
+    by_hand = (-0.5 * ((x - loc) / 0.3) ** 2 - torch.log(torch.tensor(0.3 * (2 * torch.pi) ** 0.5))).sum()
+    torch.testing.assert_close(likelihood(loc).log_prob(x), by_hand)
+
+
+def test_gaussian_learns_its_scale_only_when_asked():
+    assert [name for name, _ in Gaussian((4,)).named_parameters()] == ["log_scale"]
+    assert not list(Gaussian((4,), learn_scale=False).parameters())
+
+
+def test_learned_scale_reaches_the_root_mean_square_error():
+    likelihood = Gaussian((50,))
+    x = 0.2 * torch.randn(400, 50)
+    optimizer = torch.optim.Adam(likelihood.parameters(), lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        (-likelihood(torch.zeros(50)).log_prob(x).mean()).backward()
+        optimizer.step()
+    assert likelihood.log_scale.exp().item() == pytest.approx(x.square().mean().sqrt().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_priors_declare_their_event_dimension(name):
+    p = PRIORS.build(name, latent_dim=5)()
+    assert (p.batch_shape, p.event_shape) == ((), (5,))
+    assert p.rsample((3,)).shape == (3, 5)
+
+
+def test_standard_normal_density():
+    z = torch.randn(3, 4)
+    by_hand = -0.5 * (z.square() + torch.log(torch.tensor(2 * torch.pi))).sum(-1)
+    torch.testing.assert_close(PRIORS.build("normal", latent_dim=4)().log_prob(z), by_hand)

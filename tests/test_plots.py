@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pyro_vae import plots
+from pyro_vae.errors import InputError
+
+
+def drawn(figure) -> np.ndarray:
+    """The pixels that a grid figure shows."""
+    return np.asarray(figure.axes[0].images[0].get_array())
+
+
+def test_image_grid_places_every_image():
+    images = torch.zeros(5, 1, 8, 8)
+    images[3] = 1.0
+    canvas = drawn(plots.image_grid(images, columns=3))
+    assert canvas.shape == (2 * 9 + 1, 3 * 9 + 1)
+    light = np.argwhere(canvas[10:18, 1:9] == 1) + [10, 1]
+    assert canvas[1:9, 1:9].max() == 0
+    assert (light.min(0), light.max(0)) == (pytest.approx([10, 1]), pytest.approx([17, 8]))
+
+
+def test_reconstructions_stand_below_their_images():
+    images, means = torch.zeros(3, 1, 8, 8), torch.ones(3, 1, 8, 8)
+    canvas = drawn(plots.reconstructions(images, means, columns=2))
+    tops = [canvas[1 + 9 * row, 1] for row in range(4)]
+    assert tops == [0, 1, 0, 1]
+    assert canvas[1 + 9 * 3, 10] == 1, "the place beside the third pair is blank"
+
+
+def test_classes_are_named_row_by_row():
+    figure = plots.class_samples(torch.zeros(3, 4, 1, 8, 8), ["a", "b", "c"])
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+    assert len(set(np.diff(ax.get_yticks()).round(6))) == 1
+
+
+def test_color_images_and_square_vectors():
+    assert drawn(plots.image_grid(torch.rand(4, 3, 8, 8))).shape[-1] == 3
+    assert drawn(plots.image_grid(torch.rand(4, 16))).shape == (11, 11)
+
+
+@pytest.mark.parametrize("shape", [(2, 7), (2, 4), (2, 2, 8, 8)])
+def test_what_is_no_picture_is_refused(shape):
+    assert not plots.is_picture(shape[1:])
+    with pytest.raises(InputError, match="expected images of shape"):
+        plots.image_grid(torch.zeros(shape))
+
+
+def test_elbo_curves_show_what_the_history_has():
+    history = pd.DataFrame(
+        {
+            "epoch": [1, 2, 3],
+            "beta": [0.0, 0.5, 1.0],
+            "validation_elbo": [-9.0, -5.0, -6.0],
+            "validation_kl": [1.0, 2, 3],
+        }
+    )
+    figure = plots.elbo_curves(history)
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == ["Validation bound", "KL(q(z|x) || p(z))"]
+    assert figure.axes[0].texts[0].get_text() == "-5.00"
+    assert any(ax.get_ylabel() == "beta" for ax in figure.axes), "a beta that changes is drawn"
+    assert len(plots.elbo_curves(history[["epoch", "beta", "validation_elbo"]]).axes) == 1
