@@ -14,7 +14,7 @@ import click
 from pyro_vae import __version__
 from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError, nearest
-from pyro_vae.terminal import OneLineErrors, config_options, print_json, rows, say, table
+from pyro_vae.terminal import OneLineErrors, config_options, print_json, rows, table
 
 if TYPE_CHECKING:
     from pyro_vae.run import Run
@@ -75,7 +75,6 @@ def fit(
     else:
         out = out or _next_free(Path("runs"), f"{config.model}-{Path(config.data).stem}")
         fitting.check_names(config)
-        say(f"{config.model} + {config.guide} on {config.data}, seed {config.seed}, writing {out}")
         fitted = fitting.fit(**config.model_dump(), out=out, overwrite=overwrite, download=download)
     assert fitted.folder is not None
     figures = fitted.folder.evaluation or {}

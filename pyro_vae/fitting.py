@@ -294,6 +294,7 @@ class _Session:
         if self.folder is not None:
             best = self.folder.weights("best")
         with _stopping(trainer), display:
+            display.say(self._describe())
             display.start(self.config, trainer)
             for row in trainer.epochs(display.step):
                 if trainer.is_best:
@@ -307,6 +308,14 @@ class _Session:
             raise Interrupted(self._run())
         self.pair.load_state_dict(best)
         return self._run()
+
+    def _describe(self) -> str:
+        config, batches = self.config, self.trainer.batches
+        labels = f" ({len(batches.labelled_rows)} labelled)" if self.structure.has_label else ""
+        where = f" -> {self.folder.path}" if self.folder else ""
+        return (
+            f"{config.model} + {config.guide} on {config.data}: {self.facts.split}{labels}, seed {config.seed}{where}"
+        )
 
     def _save(self, best: bool) -> None:
         if self.folder is None:

@@ -72,21 +72,18 @@ def table(title: str, rows: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+    console = Console(highlight=False)
+    console.print(title, style="bold", soft_wrap=True, markup=False)
+    table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in rows.items():
         table.add_row(name, str(value))
-    Console().print(table)
+    console.print(table)
     click.echo()
 
 
 def print_json(content: dict[str, Any]) -> None:
     """Print one JSON object on standard output."""
     click.echo(json.dumps(content))
-
-
-def say(line: str) -> None:
-    """Say something on standard error, where it is in nobody's way."""
-    click.echo(line, err=True)
 
 
 def _metavar(default: Any) -> str:
@@ -101,7 +98,7 @@ def _fail(message: str, status: int) -> NoReturn:
 
 
 def _how_to_go_on(error: BaseException) -> str:
-    run = getattr(error, "run", None)
+    run = getattr(error.__cause__ or error, "run", None)  # click wraps it
     if run is None or run.path is None:
         return "Stopped."
     return f"Stopped after {len(run.history)} whole epochs and saved; go on with: python cli.py fit --resume {run.path}"

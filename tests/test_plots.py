@@ -19,7 +19,7 @@ def test_image_grid_places_every_image():
     images[3] = 1.0
     canvas = drawn(plots.image_grid(images, columns=3))
     assert canvas.shape == (2 * 9 + 1, 3 * 9 + 1)
-    light = np.argwhere(canvas[10:18, 1:9] == 1) + [10, 1]
+    light = np.argwhere(canvas[10:18, 1:9] == 1) + np.array([10, 1])
     assert canvas[1:9, 1:9].max() == 0
     assert (light.min(0), light.max(0)) == (pytest.approx([10, 1]), pytest.approx([17, 8]))
 
