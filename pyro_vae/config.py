@@ -79,7 +79,9 @@ class TrainingConfig(_Group):
     epochs: Whole = Field(80, description="passes over the training rows")
     batch_size: Whole = Field(100, description="rows a step, of unlabelled and of labelled ones")
     lr: float = Field(2e-3, gt=0, description="Adam's learning rate")
-    lr_schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine: down to 0 at the last epoch")
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="constant, or cosine: down to 0 at the last epoch"
+    )
     clip_norm: float = Field(100.0, gt=0, description="largest norm of the gradient")
     patience: Whole | None = Field(None, description="stop after so many epochs without a better validation ELBO")
     seed: int = Field(0, ge=0, description="of every random choice")

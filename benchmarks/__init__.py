@@ -1,0 +1,1 @@
+"""Measurements, each printed as a table by a command of its own."""
