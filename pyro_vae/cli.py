@@ -74,7 +74,6 @@ def fit(
         fitted = fitting.resume(resumed, **{name: getattr(config, name) for name in settings})
     else:
         out = out or _next_free(Path("runs"), f"{config.model}-{Path(config.data).stem}")
-        fitting.check_names(config)
         fitted = fitting.fit(**config.model_dump(), out=out, overwrite=overwrite, download=download)
     assert fitted.folder is not None
     figures = fitted.folder.evaluation or {}

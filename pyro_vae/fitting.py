@@ -5,7 +5,6 @@ This is the one room that knows all the others.  ``fit`` starts a run, ``resume`
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,33 +16,30 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pyro_vae.config import DataConfig, FitConfig, ProgramConfig
+from pyro_vae.assembly import Program, build_pair, check_names, resolve_augmentation, resolve_binarization
+from pyro_vae.config import FitConfig
 from pyro_vae.data import (
+    IN_MEMORY,
     Batches,
     Dataset,
     binarize_once,
     check_range,
+    check_same,
+    facts_of,
     from_arrays,
     labelled_rows,
     load_data,
+    load_same_data,
     random_affine,
 )
 from pyro_vae.errors import InputError
-from pyro_vae.folder import DataFacts, RunFolder
-from pyro_vae.guides import GUIDES
-from pyro_vae.inference import OBJECTIVES, Pair, Structure, Trainer, parse_schedule
-from pyro_vae.likelihoods import LIKELIHOODS
-from pyro_vae.models import MODELS, Model
-from pyro_vae.networks import NETWORKS
-from pyro_vae.priors import PRIORS
+from pyro_vae.folder import RunFolder
+from pyro_vae.inference import Pair, Structure, Trainer
 from pyro_vae.progress import Display, default_display
 from pyro_vae.report import write_report
-from pyro_vae.run import Run, resolve_binarization
+from pyro_vae.run import Run
 
-IN_MEMORY = "arrays"
-CLASSIFIER_DROPOUT = 0.3
 CHANGEABLE = {"epochs", "patience", "device"}  # what a resumed run may change
-Program = str | Callable[..., Any]
 Data = str | Dataset | np.ndarray | torch.Tensor | tuple[Any, Any]
 
 
@@ -141,8 +137,10 @@ def resume(
             f"more epochs than the {done} that {path} has", f"{config.epochs}", f"use --epochs {done + config.epochs}"
         )
     device = _device(config.device)
-    dataset = load_same_data(config, folder.facts) if data is None or isinstance(data, str) else _dataset(data, False)
-    _check_same(dataset, folder.facts)
+    dataset = (
+        load_same_data(config.data, folder.facts) if data is None or isinstance(data, str) else _dataset(data, False)
+    )
+    check_same(dataset, folder.facts)
     with torch.random.fork_rng():
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model or old.model, guide or old.guide)
         session = _Session(config, dataset, pair, device)
@@ -179,92 +177,10 @@ def load(
     folder = RunFolder.open(Path(path))
     config, facts = folder.config, folder.facts
     with torch.random.fork_rng():
-        num_classes = len(facts.class_names) or None
-        pair = build_pair(config, facts.event_shape, num_classes, model or config.model, guide or config.guide)
+        pair = build_pair(config, facts.event_shape, facts.num_classes, model or config.model, guide or config.guide)
         structure = _place(pair, facts.event_shape, _device(device))
     pair.load_state_dict(folder.weights(checkpoint))
     return Run(config, facts, pair, structure, dataset=None, folder=folder, history=folder.history)
-
-
-def build_pair(
-    config: ProgramConfig, event_shape: tuple[int, ...], num_classes: int | None, model: Program, guide: Program
-) -> Pair:
-    """The programs of a configuration, for data of this shape; programs that are given as such are taken as they are.
-
-    Raises:
-        InputError: if a part is unknown or lacks something, or a guide by name meets a model of unknown structure.
-    """
-    if isinstance(model, str):
-        network = NETWORKS.build(config.network, hidden=config.hidden)
-        model = MODELS.build(
-            model,
-            event_shape=event_shape,
-            num_classes=num_classes,
-            latent_dim=config.latent_dim,
-            prior=PRIORS.build(config.prior, latent_dim=config.latent_dim),
-            likelihood=LIKELIHOODS.build(config.likelihood, event_shape=event_shape),
-            network=network,
-        )
-    if isinstance(guide, str):
-        if not isinstance(model, Model):
-            raise InputError(
-                "a guide program for a model program",
-                f"the name {guide!r}",
-                "pass the guide as a callable, or make the model a pyro_vae.models.Model",
-            )
-        network = NETWORKS.build(config.network, hidden=config.hidden)
-        name = ("conv" if _are_images(event_shape) else "mlp") if config.classifier == "auto" else config.classifier
-        classifier = NETWORKS.build(name, hidden=config.hidden, dropout=CLASSIFIER_DROPOUT)
-        guide = GUIDES.build(guide, model=model, network=network, classifier=classifier)
-    return Pair(model, guide)
-
-
-def load_same_data(config: DataConfig, facts: DataFacts) -> Dataset:
-    """Load the data of a run again.
-
-    Raises:
-        InputError: if they are gone, or are others now.
-    """
-    if config.data == IN_MEMORY:
-        raise InputError("the data of the run", "a run that was fitted on arrays", "pass them as data=")
-    dataset = load_data(config.data)
-    _check_same(dataset, facts)
-    return dataset
-
-
-def resolve_augmentation(config: DataConfig, event_shape: tuple[int, ...]) -> str:
-    """``auto`` as the data allow it: affine for images, none for vectors.
-
-    Raises:
-        InputError: if vectors are to be turned and moved.
-    """
-    if config.augmentation == "auto":
-        return "affine" if _are_images(event_shape) else "none"
-    if config.augmentation == "affine" and not _are_images(event_shape):
-        raise InputError(
-            "images of shape (C, H, W) for --augmentation affine", f"shape {event_shape}", "use --augmentation none"
-        )
-    return config.augmentation
-
-
-def _are_images(event_shape: tuple[int, ...]) -> bool:
-    return len(event_shape) == 3
-
-
-def check_names(config: FitConfig, model: Program = "", guide: Program = "") -> None:
-    """Look every name up, so that a typing error is said before anything is loaded.
-
-    Raises:
-        InputError: if a name is unknown.
-    """
-    if isinstance(model, str):
-        _ = MODELS[config.model], PRIORS[config.prior], LIKELIHOODS[config.likelihood], NETWORKS[config.network]
-    if isinstance(guide, str):
-        _ = GUIDES[config.guide]
-    if config.classifier != "auto":
-        _ = NETWORKS[config.classifier]
-    _ = OBJECTIVES[config.objective]
-    parse_schedule(config.beta)
 
 
 class _Session:
@@ -272,7 +188,7 @@ class _Session:
 
     def __init__(self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device) -> None:
         self.config, self.dataset, self.pair = config, dataset, pair
-        self.facts = _facts(dataset)
+        self.facts = facts_of(dataset)
         self.structure = _place(pair, dataset.event_shape, device)
         binarization = resolve_binarization(config, self.structure)
         check_range(dataset, binarization, self.structure.binary)
@@ -386,28 +302,6 @@ def _dataset(data: Data, download: bool) -> Dataset:
         return data
     x, y = data if isinstance(data, tuple) else (data, None)
     return from_arrays(np.asarray(x), None if y is None else np.asarray(y), IN_MEMORY)
-
-
-def _facts(dataset: Dataset) -> DataFacts:
-    digest = hashlib.blake2b(digest_size=16)
-    for images in (dataset.train, dataset.validation, dataset.test):
-        digest.update(images.pixels.cpu().contiguous().numpy().data)
-        if images.labels is not None:
-            digest.update(images.labels.cpu().contiguous().numpy().data)
-    sizes = (len(dataset.train), len(dataset.validation), len(dataset.test))
-    return DataFacts(
-        dataset.event_shape, dataset.class_names, sizes, dataset.train.scale, dataset.split, digest.hexdigest()
-    )
-
-
-def _check_same(dataset: Dataset, facts: DataFacts) -> None:
-    now = _facts(dataset)
-    if now.digest != facts.digest:
-        raise InputError(
-            f"the data that the run was fitted on, {facts.num_data} rows of shape {facts.event_shape}",
-            f"other data under that name, {now.num_data} rows of shape {now.event_shape}",
-            "put the old data back, or start a new run",
-        )
 
 
 def _name_of(program: Program) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +23,12 @@ import pandas as pd
 from torch import Tensor
 
 from pyro_vae.config import FitConfig
+from pyro_vae.data import DataFacts
 from pyro_vae.errors import InputError
 from pyro_vae.inference.checkpoint import load_training, load_weights, recover, save_checkpoint
 
 FORMAT_VERSION = 1
 CONFIG, HISTORY, EVALUATION = "config.json", "history.csv", "evaluation.json"
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What a run remembers of its data, to rebuild the programs and to know the same data again.
-
-    Args:
-        event_shape: the shape of one datum.
-        class_names: the classes, empty where there are none.
-        num_data: rows of train, validation and test.
-        scale: the value of a whole-number pixel that means 1.
-        split: one line that says where the splits come from.
-        digest: a fingerprint of all pixels and labels.
-    """
-
-    event_shape: tuple[int, ...]
-    class_names: tuple[str, ...]
-    num_data: tuple[int, int, int]
-    scale: float
-    split: str
-    digest: str
 
 
 class RunFolder:

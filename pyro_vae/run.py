@@ -17,10 +17,11 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae import diagnostics
+from pyro_vae.assembly import resolve_binarization
 from pyro_vae.config import FitConfig
-from pyro_vae.data import Binarization, Dataset, Images, binarize_once
+from pyro_vae.data import Binarization, DataFacts, Dataset, Images, binarize_once, load_same_data
 from pyro_vae.errors import InputError
-from pyro_vae.folder import DataFacts, RunFolder
+from pyro_vae.folder import RunFolder
 from pyro_vae.inference.pair import LABEL_SITE, Pair, Structure
 from pyro_vae.inference.terms import draw_terms, label_distribution
 from pyro_vae.inference.traces import distribution_at, value_at
@@ -91,9 +92,7 @@ class Run:
     def data(self) -> Dataset:
         """The data of the run, loaded when first asked for and known again by their fingerprint."""
         if self._dataset is None:
-            from pyro_vae.fitting import load_same_data
-
-            self._dataset = load_same_data(self.config, self.facts)
+            self._dataset = load_same_data(self.config.data, self.facts)
         return self._dataset
 
     @property
@@ -217,10 +216,3 @@ class Run:
             raise InputError(
                 f"a model with class labels {purpose}", repr(self.config.model), "fit one that has them: --model ss_vae"
             )
-
-
-def resolve_binarization(config: FitConfig, structure: Structure) -> Binarization:
-    """``auto`` as the likelihood wants it: dynamic for a density over {0, 1}, none for any other."""
-    if config.binarization == "auto":
-        return "dynamic" if structure.binary else "none"
-    return config.binarization

@@ -4,15 +4,18 @@ from pyro_vae.data.arrays import from_arrays
 from pyro_vae.data.augmentation import random_affine
 from pyro_vae.data.batches import Batch, Batches, Rows
 from pyro_vae.data.binarization import Binarization, binarize, binarize_once, check_range
+from pyro_vae.data.facts import IN_MEMORY, DataFacts, check_same, facts_of, load_same_data
 from pyro_vae.data.images import Dataset, Images
 from pyro_vae.data.labels import Labels, labelled_rows
 from pyro_vae.data.sources import DATA, load_data
 
 __all__ = [
     "DATA",
+    "IN_MEMORY",
     "Batch",
     "Batches",
     "Binarization",
+    "DataFacts",
     "Dataset",
     "Images",
     "Labels",
@@ -20,8 +23,11 @@ __all__ = [
     "binarize",
     "binarize_once",
     "check_range",
+    "check_same",
+    "facts_of",
     "from_arrays",
     "labelled_rows",
     "load_data",
+    "load_same_data",
     "random_affine",
 ]

@@ -1,0 +1,79 @@
+"""What a run remembers of its data, to rebuild its programs and to know the same data again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from pyro_vae.data.images import Dataset
+from pyro_vae.data.sources import load_data
+from pyro_vae.errors import InputError
+
+IN_MEMORY = "arrays"  # the name of data that came as such
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a data set looks like.
+
+    Args:
+        event_shape: the shape of one datum.
+        class_names: the classes, empty where there are none.
+        num_data: rows of train, validation and test.
+        scale: the value of a whole-number pixel that means 1.
+        split: one line that says where the splits come from.
+        digest: a fingerprint of all pixels and labels.
+    """
+
+    event_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    num_data: tuple[int, int, int]
+    scale: float
+    split: str
+    digest: str
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes, or None where there are no labels."""
+        return len(self.class_names) or None
+
+
+def facts_of(dataset: Dataset) -> DataFacts:
+    """The facts of a data set."""
+    digest = hashlib.blake2b(digest_size=16)
+    for images in (dataset.train, dataset.validation, dataset.test):
+        digest.update(images.pixels.cpu().contiguous().numpy().data)
+        if images.labels is not None:
+            digest.update(images.labels.cpu().contiguous().numpy().data)
+    sizes = (len(dataset.train), len(dataset.validation), len(dataset.test))
+    return DataFacts(
+        dataset.event_shape, dataset.class_names, sizes, dataset.train.scale, dataset.split, digest.hexdigest()
+    )
+
+
+def check_same(dataset: Dataset, facts: DataFacts) -> None:
+    """Refuse data that are not those of a run.
+
+    Raises:
+        InputError: if they differ in a single pixel or label.
+    """
+    now = facts_of(dataset)
+    if now.digest != facts.digest:
+        raise InputError(
+            f"the data that the run was fitted on, {facts.num_data} rows of shape {facts.event_shape}",
+            f"other data under that name, {now.num_data} rows of shape {now.event_shape}",
+            "put the old data back, or start a new run",
+        )
+
+
+def load_same_data(name: str, facts: DataFacts) -> Dataset:
+    """Load the data of a run again.
+
+    Raises:
+        InputError: if they are gone, or are others now.
+    """
+    if name == IN_MEMORY:
+        raise InputError("the data of the run", "a run that was fitted on arrays", "pass them as data=")
+    dataset = load_data(name)
+    check_same(dataset, facts)
+    return dataset
