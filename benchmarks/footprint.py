@@ -23,8 +23,7 @@ PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
 IMPORT = f"import torch, pyro, pyro.infer; {PEAK}"
 TRAIN = """
 import pyro_vae
-from pyro_vae.progress import Silent
-pyro_vae.fit({model!r}, data="mnist", epochs=1, display=Silent())
+pyro_vae.fit({model!r}, data="mnist", epochs=1, display=False)
 """
 
 

@@ -21,7 +21,6 @@ from rich.table import Table
 
 import pyro_vae
 from pyro_vae.data import Dataset, labelled_rows, load_data
-from pyro_vae.progress import default_display
 
 EPOCHS = {"digits": 80, "mnist": 4}
 TUTORIAL = {100: 0.932, 3000: 0.958}
@@ -57,7 +56,7 @@ def main(name: str, labels: int, seeds: int, changes: tuple[str, ...]) -> None:
     rows = []
     for seed in range(seeds):
         begin = time.perf_counter()
-        run = pyro_vae.fit("ss_vae", data=data, labels=labels, seed=seed, display=default_display(), **settings)
+        run = pyro_vae.fit("ss_vae", data=data, labels=labels, seed=seed, **settings)
         seconds = time.perf_counter() - begin
         figures = run.evaluate(num_samples=1)
         rows.append([figures["accuracy"], *peers(data, labels, seed), figures["elbo"], figures["ece"], seconds])

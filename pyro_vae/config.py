@@ -128,12 +128,26 @@ def _input_error(error: ValidationError) -> InputError:
     if first["type"] == "extra_forbidden":
         return InputError("a setting that exists", repr(name), nearest(name, FitConfig.model_fields))
     field = FitConfig.model_fields[name]
-    faults = [e["msg"].removeprefix("Input should be ") for e in error.errors() if e["loc"][0] == name]
-    expected = " or ".join(dict.fromkeys(fault[0].lower() + fault[1:] for fault in faults))
+    wanted = [_wanted(e["type"], e.get("ctx", {}), e["msg"]) for e in error.errors() if e["loc"][0] == name]
+    expected = " or ".join(dict.fromkeys(filter(None, wanted)))
     default = field.get_default()
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     return InputError(
-        f"{name} to be {expected}",
+        f"{name.replace('_', ' ')} to be {expected}",
         repr(first["input"]),
         f"leave out --{name.replace('_', '-')} or use {shown if shown is not None else 10}, say",
     )
+
+
+def _wanted(kind: str, context: dict[str, Any], message: str) -> str:
+    """What a value of this field should have been, from one of pydantic's errors."""
+    if kind.startswith("int"):
+        return "a whole number"
+    if kind in ("float_type", "float_parsing", "finite_number"):
+        return "a number"
+    if kind == "string_type":  # the text form of beta, which a number never is
+        return ""
+    words = {"greater_than_equal": "at least {ge:g}", "greater_than": "more than {gt:g}", "literal_error": "{expected}"}
+    if kind in words:
+        return words[kind].format(**context)
+    return "at least one value" if kind == "too_short" else message[0].lower() + message[1:]

@@ -35,7 +35,7 @@ from pyro_vae.data import (
 from pyro_vae.errors import InputError
 from pyro_vae.folder import RunFolder
 from pyro_vae.inference import Pair, Structure, Trainer
-from pyro_vae.progress import Display, default_display
+from pyro_vae.progress import Display, choose_display
 from pyro_vae.report import write_report
 from pyro_vae.run import Run
 
@@ -59,7 +59,7 @@ def fit(
     out: str | Path | None = None,
     overwrite: bool = False,
     download: bool = False,
-    display: Display | None = None,
+    display: Display | bool = True,
     **settings: Any,
 ) -> Run:
     r"""Fit a guide to a model.
@@ -71,7 +71,7 @@ def fit(
         out: the run directory to write; None keeps the run in memory.
         overwrite: whether ``out`` may replace a run that is there.
         download: whether a data set that is not there may be fetched.
-        display: shows the progress; a bar on a terminal, nothing elsewhere, unless given.
+        display: shows the progress; True: a bar on a terminal and a line elsewhere, False: nothing.
         **settings: the other fields of ``FitConfig``: ``labels``, ``latent_dim``, ``beta``, ``epochs``, ``seed``, …
 
     Raises:
@@ -93,7 +93,7 @@ def fit(
         session = _Session(config, dataset, pair, device)
         if folder is not None:
             session.create_folder(folder, overwrite)
-        return _finished(session.train(display or default_display()))
+        return _finished(session.train(choose_display(display)))
 
 
 def resume(
@@ -102,7 +102,7 @@ def resume(
     model: Callable[..., Any] | None = None,
     guide: Callable[..., Any] | None = None,
     data: Data | None = None,
-    display: Display | None = None,
+    display: Display | bool = True,
     **settings: Any,
 ) -> Run:
     """Go on with a run from its last checkpoint, to the bit as if it had never stopped.
@@ -149,7 +149,7 @@ def resume(
         session.trainer.progress.stopped = ""
         folder.save_config(config)
         session.folder = folder
-        return _finished(session.train(display or default_display()))
+        return _finished(session.train(choose_display(display)))
 
 
 def load(

@@ -121,6 +121,10 @@ class Bar(Silent):
 _SHOWN = {"validation_elbo": "ELBO", "validation_kl": "KL"}
 
 
-def default_display() -> Display:
-    """A bar where standard error is a terminal, plain lines elsewhere."""
-    return Bar() if sys.stderr.isatty() else Plain()
+def choose_display(display: Display | bool) -> Display:
+    """A display as it is; for True a bar where standard error is a terminal and plain lines elsewhere; for False none."""
+    if isinstance(display, bool):
+        if not display:
+            return Silent()
+        return Bar() if sys.stderr.isatty() else Plain()
+    return display

@@ -25,6 +25,9 @@ class OneLineErrors(click.Group):
             sys.exit(0)
         except PyroVAEError as error:
             _fail(str(error), error.exit_status)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(2)
         except click.UsageError as error:
             mend = f"; try '{error.ctx.command_path} --help'" if error.ctx else ""
             _fail(error.format_message().replace("\n", " ").rstrip(".") + mend, 2)

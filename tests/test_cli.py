@@ -139,12 +139,12 @@ BAD_FLAGS = [
     (["--prior", "norm"], "did you mean 'normal'?"),
     (["--likelihood", "bernouli"], "did you mean 'bernoulli'?"),
     (["--network", "mpl"], "did you mean 'mlp'?"),
-    (["--epochs", "0"], "expected epochs to be greater than or equal to 1; got '0'"),
+    (["--epochs", "0"], "expected epochs to be at least 1; got '0'"),
     (["--epochs", "-4"], "expected epochs"),
-    (["--batch-size", "0"], "expected batch_size"),
-    (["--latent-dim", "-1"], "expected latent_dim"),
-    (["--lr", "0"], "expected lr to be greater than 0"),
-    (["--lr", "fast"], "expected lr to be a valid number"),
+    (["--batch-size", "0"], "expected batch size"),
+    (["--latent-dim", "-1"], "expected latent dim"),
+    (["--lr", "0"], "expected lr to be more than 0"),
+    (["--lr", "fast"], "expected lr to be a number"),
     (["--beta", "-1"], "expected"),
     (["--beta", "linear:1"], "linear:START:END:EPOCHS"),
     (["--seed", "-1"], "expected seed"),
@@ -321,7 +321,7 @@ def test_ctrl_c_says_how_to_go_on(command, toy_npz, monkeypatch):
             if progress.epoch == 1:
                 os.kill(os.getpid(), 2)
 
-    monkeypatch.setattr(fitting, "default_display", StopAt)
+    monkeypatch.setattr(fitting, "choose_display", lambda display: StopAt())
     result = command("fit", "--data", toy_npz, *FLAGS, "--out", "run")
     assert result.exit_code == 130
     assert result.stderr.strip().splitlines()[-1] == (

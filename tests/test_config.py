@@ -27,20 +27,20 @@ def test_configuration_is_frozen():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "expected epochs to be greater than or equal to 1; got 0; "),
-        ({"epochs": "many"}, "expected epochs to be a valid integer"),
-        ({"batch_size": -1}, "expected batch_size .*; got -1; leave out --batch-size or use 100"),
-        ({"latent_dim": 0}, "expected latent_dim .*; got 0"),
-        ({"lr": 0}, "expected lr to be greater than 0; got 0"),
-        ({"lr": "nan"}, "expected lr to be a finite number; got 'nan'"),
+        ({"epochs": 0}, "expected epochs to be at least 1; got 0; "),
+        ({"epochs": "many"}, "expected epochs to be a whole number; got"),
+        ({"batch_size": -1}, "expected batch size .*; got -1; leave out --batch-size or use 100"),
+        ({"latent_dim": 0}, "expected latent dim .*; got 0"),
+        ({"lr": 0}, "expected lr to be more than 0; got 0"),
+        ({"lr": "nan"}, "expected lr to be a number; got 'nan'"),
         ({"labels": -3}, "expected labels .*; got -3"),
-        ({"labels": "some"}, "expected labels .*'all' or 'none'; got 'some'"),
+        ({"labels": "some"}, "expected labels to be a whole number or 'all' or 'none'; got 'some'"),
         ({"hidden": "64,zero"}, "expected hidden .*; got"),
         ({"hidden": ()}, "expected hidden"),
         ({"binarization": "sometimes"}, "expected binarization .*'dynamic'.*; got 'sometimes'"),
         ({"device": "gpu"}, "expected device .*; got 'gpu'"),
         ({"epoch": 3}, "expected a setting that exists; got 'epoch'; did you mean 'epochs'?"),
-        ({"beta": -1}, "expected beta"),
+        ({"beta": -1}, "expected beta to be at least 0; got"),
     ],
 )
 def test_bad_settings_are_said_in_one_line(settings, message):

@@ -29,7 +29,7 @@ from tests.conftest import FAST, PAIRS
 
 
 def quietly(**settings):
-    return pyro_vae.fit(display=Silent(), **(FAST | settings))
+    return pyro_vae.fit(display=False, **(FAST | settings))
 
 
 @pytest.mark.parametrize(("model", "guide"), PAIRS)
@@ -164,7 +164,7 @@ def test_resumed_in_two_parts_is_the_run_in_one(model, toy_npz, tmp_path):
         )
     assert len(caught.value.run.history) == 2
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    resumed = pyro_vae.resume(tmp_path / "parts", display=Silent())
+    resumed = pyro_vae.resume(tmp_path / "parts", display=False)
     assert_same_run(whole.path, resumed.path)
 
 
@@ -196,7 +196,7 @@ def test_killed_in_mid_epoch_and_resumed_ends_bit_equal(toy_npz, tmp_path):
     process = subprocess.run([sys.executable, "-c", script, toy_npz, str(tmp_path / "killed")], capture_output=True)
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
     assert len((tmp_path / "killed" / "history.csv").read_text().splitlines()) == 3
-    resumed = pyro_vae.resume(tmp_path / "killed", display=Silent())
+    resumed = pyro_vae.resume(tmp_path / "killed", display=False)
     whole = quietly(model="ss_vae", data=toy_npz, out=tmp_path / "whole", epochs=5)
     assert_same_run(whole.path, resumed.path)
     assert resumed.evaluate() | {"seconds": 0} == whole.evaluate() | {"seconds": 0}
@@ -204,7 +204,7 @@ def test_killed_in_mid_epoch_and_resumed_ends_bit_equal(toy_npz, tmp_path):
 
 def test_resume_with_more_epochs_appends_to_the_history(toy_npz, tmp_path):
     first = quietly(data=toy_npz, out=tmp_path / "run")
-    more = pyro_vae.resume(tmp_path / "run", epochs=5, display=Silent())
+    more = pyro_vae.resume(tmp_path / "run", epochs=5, display=False)
     assert list(more.history["epoch"]) == [1, 2, 3, 4, 5]
     assert more.history.iloc[:2].equals(first.history)
     assert pyro_vae.load(tmp_path / "run").config.epochs == 5

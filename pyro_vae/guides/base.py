@@ -113,12 +113,12 @@ class Guide(Program):
 
     def _visit(self, sample: Callable[..., Tensor], x: Tensor, y: Tensor | None) -> None:
         """Walk the latent sites in order, giving each conditional the values before it."""
-        values = {"x": x}
+        values, conditionals = {"x": x}, self.conditionals  # read once: each read states all its parameters to Pyro
         for latent in self.latents:
             if latent.discrete and y is not None:
                 value = y
             else:
-                q = self.conditionals[latent.name](*(values[name] for name in latent.given))
+                q = conditionals[latent.name](*(values[name] for name in latent.given))
                 infer = {"enumerate": "parallel"} if latent.discrete else {}
                 value = sample(latent.name, q, infer=infer)
             values[latent.name] = one_hot(value, latent.size) if latent.discrete else value

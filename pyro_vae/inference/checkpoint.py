@@ -34,7 +34,8 @@ def save_checkpoint(folder: Path, weights: dict[str, Tensor], training: dict[str
     aside, old = folder.with_suffix(".new"), folder.with_suffix(".old")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, aside / WEIGHTS)
+    # clones, because safetensors refuses two names for one piece of memory, which tied weights are
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, aside / WEIGHTS)
     if training is not None:
         torch.save(training, aside / TRAINING)
     if folder.exists():

@@ -21,6 +21,12 @@ def test_round_trip(tmp_path):
     assert load_training(tmp_path / "last")["progress"] == training["progress"]
 
 
+def test_tied_weights_are_saved_twice(tmp_path):
+    tied = torch.arange(3.0)
+    save_checkpoint(tmp_path / "last", {"model.a": tied, "guide.b": tied})
+    assert torch.equal(load_weights(tmp_path / "last")["guide.b"], tied)
+
+
 def test_replacing_leaves_one_whole_checkpoint(tmp_path):
     save_checkpoint(tmp_path / "last", WEIGHTS, {"n": 1})
     save_checkpoint(tmp_path / "last", WEIGHTS, {"n": 2})
