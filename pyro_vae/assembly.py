@@ -43,6 +43,13 @@ def build_pair(
     Raises:
         InputError: if a part is unknown or lacks something, or a guide by name meets a model of unknown structure.
     """
+    for role, program, known in (("model", model, MODELS), ("guide", guide, GUIDES)):
+        if isinstance(program, str) and "." in program and program not in known:
+            raise InputError(
+                f"the {role} {program} itself, for a run that was fitted with a program of your own",
+                "its name alone",
+                f"pass it from Python, as {role}=…, to load or resume",
+            )
     if isinstance(model, str):
         network = NETWORKS.build(config.network, hidden=config.hidden)
         model = MODELS.build(

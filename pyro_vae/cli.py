@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from pyro_vae import __version__
 from pyro_vae.config import FitConfig
@@ -60,10 +61,11 @@ def fit(
     **flags: Any,
 ) -> None:
     """Fit a model and its guide, and write a run directory."""
-    settings = {name: value for name, value in flags.items() if value is not None}
-    if config_file is not None:
-        settings = FitConfig.read(config_file) | settings
-    config = FitConfig.of(**settings)
+    source = click.get_current_context().get_parameter_source
+    typed = {name: value for name, value in flags.items() if source(name) is ParameterSource.COMMANDLINE}
+    from_environment = {name: value for name, value in flags.items() if source(name) is ParameterSource.ENVIRONMENT}
+    settings = (FitConfig.read(config_file) if config_file is not None else {}) | typed
+    config = FitConfig.of(**(from_environment | settings))
     if resumed is not None and (out is not None or overwrite):
         raise InputError(
             "--resume alone, or --out", "both", "leave out --out and --overwrite: a run resumes in its place"
@@ -151,7 +153,7 @@ def info(run: Path, as_json: bool) -> None:
     from pyro_vae.folder import RunFolder
 
     folder = RunFolder.open(run)
-    history, config = folder.history, folder.config
+    history, config, evaluation = folder.history, folder.config, folder.evaluation
     done = {
         "epochs": len(history),
         "best_epoch": int(history.loc[history["validation_elbo"].idxmax(), "epoch"]) if len(history) else 0,
@@ -159,9 +161,7 @@ def info(run: Path, as_json: bool) -> None:
     }
     if as_json:
         facts = asdict(folder.facts)
-        print_json(
-            {"run": str(run), "config": config.model_dump(), "data": facts, **done, "evaluation": folder.evaluation}
-        )
+        print_json({"run": str(run), "config": config.model_dump(), "data": facts, **done, "evaluation": evaluation})
         return
     settings = config.model_dump(exclude={"epochs"})
     shown = {name: ",".join(map(str, v)) if isinstance(v, tuple) else v for name, v in settings.items()}
@@ -171,8 +171,8 @@ def info(run: Path, as_json: bool) -> None:
         | {"split": folder.facts.split, "epochs": f"{done['epochs']} of {config.epochs}"}
         | rows(done, skip="epochs"),
     )
-    if folder.evaluation:
-        table(f"last evaluation, {folder.evaluation['split']} set", rows(folder.evaluation))
+    if evaluation:
+        table(f"last evaluation, {evaluation['split']} set", rows(evaluation))
 
 
 @main.command(name="list")

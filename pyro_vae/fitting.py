@@ -137,10 +137,11 @@ def resume(
             f"more epochs than the {done} that {path} has", f"{config.epochs}", f"use --epochs {done + config.epochs}"
         )
     device = _device(config.device)
-    dataset = (
-        load_same_data(config.data, folder.facts) if data is None or isinstance(data, str) else _dataset(data, False)
-    )
-    check_same(dataset, folder.facts)
+    if data is None or isinstance(data, str):
+        dataset = load_same_data(config.data, folder.facts)
+    else:
+        dataset = _dataset(data, download=False)
+        check_same(dataset, folder.facts)
     with torch.random.fork_rng():
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model or old.model, guide or old.guide)
         session = _Session(config, dataset, pair, device)
@@ -219,7 +220,7 @@ class _Session:
                 display.epoch(row)
         if trainer.progress.stopped:
             display.say(trainer.progress.stopped)
-        if trainer.stop_requested:
+        if trainer.stop_requested and not trainer.done:
             self._save(best=False)
             raise Interrupted(self._run())
         self.pair.load_state_dict(best)
@@ -229,9 +230,8 @@ class _Session:
         config, batches = self.config, self.trainer.batches
         labels = f" ({len(batches.labelled_rows)} labelled)" if self.structure.has_label else ""
         where = f" -> {self.folder.path}" if self.folder else ""
-        return (
-            f"{config.model} + {config.guide} on {config.data}: {self.facts.split}{labels}, seed {config.seed}{where}"
-        )
+        programs = f"{config.model} + {config.guide} on {self.dataset.name}"
+        return f"{programs}: {self.facts.split}{labels}, seed {config.seed}{where}"
 
     def _save(self, best: bool) -> None:
         if self.folder is None:

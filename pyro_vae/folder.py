@@ -126,24 +126,45 @@ class RunFolder:
 
     @property
     def facts(self) -> DataFacts:
-        """What the run remembers of its data."""
+        """What the run remembers of its data.
+
+        Raises:
+            InputError: if that is not in its configuration.
+        """
         data = self._content()["data"]
-        lists = {name: tuple(data[name]) for name in ("event_shape", "class_names", "num_data")}
-        return DataFacts(**(data | lists))
+        try:
+            lists = {name: tuple(data[name]) for name in ("event_shape", "class_names", "num_data")}
+            return DataFacts(**(data | lists))
+        except (KeyError, TypeError) as error:
+            raise _broken(self.path / CONFIG, error) from None
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch, in full precision."""
+        """One row an epoch, in full precision.
+
+        Raises:
+            InputError: if the file is no table of numbers.
+        """
         path = self.path / HISTORY
         if not path.exists():
             return pd.DataFrame()
-        return pd.read_csv(path, dtype=str).astype(float).astype({"epoch": int})  # float() rounds as repr() does
+        try:
+            return pd.read_csv(path, dtype=str).astype(float).astype({"epoch": int})  # float() rounds as repr() does
+        except (OSError, ValueError, KeyError) as error:
+            raise _broken(path, error) from None
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
-        """The figures of the last evaluation, if there was one."""
+        """The figures of the last evaluation, if there was one.
+
+        Raises:
+            InputError: if the file is no JSON.
+        """
         path = self.path / EVALUATION
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return json.loads(path.read_text()) if path.exists() else None
+        except (OSError, ValueError) as error:
+            raise _broken(path, error) from None
 
     @property
     def figures(self) -> Path:
@@ -157,8 +178,15 @@ class RunFolder:
         return load_weights(self.path / "checkpoints" / checkpoint)
 
     def training(self) -> dict[str, Any]:
-        """The state to resume from."""
-        return load_training(self.path / "checkpoints" / "last")
+        """The state to resume from.
+
+        Raises:
+            InputError: if it is missing, cut off, would run code or is something else.
+        """
+        state = load_training(self.path / "checkpoints" / "last")
+        if not {"optimizer", "order", "progress"} <= state.keys():
+            raise _broken(self.path / "checkpoints" / "last", KeyError("without optimizer, order or progress"))
+        return state
 
     def save_checkpoint(self, name: str, weights: dict[str, Tensor], training: dict[str, Any] | None = None) -> None:
         """Replace checkpoint ``best`` or ``last``."""
@@ -184,9 +212,7 @@ class RunFolder:
             if not {"format_version", "config", "data"} <= content.keys():
                 raise ValueError("without format_version, config or data")
         except (OSError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"the configuration of a run in {path}", str(error), "fit again with --overwrite"
-            ) from None
+            raise _broken(path, error) from None
         return content
 
 
@@ -198,3 +224,8 @@ def _write(path: Path, text: str) -> None:
 
 def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(f"a place that can be written for --out {path}", str(error), "choose another --out")
+
+
+def _broken(path: Path, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"a file that fit wrote at {path}", reason, "restore it, or fit again with --overwrite")

@@ -122,7 +122,7 @@ _SHOWN = {"validation_elbo": "ELBO", "validation_kl": "KL"}
 
 
 def choose_display(display: Display | bool) -> Display:
-    """A display as it is; for True a bar where standard error is a terminal and plain lines elsewhere; for False none."""
+    """The display that is asked for: itself, or for True a bar on a terminal and lines elsewhere, for False nothing."""
     if isinstance(display, bool):
         if not display:
             return Silent()

@@ -118,6 +118,29 @@ def test_environment_variables_set_defaults(command, toy_npz, monkeypatch, tmp_p
     assert (config["seed"], config["epochs"]) == (7, 2)
 
 
+def test_a_config_file_wins_over_the_environment_and_a_run_over_both(command, toy_npz, monkeypatch, tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"seed": 3}))
+    monkeypatch.setenv("PYRO_VAE_SEED", "7")
+    assert command("fit", "--data", toy_npz, *FLAGS, "--config", "settings.json", "--out", "run").exit_code == 0
+    assert json.loads((tmp_path / "run/config.json").read_text())["config"]["seed"] == 3
+    assert command("fit", "--resume", "run", "--epochs", 3).exit_code == 0
+
+
+def test_damaged_files_of_a_run_are_refused(command, fitted):
+    for name, words in (
+        ("evaluation.json", ("info", "run")),
+        ("history.csv", ("info", "run")),
+        ("config.json", ("evaluate", "run")),
+    ):
+        content = (fitted / name).read_text()
+        (fitted / name).write_text(content[: len(content) // 2].replace(",", ";"))
+        assert_refused(command(*words), f"expected a file that fit wrote at run/{name}")
+        (fitted / name).write_text(content)
+    config = json.loads((fitted / "config.json").read_text())
+    (fitted / "config.json").write_text(json.dumps(config | {"data": {}}))
+    assert_refused(command("evaluate", "run"), "expected a file that fit wrote")
+
+
 def test_resume_from_the_command_line(command, fitted):
     result = command("fit", "--resume", fitted, "--epochs", 3)
     assert result.exit_code == 0, result.stderr

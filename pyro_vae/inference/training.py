@@ -98,9 +98,14 @@ class Trainer:
         Raises:
             TrainingError: if the loss or its gradient is no finite number.
         """
-        while self.progress.epoch < self.config.epochs and not (self.progress.stopped or self.stop_requested):
+        while not (self.done or self.stop_requested):
             if self._train_epoch(on_step):
                 yield self._close_epoch()
+
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is over, or training stopped early."""
+        return self.progress.epoch >= self.config.epochs or bool(self.progress.stopped)
 
     @property
     def is_best(self) -> bool:
