@@ -34,6 +34,9 @@ split_option = click.option(
     "--split", default="test", metavar="NAME", help="train, validation or test  [default: test]"
 )
 checkpoint_option = click.option("--checkpoint", default="best", metavar="NAME", help="best or last  [default: best]")
+device_option = click.option(
+    "--device", default="auto", envvar="PYRO_VAE_DEVICE", metavar="NAME", help="auto, cpu or cuda"
+)
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, envvar="PYRO_VAE_SEED", show_default=True)
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option(
@@ -97,11 +100,12 @@ def fit(
 )
 @split_option
 @checkpoint_option
+@device_option
 @seed_option
 @json_option
-def evaluate(run: Path, samples: int, split: str, checkpoint: str, seed: int, as_json: bool) -> None:
+def evaluate(run: Path, samples: int, split: str, checkpoint: str, device: str, seed: int, as_json: bool) -> None:
     """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
-    opened = _open(run, checkpoint)
+    opened = _open(run, checkpoint, device)
     figures = opened.evaluate(split=split, num_samples=samples, seed=seed)
     assert opened.folder is not None
     opened.folder.save_evaluation(figures)
@@ -116,14 +120,17 @@ def evaluate(run: Path, samples: int, split: str, checkpoint: str, seed: int, as
 @click.option("--num", type=int, default=64, show_default=True, help="how many images")
 @click.option("--label", help="the class to generate, by name")
 @checkpoint_option
+@device_option
 @seed_option
 @out_option
 @json_option
-def sample(run: Path, num: int, label: str | None, checkpoint: str, seed: int, out: Path | None, as_json: bool) -> None:
+def sample(
+    run: Path, num: int, label: str | None, checkpoint: str, device: str, seed: int, out: Path | None, as_json: bool
+) -> None:
     """Draw images from the model into a PNG."""
     from pyro_vae import report
 
-    opened = _open(run, checkpoint)
+    opened = _open(run, checkpoint, device)
     figure = report.samples_figure(opened, num, _class_index(opened, label), seed)
     _save(opened, figure, out, "samples" if label is None else f"samples-{label}", as_json)
 
@@ -133,13 +140,14 @@ def sample(run: Path, num: int, label: str | None, checkpoint: str, seed: int, o
 @click.option("--num", type=click.IntRange(min=1), default=30, show_default=True, help="how many images")
 @split_option
 @checkpoint_option
+@device_option
 @out_option
 @json_option
-def reconstruct(run: Path, num: int, split: str, checkpoint: str, out: Path | None, as_json: bool) -> None:
+def reconstruct(run: Path, num: int, split: str, checkpoint: str, device: str, out: Path | None, as_json: bool) -> None:
     """Put images beside their reconstructions into a PNG."""
     from pyro_vae import report
 
-    opened = _open(run, checkpoint)
+    opened = _open(run, checkpoint, device)
     _save(opened, report.reconstructions_figure(opened, num, split), out, "reconstructions", as_json)
 
 
@@ -205,10 +213,10 @@ def _entries(kind: str) -> list[tuple[str, str]]:
     return [(name, registries[kind].describe(name)) for name in registries[kind]]
 
 
-def _open(path: Path, checkpoint: str) -> Run:
+def _open(path: Path, checkpoint: str, device: str) -> Run:
     from pyro_vae import fitting
 
-    return fitting.load(path, checkpoint=checkpoint)
+    return fitting.load(path, checkpoint=checkpoint, device=device)
 
 
 def _class_index(run: Run, label: str | None) -> int | None:

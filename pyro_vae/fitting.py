@@ -288,6 +288,8 @@ def _place(pair: Pair, event_shape: tuple[int, ...], device: torch.device) -> St
 
 
 def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError("a device: auto, cpu or cuda", repr(name), "use --device auto")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

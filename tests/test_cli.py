@@ -314,6 +314,7 @@ def test_resume_with_another_model_or_other_data(command, fitted, toy_npz, tmp_p
         (("evaluate", "run", "--samples", "0"), "expected at least one sample per datum; got 0"),
         (("evaluate", "run", "--split", "tset"), "expected a split: train, validation or test; got 'tset'"),
         (("evaluate", "run", "--checkpoint", "first"), "expected a checkpoint: best or last; got 'first'"),
+        (("evaluate", "run", "--device", "gpu"), "expected a device: auto, cpu or cuda; got 'gpu'"),
         (("sample", "run", "--num", "0"), "expected at least one image; got 0"),
         (("sample", "run", "--label", "7"), "expected a class of this run; got '7'; choose one of: 0, 1, 2"),
         (("reconstruct", "run", "--num", "0"), "Invalid value for '--num'"),
