@@ -58,7 +58,7 @@ def elbo_curves(history: pd.DataFrame) -> Figure:
     for ax, name in zip(axes[1:], columns, strict=True):
         if name == "validation_kl":
             ax.plot(epoch, history[name], color=GREEN)
-            _dress(ax, "KL(q(z|x) || p(z))", "nats per image")
+            _dress(ax, "KL(q || p)", "nats per image")
             if history["beta"].nunique() > 1:
                 twin = ax.twinx()
                 twin.plot(epoch, history["beta"], color=GRAY, linestyle=":")
@@ -155,10 +155,8 @@ def _grid(pictures: np.ndarray, columns: int, title: str) -> Figure:
     for i, picture in enumerate(pictures):
         top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
         canvas[top : top + height, left : left + width] = picture
-    size = (max(3.2, CELL * columns), CELL * rows * canvas.shape[0] / canvas.shape[1] * columns / rows)
-    figure = Figure(
-        figsize=(size[0], max(0.9, size[0] * canvas.shape[0] / canvas.shape[1]) + 0.3), layout="constrained"
-    )
+    wide = max(3.2, CELL * columns)
+    figure = Figure(figsize=(wide, wide * canvas.shape[0] / canvas.shape[1] + 0.4), layout="constrained")
     ax = figure.subplots()
     ax.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize=9)

@@ -60,7 +60,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     aside = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(aside, format="png", dpi=150)
+        figure.savefig(aside, format="png", dpi=150, bbox_inches="tight")
         aside.replace(path)
     except OSError as error:
         raise InputError(f"a place for a picture at {path}", str(error), "choose another --out") from None

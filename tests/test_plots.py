@@ -62,7 +62,7 @@ def test_elbo_curves_show_what_the_history_has():
     )
     figure = plots.elbo_curves(history)
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
-    assert titles == ["Validation bound", "KL(q(z|x) || p(z))"]
+    assert titles == ["Validation bound", "KL(q || p)"]
     assert figure.axes[0].texts[0].get_text() == "-5.00"
     assert any(ax.get_ylabel() == "beta" for ax in figure.axes), "a beta that changes is drawn"
     assert len(plots.elbo_curves(history[["epoch", "beta", "validation_elbo"]]).axes) == 1
