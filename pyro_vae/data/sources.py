@@ -84,15 +84,21 @@ def _from_torchvision(name: str, class_name: str, download: bool) -> Dataset:
             "install both from the same place: pip install --force-reinstall torch torchvision",
         ) from error
     folder = data_folder()
+    raw = folder / class_name / "raw"
 
     def read(train: bool) -> Images:
         try:
             source: Any = getattr(datasets, class_name)(str(folder), train=train, download=download)
         except Exception as error:  # torchvision raises whatever the missing, cut or unreachable file raised
+            for empty in (raw, raw.parent):  # which a failed download leaves behind
+                if empty.is_dir() and not any(empty.iterdir()):
+                    empty.rmdir()
+            reason = str(error).partition("\n")[0].rstrip(":. ")
+            fetch = "check the connection and try again" if download else "fetch it once with --download"
             raise InputError(
-                f"the {name} files under {folder / class_name / 'raw'}",
-                f"{type(error).__name__}: {str(error).splitlines()[0]}",
-                f"set PYRO_VAE_DATA to the folder that holds {class_name}/raw, or fetch it once with --download",
+                f"the {name} files under {raw}",
+                f"{type(error).__name__}: {reason}",
+                f"set PYRO_VAE_DATA to the folder that holds {class_name}/raw, or {fetch}",
             ) from error
         return Images(source.data.unsqueeze(1), source.targets.long(), scale=255.0)
 

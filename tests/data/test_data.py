@@ -65,6 +65,20 @@ def test_missing_download_names_the_folder_and_the_flag(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_failed_download_leaves_nothing_behind(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    def unreachable(self):
+        os.makedirs(self.raw_folder)
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nno route to host")
+
+    monkeypatch.setenv("PYRO_VAE_DATA", str(tmp_path))
+    monkeypatch.setattr(datasets.KMNIST, "download", unreachable)
+    with pytest.raises(InputError, match=r"RuntimeError: Error downloading .*\.gz; .* or check the connection"):
+        load_data("kmnist", download=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_data_suggests_the_near_miss():
     with pytest.raises(InputError, match="did you mean 'digits'"):
         load_data("digit")
