@@ -1,9 +1,24 @@
 """The amortized guides q(z[, y] | x), one family a file."""
 
 from pyro_vae.guides.base import GUIDES, Guide
+from pyro_vae.guides.flows import IAF, Householder, Planar, Spline
+from pyro_vae.guides.full_rank import FullRank
+from pyro_vae.guides.low_rank import LowRank
 from pyro_vae.guides.mean_field import MeanField
+from pyro_vae.guides.mixture import Mixture
 from pyro_vae.registry import import_siblings
 
 import_siblings(__name__, __path__)
 
-__all__ = ["GUIDES", "Guide", "MeanField"]
+__all__ = [
+    "GUIDES",
+    "IAF",
+    "FullRank",
+    "Guide",
+    "Householder",
+    "LowRank",
+    "MeanField",
+    "Mixture",
+    "Planar",
+    "Spline",
+]

@@ -51,35 +51,38 @@ class Conditional(nn.Module):
         return conditional
 
 
+Family = Callable[[int, int], nn.Module]
+
+
 class Guide(Program):
-    """Base of the guides.
+    """Base of the guides, and a guide itself for any family: ``Guide(model, MyFamily)``.
 
-    To write one:
+    A family is what makes q(z | features): called with the number of features F and the size D of the site, it gives a
+    module whose ``forward(features)`` takes features of shape (..., F) and returns a distribution of batch shape (...)
+    and event shape (D,).  To give one a name:
 
-    1. subclass this in a file of its own under ``pyro_vae/guides`` and enter it with ``@GUIDES.register("name")``;
-    2. write ``family(num_features, size)``: the module whose ``forward(features)`` returns q(z | features) with event
-       shape (size,).
+    1. write it in a file of its own under ``pyro_vae/guides``;
+    2. subclass this there, enter it with ``@GUIDES.register("name")``, and in ``__init__`` hand the family on.
 
     Args:
         model: the model whose latent sites this guide samples; only their declaration is read.
+        family: makes the conditional distribution of a continuous site.
         network: makes the encoders; an MLP unless given.
         classifier: makes the encoder of a discrete site, q(y | x); ``network`` unless given.
     """
 
-    def __init__(self, model: Model, *, network: Network | None = None, classifier: Network | None = None) -> None:
+    def __init__(
+        self, model: Model, family: Family, *, network: Network | None = None, classifier: Network | None = None
+    ) -> None:
         super().__init__()
         self.latents = model.latents
         network = network or MLP()
         shapes = {"x": model.event_shape} | {latent.name: latent.event_shape for latent in self.latents}
         self.conditionals = nn.ModuleDict()
         for latent in self.latents:
-            maker, family = ((classifier or network), Categorical) if latent.discrete else (network, self.family)
+            maker, kind = ((classifier or network), Categorical) if latent.discrete else (network, family)
             encoder = maker.encoder([shapes[name] for name in latent.given])
-            self.conditionals[latent.name] = Conditional(encoder, family(cast(int, encoder.num_features), latent.size))
-
-    def family(self, num_features: int, size: int) -> nn.Module:
-        """A module from features of shape (..., num_features) to a distribution of event shape (size,)."""
-        raise NotImplementedError
+            self.conditionals[latent.name] = Conditional(encoder, kind(cast(int, encoder.num_features), latent.size))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         r"""Sample the latent sites.

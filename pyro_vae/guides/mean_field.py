@@ -9,6 +9,8 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.guides.base import GUIDES, Guide
+from pyro_vae.models.base import Model
+from pyro_vae.networks import Network
 
 
 class DiagonalNormal(nn.Module):
@@ -28,5 +30,5 @@ class DiagonalNormal(nn.Module):
 class MeanField(Guide):
     """Normal with diagonal covariance, amortized by an encoder."""
 
-    def family(self, num_features: int, size: int) -> DiagonalNormal:
-        return DiagonalNormal(num_features, size)
+    def __init__(self, model: Model, *, network: Network | None = None, classifier: Network | None = None) -> None:
+        super().__init__(model, DiagonalNormal, network=network, classifier=classifier)

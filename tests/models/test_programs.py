@@ -61,7 +61,7 @@ def test_stock_svi_trains_it_with_the_label_enumerated(model, guide, x):
     enumerated = pair.probe(x).enumerated
     elbo = TraceEnum_ELBO(max_plate_nesting=1) if enumerated else Trace_ELBO()
     svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.02}), elbo)
-    losses = [svi.step(x) for _ in range(150)]
+    losses = [svi.step(x) for _ in range(250)]
     assert sum(losses[-20:]) / 20 < 0.8 * sum(losses[:20]) / 20
 
 

@@ -1,0 +1,49 @@
+r"""The low-rank guide: q(z | x) = N(z; mu(x), W(x) W(x)^T + diag d(x)), W of shape (D, R).
+
+Between mean-field and full-rank: the R strongest directions of correlation, at D (R + 2) numbers per datum.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from pyro_vae.guides.base import GUIDES, Guide
+from pyro_vae.models.base import Model
+from pyro_vae.networks import Network
+
+
+class FactorNormal(nn.Module):
+    """N(mu, W W^T + diag d), with mu, W and log d linear in the features."""
+
+    def __init__(self, num_features: int, size: int, rank: int) -> None:
+        super().__init__()
+        self.rank = min(rank, size)
+        self.loc = nn.Linear(num_features, size)
+        self.factor = nn.Linear(num_features, size * self.rank)
+        self.log_diagonal = nn.Linear(num_features, size)
+
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        """q(z | features), with batch shape (...) and event shape (size,)."""
+        loc = self.loc(features)
+        factor = self.factor(features).unflatten(-1, (loc.shape[-1], self.rank))
+        return dist.LowRankMultivariateNormal(loc, factor, self.log_diagonal(features).exp())
+
+
+@GUIDES.register("low_rank")
+class LowRank(Guide):
+    """Normal with a covariance of a few factors plus a diagonal.
+
+    Args:
+        model: the model whose latent sites this guide samples.
+        rank: the number R of factors; never more than the latent dimension.
+        network: makes the encoders; an MLP unless given.
+        classifier: makes the encoder of a discrete site; ``network`` unless given.
+    """
+
+    def __init__(
+        self, model: Model, rank: int = 2, *, network: Network | None = None, classifier: Network | None = None
+    ) -> None:
+        super().__init__(model, partial(FactorNormal, rank=rank), network=network, classifier=classifier)
