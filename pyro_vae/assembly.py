@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pyro.distributions import constraints
+
 from pyro_vae.config import DataConfig, FitConfig, ProgramConfig
 from pyro_vae.data import Binarization
 from pyro_vae.errors import InputError
@@ -76,9 +78,9 @@ def build_pair(
 
 
 def resolve_binarization(config: DataConfig, structure: Structure) -> Binarization:
-    """``auto`` as the likelihood wants it: dynamic for a density over {0, 1}, none for any other."""
+    """``auto`` as the likelihood wants it: dynamic where x is 0 or 1, none for any other."""
     if config.binarization == "auto":
-        return "dynamic" if structure.binary else "none"
+        return "dynamic" if structure.support is constraints.boolean else "none"
     return config.binarization
 
 

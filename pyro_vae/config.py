@@ -41,7 +41,7 @@ class DataConfig(_Group):
         100, description="how many labels training sees, spread over the classes; or all, or none"
     )
     binarization: Literal["auto", "dynamic", "threshold", "none"] = Field(
-        "auto", description="auto: dynamic for a binary likelihood, none for any other"
+        "auto", description="auto: dynamic for a Bernoulli likelihood, none for any other"
     )
     augmentation: Literal["auto", "affine", "none"] = Field(
         "auto", description="what the classification terms see; auto: affine for images, none for vectors"

@@ -192,7 +192,7 @@ class _Session:
         self.facts = facts_of(dataset)
         self.structure = _place(pair, dataset.event_shape, device)
         binarization = resolve_binarization(config, self.structure)
-        check_range(dataset, binarization, self.structure.binary)
+        check_range(dataset, binarization, self.structure.support)
         labels = config.labels if self.structure.has_label else "none"
         rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed)
         batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed)

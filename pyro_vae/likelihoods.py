@@ -1,8 +1,7 @@
 r"""Likelihoods: modules whose ``forward(params)`` returns p(x | z).
 
 ``params`` is what the decoder puts out, of shape (..., \*event_shape); every dimension of an image is an event
-dimension, so log-probabilities are nats per image.  ``binary`` says which values of x the likelihood is a density
-for.
+dimension, so log-probabilities are nats per image.  Which values x may take is the support of the distribution.
 """
 
 from __future__ import annotations
@@ -19,14 +18,12 @@ from pyro_vae.registry import Registry
 class Likelihood(nn.Module):
     """Base of the likelihoods.
 
-    A new one subclasses this, sets ``binary`` (True: x is 0 or 1; False: any real number) and writes
-    ``forward(params)``, declaring ``self.event_dim`` event dimensions.
+    A new one subclasses this, registers itself and writes ``forward(params)``, declaring ``self.event_dim`` event
+    dimensions.
 
     Args:
         event_shape: the shape of one datum, (C, H, W) or (D,).
     """
-
-    binary: bool
 
     def __init__(self, event_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -44,23 +41,13 @@ LIKELIHOODS: Registry[Likelihood] = Registry("likelihood")
 class Bernoulli(Likelihood):
     """Independent Bernoulli pixels, from logits; for binarized images."""
 
-    binary = True
-
     def forward(self, params: Tensor) -> dist.TorchDistribution:
         return dist.Bernoulli(logits=params).to_event(self.event_dim)
 
 
-@LIKELIHOODS.register("gaussian")
-class Gaussian(Likelihood):
-    """Independent normal pixels around the decoder's output, with one learned scale.
+class _Located(Likelihood):
+    """A location family with one scale for all pixels, held as its logarithm."""
 
-    Args:
-        event_shape: the shape of one datum.
-        scale: the standard deviation, in pixel units, or where learning it starts.
-        learn_scale: whether sigma is a parameter.
-    """
-
-    binary = False
     log_scale: Tensor
 
     def __init__(self, event_shape: tuple[int, ...], scale: float = 1.0, learn_scale: bool = True) -> None:
@@ -71,5 +58,42 @@ class Gaussian(Likelihood):
         else:
             self.register_buffer("log_scale", log_scale)
 
+
+@LIKELIHOODS.register("gaussian")
+class Gaussian(_Located):
+    """Independent normal pixels around the decoder's output, with one learned scale.
+
+    Args:
+        event_shape: the shape of one datum.
+        scale: the standard deviation, in pixel units, or where learning it starts.
+        learn_scale: whether it is a parameter.
+    """
+
     def forward(self, params: Tensor) -> dist.TorchDistribution:
         return dist.Normal(params, self.log_scale.exp()).to_event(self.event_dim)
+
+
+@LIKELIHOODS.register("laplace")
+class Laplace(_Located):
+    """Independent Laplace pixels around the decoder's output, with one learned scale: the L1 reconstruction.
+
+    Args:
+        event_shape: the shape of one datum.
+        scale: the mean absolute deviation, in pixel units, or where learning it starts.
+        learn_scale: whether it is a parameter.
+    """
+
+    def forward(self, params: Tensor) -> dist.TorchDistribution:
+        return dist.Laplace(params, self.log_scale.exp()).to_event(self.event_dim)
+
+
+@LIKELIHOODS.register("continuous_bernoulli")
+class ContinuousBernoulli(Likelihood):
+    r"""Independent continuous Bernoulli pixels, from logits: a density for gray pixels in [0, 1].
+
+    p(x) = C(l) l^x (1 - l)^{1 - x} with C(l) = 2 artanh(1 - 2 l) / (1 - 2 l), and C(1/2) = 2.  Loaiza-Ganem and
+    Cunningham, *The Continuous Bernoulli: Fixing a Pervasive Error in Variational Autoencoders*, 2019.
+    """
+
+    def forward(self, params: Tensor) -> dist.TorchDistribution:
+        return dist.ContinuousBernoulli(logits=params).to_event(self.event_dim)

@@ -232,7 +232,7 @@ def test_bad_npz(command, tmp_path, arrays, message):
 
 def test_gray_pixels_in_a_bernoulli_likelihood(command, toy_npz):
     result = command("fit", "--data", toy_npz, "--binarization", "none")
-    assert_refused(result, "use --binarization dynamic or threshold, or --likelihood gaussian")
+    assert_refused(result, "use --binarization dynamic or threshold, or use --likelihood gaussian")
 
 
 def test_a_run_that_exists_is_kept(command, toy_npz, fitted):

@@ -302,8 +302,9 @@ def test_a_model_object_takes_a_guide_by_name(toy_npz):
     assert run.config.model == "pyro_vae.models.vae.VAE"
 
 
-def test_gaussian_likelihood_takes_gray_pixels(toy_npz):
-    run = quietly(data=toy_npz, likelihood="gaussian", epochs=30)
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace", "continuous_bernoulli"])
+def test_other_likelihoods_take_gray_pixels(toy_npz, likelihood):
+    run = quietly(data=toy_npz, likelihood=likelihood, epochs=30)
     assert run.binarization == "none"
     assert run.history["validation_elbo"].iloc[-1] > run.history["validation_elbo"].iloc[0]
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from pyro_vae.likelihoods import LIKELIHOODS, Bernoulli, Gaussian
+from pyro_vae.likelihoods import LIKELIHOODS, Bernoulli, ContinuousBernoulli, Gaussian, Laplace
 from pyro_vae.priors import PRIORS
 
 
@@ -43,6 +43,22 @@ def test_learned_scale_reaches_the_root_mean_square_error():
         (-likelihood(torch.zeros(50)).log_prob(x).mean()).backward()
         optimizer.step()
     assert likelihood.log_scale.exp().item() == pytest.approx(x.square().mean().sqrt().item(), rel=1e-3)
+
+
+def test_laplace_is_the_absolute_error():
+    x, loc = torch.randn(4), torch.randn(4)
+    by_hand = (-(x - loc).abs() / 0.3 - torch.log(torch.tensor(2 * 0.3))).sum()
+    torch.testing.assert_close(Laplace((4,), scale=0.3)(loc).log_prob(x), by_hand)
+
+
+@pytest.mark.parametrize("logit", [-8.0, -1.0, -1e-3, 0.0, 1e-3, 0.05, 2.0, 8.0])
+def test_continuous_bernoulli_integrates_to_one(logit):
+    """By Simpson's rule on 2,001 points, whose error is far below 1e-4 here; near logit 0 the constant is a limit."""
+    x = torch.linspace(0, 1, 2001).unsqueeze(1)
+    density = ContinuousBernoulli((1,))(torch.full((2001, 1), logit)).log_prob(x).exp().double()
+    weights = torch.ones(2001, dtype=torch.float64)
+    weights[1:-1:2], weights[2:-1:2] = 4, 2
+    assert (density * weights).sum().item() / 6000 == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", PRIORS)

@@ -11,6 +11,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
 
 from pyro_vae.data.images import Dataset, Images
 from pyro_vae.errors import InputError
@@ -47,32 +49,31 @@ def binarize_once(images: Images, how: Binarization, seed: int = 0) -> Images:
     return replace(images, binary=torch.cat(parts).to(images.pixels.device))
 
 
-def check_range(data: Dataset, how: Binarization, binary: bool) -> None:
+def check_range(data: Dataset, how: Binarization, support: Constraint | None) -> None:
     """Refuse pixels that the binarization cannot take, or the likelihood is no density for.
 
     Args:
         data: the data set.
         how: the binarization asked for.
-        binary: whether the likelihood is a density over {0, 1}.
+        support: the values that the likelihood is a density for; None leaves it open.
 
     Raises:
-        InputError: if pixels lie outside [0, 1], or gray ones would meet a binary likelihood.
+        InputError: if pixels lie outside [0, 1] and are to be binarized, or outside the support.
     """
+    fits = constraints.unit_interval if how != "none" else support
+    if fits is None:
+        return
     for images in (data.train, data.validation, data.test):
-        low, high = images.pixels.min().item() / images.scale, images.pixels.max().item() / images.scale
-        if (how != "none" or binary) and not 0 <= low <= high <= 1:
+        if not all(bool(fits.check(chunk.values()).all()) for chunk in images.chunks(1000)):
+            low, high = images.pixels.min().item() / images.scale, images.pixels.max().item() / images.scale
+            purpose = "to binarize" if how != "none" else "which the likelihood is a density for"
+            gray = how == "none" and support is constraints.boolean and 0 <= low <= high <= 1
+            mend = "use --binarization dynamic or threshold" if gray else "scale x to fit"
             raise InputError(
-                f"pixels of {data.name} in [0, 1], to binarize or for a Bernoulli likelihood",
-                f"values from {low:g} to {high:g}",
-                "scale x to [0, 1], or use --likelihood gaussian --binarization none",
-            )
-        if how == "none" and binary and not torch.isin(images.pixels, _ends(images.pixels, images.scale)).all():
-            raise InputError(
-                f"pixels of {data.name} that are 0 or 1, for a Bernoulli likelihood",
-                "gray values",
-                "use --binarization dynamic or threshold, or --likelihood gaussian",
+                f"pixels of {data.name} {_SUPPORTS.get(fits, f'in the support {fits}')}, {purpose}",
+                "gray values between" if gray else f"values from {low:g} to {high:g}",
+                f"{mend}, or use --likelihood gaussian --binarization none",
             )
 
 
-def _ends(pixels: Tensor, scale: float) -> Tensor:
-    return torch.tensor([0, scale], dtype=pixels.dtype, device=pixels.device)
+_SUPPORTS = {constraints.boolean: "that are 0 or 1", constraints.unit_interval: "in [0, 1]"}

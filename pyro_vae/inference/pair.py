@@ -26,6 +26,7 @@ from pyro_vae.inference.traces import distribution_at
 
 Program = Callable[..., Any]
 LABEL_SITE = "y"
+OBSERVED_SITE = "x"
 DATA_PLATE = "data"
 
 
@@ -39,7 +40,7 @@ class Structure:
         nesting: the number of plate dimensions, Pyro's ``max_plate_nesting``.
         combinations: the number of joint values of the enumerated sites.
         data_dim: the dimension of the plate over data, or None where a site lies outside it.
-        binary: whether an observed site is a density over {0, 1}.
+        support: the values that the observation "x" can take, of one pixel; None where there is no such site.
         has_label: whether the model has a label site "y" that is latent when no label is given.
     """
 
@@ -48,7 +49,7 @@ class Structure:
     combinations: int
     nesting: int
     data_dim: int | None
-    binary: bool
+    support: constraints.Constraint | None
     has_label: bool
 
 
@@ -171,13 +172,13 @@ def _structure(p: poutine.Trace, q: poutine.Trace) -> Structure:
         combinations=math.prod([len(distribution_at(q, n).enumerate_support(expand=False)) for n in enumerated]),
         nesting=max((-(frame.dim or 0) for stack in frames for frame in stack), default=0),
         data_dim=next(iter(shared), None),
-        binary=any(_is_binary(distribution_at(p, n)) for n in p.observation_nodes),
+        support=_support(distribution_at(p, OBSERVED_SITE)) if OBSERVED_SITE in p.observation_nodes else None,
         has_label=label is not None and label["type"] == "sample" and not label["is_observed"],
     )
 
 
-def _is_binary(p: dist.TorchDistribution) -> bool:
+def _support(p: dist.TorchDistribution) -> constraints.Constraint | None:
     support = p.support
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    return support is constraints.boolean
+    return support

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch.distributions import constraints
 
 from pyro_vae.data import (
     Batches,
@@ -170,16 +171,23 @@ def test_binarized_once_is_always_the_same():
 
 def test_range_checks():
     gray = from_arrays(np.linspace(0, 1, 80).reshape(20, 4))
-    check_range(gray, "dynamic", binary=True)
-    check_range(gray, "none", binary=False)
-    with pytest.raises(InputError, match="that are 0 or 1, for a Bernoulli likelihood; got gray values"):
-        check_range(gray, "none", binary=True)
+    check_range(gray, "dynamic", constraints.boolean)
+    for support in (constraints.real, constraints.unit_interval, None):
+        check_range(gray, "none", support)
+    with pytest.raises(InputError, match=r"that are 0 or 1, which .*; got gray values .*; use --binarization dynamic"):
+        check_range(gray, "none", constraints.boolean)
     wide = from_arrays(np.linspace(-1, 3, 80).reshape(20, 4))
-    check_range(wide, "none", binary=False)
-    for how in ("dynamic", "threshold"):
-        with pytest.raises(InputError, match=r"in \[0, 1\].*; got values from"):
-            check_range(wide, how, binary=True)
-    check_range(from_arrays(np.arange(80).reshape(20, 4) % 2), "none", binary=True)
+    check_range(wide, "none", constraints.real)
+    for how, support in (
+        ("dynamic", constraints.boolean),
+        ("threshold", constraints.real),
+        ("none", constraints.unit_interval),
+    ):
+        with pytest.raises(InputError, match=r"in \[0, 1\].*; got values from .*; scale x to fit, or use"):
+            check_range(wide, how, support)
+    with pytest.raises(InputError, match="in the support"):
+        check_range(wide, "none", constraints.nonnegative_integer)
+    check_range(from_arrays(np.arange(80).reshape(20, 4) % 2), "none", constraints.boolean)
 
 
 def labelled_images(counts: list[int]) -> Images:

@@ -29,7 +29,7 @@ def test_structure_of_a_vae(x):
     assert structure.latent == ("z",)
     assert (structure.enumerated, structure.combinations) == ((), 1)
     assert (structure.nesting, structure.data_dim) == (1, -1)
-    assert structure.binary
+    assert structure.support is dist.constraints.boolean
     assert not structure.has_label
 
 
