@@ -5,13 +5,17 @@ The event dimension is declared, so the site is one line: ``z = pyro.sample("z",
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pyro.distributions as dist
 import torch
+from pyro.nn import AutoRegressiveNN
 from torch import Tensor, nn
 
 from pyro_vae.registry import Registry
 
 PRIORS: Registry[nn.Module] = Registry("prior")
+START = 0.1  # scales the initial weights of flows, which so start near the identity
 
 
 @PRIORS.register("normal")
@@ -33,3 +37,59 @@ class StandardNormal(nn.Module):
         """p(z), with event shape (D,)."""
         loc = self.zero.expand(self.latent_dim)
         return dist.Normal(loc, torch.ones_like(loc)).to_event(1)
+
+
+@PRIORS.register("mixture")
+class NormalMixture(nn.Module):
+    r"""A learned mixture of diagonal normals, sum_k pi_k N(mu_k, diag sigma_k^2).
+
+    Dilokthanakul et al., *Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders*, 2016, use it
+    for latents that cluster.
+
+    Args:
+        latent_dim: the dimension D of z.
+        num_components: the number K of normals.
+    """
+
+    def __init__(self, latent_dim: int, num_components: int = 10) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(num_components))
+        self.locs = nn.Parameter(torch.randn(num_components, latent_dim))
+        self.log_scales = nn.Parameter(torch.zeros(num_components, latent_dim))
+
+    def forward(self) -> dist.TorchDistribution:
+        """p(z), with event shape (D,)."""
+        components = dist.Normal(self.locs, self.log_scales.exp()).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
+
+
+@PRIORS.register("flow")
+class AutoregressiveFlow(nn.Module):
+    r"""A learned masked autoregressive flow of a standard normal.
+
+    z = T_K o … o T_1(e), e ~ N(0, I), each T_k the inverse of an affine autoregressive map with the dimensions
+    reversed in between.  Densities take one pass, which is what training needs; samples take D.  Papamakarios,
+    Pavlakou and Murray, *Masked Autoregressive Flow for Density Estimation*, 2017; as a prior, Chen et al.,
+    *Variational Lossy Autoencoder*, 2017.
+
+    Args:
+        latent_dim: the dimension D of z.
+        num_transforms: how many maps are chained.
+    """
+
+    def __init__(self, latent_dim: int, num_transforms: int = 2) -> None:
+        super().__init__()
+        self.base = StandardNormal(latent_dim)
+        orders = [torch.arange(latent_dim), torch.arange(latent_dim).flip(0)]
+        self.maps = nn.ModuleList()
+        for index in range(num_transforms):
+            order, width = orders[index % 2], max(64, latent_dim + 1)
+            network = AutoRegressiveNN(latent_dim, [width], permutation=cast(torch.LongTensor, order))
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.mul_(START)
+            self.maps.append(dist.transforms.AffineAutoregressive(network))
+
+    def forward(self) -> dist.TorchDistribution:
+        """p(z), with event shape (D,)."""
+        return dist.TransformedDistribution(self.base(), [cast(Any, step).inv for step in self.maps])

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from pyro_vae.likelihoods import LIKELIHOODS, Bernoulli, ContinuousBernoulli, Gaussian, Laplace
-from pyro_vae.priors import PRIORS
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
@@ -59,16 +58,3 @@ def test_continuous_bernoulli_integrates_to_one(logit):
     weights = torch.ones(2001, dtype=torch.float64)
     weights[1:-1:2], weights[2:-1:2] = 4, 2
     assert (density * weights).sum().item() / 6000 == pytest.approx(1, abs=1e-4)
-
-
-@pytest.mark.parametrize("name", PRIORS)
-def test_priors_declare_their_event_dimension(name):
-    p = PRIORS.build(name, latent_dim=5)()
-    assert (p.batch_shape, p.event_shape) == ((), (5,))
-    assert p.rsample((3,)).shape == (3, 5)
-
-
-def test_standard_normal_density():
-    z = torch.randn(3, 4)
-    by_hand = -0.5 * (z.square() + torch.log(torch.tensor(2 * torch.pi))).sum(-1)
-    torch.testing.assert_close(PRIORS.build("normal", latent_dim=4)().log_prob(z), by_hand)

@@ -12,7 +12,10 @@ import torch
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 
 from pyro_vae.data import Batches, Images
+from pyro_vae.guides import GUIDES
+from pyro_vae.inference import OBJECTIVES, Pair, draw_terms
 from pyro_vae.models import MODELS, SSVAE, VAE
+from pyro_vae.priors import PRIORS
 from tests.conftest import EVENT_SHAPE, NUM_CLASSES, PAIRS, SMALL, make_pair
 
 
@@ -63,6 +66,23 @@ def test_stock_svi_trains_it_with_the_label_enumerated(model, guide, x):
     svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.02}), elbo)
     losses = [svi.step(x) for _ in range(250)]
     assert sum(losses[-20:]) / 20 < 0.8 * sum(losses[:20]) / 20
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_prior_goes_with_every_model(model, prior, x):
+    """Its parameters learn, the terms are those of the objective, and the model generates."""
+    torch.manual_seed(0)
+    shape = {"event_shape": EVENT_SHAPE, "num_classes": NUM_CLASSES, "latent_dim": 2}
+    program = MODELS.build(model, **shape, prior=PRIORS.build(prior, latent_dim=2), network=SMALL)
+    pair = Pair(program, GUIDES.build("mean_field", model=program, network=SMALL))
+    structure, objective = pair.probe(x), OBJECTIVES["elbo"](pair)
+    losses = torch.stack([objective(x) for _ in range(400)])
+    losses.mean().backward()
+    assert all(p.grad.abs().sum() > 0 for p in program.prior.parameters())
+    error = losses.std() / 20
+    assert (draw_terms(pair, structure, x, 2000).elbo.mean() + losses.mean()).abs() < 7 * error
+    assert program().shape == (1, *EVENT_SHAPE)
 
 
 def test_stock_svi_trains_ss_vae_with_the_label_sampled(x):
