@@ -90,10 +90,10 @@ def fit(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)
-        session = _Session(config, dataset, pair, device)
+        under_way = _Fit(config, dataset, pair, device)
         if folder is not None:
-            session.create_folder(folder, overwrite)
-        return _finished(session.train(choose_display(display)))
+            under_way.create_folder(folder, overwrite)
+        return _finished(under_way.train(choose_display(display)))
 
 
 def resume(
@@ -144,13 +144,13 @@ def resume(
         check_same(dataset, folder.facts)
     with torch.random.fork_rng():
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model or old.model, guide or old.guide)
-        session = _Session(config, dataset, pair, device)
+        under_way = _Fit(config, dataset, pair, device)
         pair.load_state_dict(folder.weights("last"))
-        session.trainer.load_state_dict(training)
-        session.trainer.progress.stopped = ""
+        under_way.trainer.load_state_dict(training)
+        under_way.trainer.progress.stopped = ""
         folder.save_config(config)
-        session.folder = folder
-        return _finished(session.train(choose_display(display)))
+        under_way.folder = folder
+        return _finished(under_way.train(choose_display(display)))
 
 
 def load(
@@ -184,7 +184,7 @@ def load(
     return Run(config, facts, pair, structure, dataset=None, folder=folder, history=folder.history)
 
 
-class _Session:
+class _Fit:
     """One fit under way."""
 
     def __init__(self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device) -> None:
