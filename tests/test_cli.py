@@ -176,6 +176,7 @@ BAD_FLAGS = [
     (["--device", "tpu"], "expected device"),
     (["--epoch", "3"], "No such option"),
     (["--config", "nowhere.json"], "a JSON file of settings at nowhere.json"),
+    (["--objective", "analytic_kl"], "got the discrete site 'y'; use --objective elbo"),
     (["--classifier", "cnv"], "did you mean 'conv'?"),
 ]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
+from pyro.infer import ELBO
 from torch import Tensor
 
 from pyro_vae.inference.handlers import temper
@@ -28,14 +28,20 @@ class Objective:
 
     Args:
         pair: the model and the guide.
+        structure: what a probe of them without labels said, so that an objective that does not suit them is refused
+            now; None leaves that to the first call.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, structure: Structure | None = None) -> None:
         self.pair = pair
-        self._estimators: dict[bool, Any] = {}
+        self._estimators: dict[bool, Any] = {} if structure is None else {False: self.estimator(structure)}
 
     def estimator(self, structure: Structure) -> ELBO:
-        """The Pyro ELBO for programs of this structure."""
+        """The Pyro ELBO for programs of this structure.
+
+        Raises:
+            InputError: if it cannot estimate the bound of such programs.
+        """
         raise NotImplementedError
 
     def __call__(self, x: Tensor, y: Tensor | None = None, beta: float = 1.0) -> Tensor:
@@ -58,15 +64,6 @@ class Objective:
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
-
-
-@OBJECTIVES.register("elbo")
-class EvidenceLowerBound(Objective):
-    """The ELBO: Pyro's Trace_ELBO, or TraceEnum_ELBO where a site is enumerated."""
-
-    def estimator(self, structure: Structure) -> ELBO:
-        kind = TraceEnum_ELBO if structure.enumerated else Trace_ELBO
-        return kind(max_plate_nesting=structure.nesting)
 
 
 def _tempered(program: Callable[..., Any], beta: float) -> Callable[..., Any]:
