@@ -186,7 +186,9 @@ class Conv(Network):
         """
         if len(event_shape) != 3:
             raise InputError(
-                "images of shape (C, H, W) for the network 'conv'", f"shape {event_shape}", "use --network mlp"
+                "images of shape (C, H, W) for the network 'conv'",
+                f"shape {event_shape}",
+                "use --network mlp and --classifier mlp",
             )
         sides, strides = [(event_shape[1], event_shape[2])], []
         for _ in self.channels:
