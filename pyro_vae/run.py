@@ -139,18 +139,19 @@ class Run:
         with self._quiet():
             return label_distribution(self.pair, self._values(x)).probs
 
-    def encode(self, x: ArrayLike | Tensor, site: str = "z") -> Tensor:
+    def encode(self, x: ArrayLike | Tensor, site: str = "z", num_samples: int = 1) -> Tensor:
         """The posterior mean E_q[z | x] of each image, shape (N, latent_dim); labels averaged over q(y | x).
 
         Args:
             x: images.
             site: the latent site, for models with several.
+            num_samples: the draws to average where the guide does not know its mean, as flows and mixtures do not.
         """
         continuous = [name for name in self.structure.latent if name not in self.structure.enumerated]
         if site not in continuous:
             raise InputError("a continuous latent site", repr(site), f"choose one of: {', '.join(continuous)}")
         with self._quiet():
-            return draw_terms(self.pair, self.structure, self._values(x)).latent_mean(site)
+            return draw_terms(self.pair, self.structure, self._values(x), num_samples).latent_mean(site)
 
     def sample(self, num_samples: int = 64, y: int | None = None, seed: int = 0, mean: bool = True) -> Tensor:
         r"""Images from the model, shape (num_samples, \*event_shape).

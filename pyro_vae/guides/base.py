@@ -108,8 +108,12 @@ class Guide(Program):
 
         def most_probable(name: str, q: dist.TorchDistribution, **_: Any) -> Tensor:
             found[name] = q
-            value: Tensor = q.probs.argmax(-1) if isinstance(q, dist.Categorical) else q.mean
-            return value
+            if isinstance(q, dist.Categorical):
+                return q.probs.argmax(-1)
+            try:
+                return q.mean
+            except NotImplementedError:  # of a flow or a mixture
+                return q.sample()
 
         self._visit(most_probable, x, y)
         return found[self.latents[-1].name]

@@ -139,6 +139,20 @@ def test_posterior_is_the_distribution_that_the_guide_samples(x, y):
         torch.testing.assert_close(posterior.variance, q.nodes["z"]["fn"].variance)
 
 
+@pytest.mark.parametrize(("model", "guide"), PAIRS)
+def test_every_posterior_draws_as_its_guide_does(model, guide, x, y):
+    pair = make_pair(model, guide)
+    labels = y if model == "ss_vae" else None
+    posterior = pair.guide.posterior(x, labels)
+    assert (posterior.batch_shape, posterior.event_shape) == ((7,), (2,))
+    sampled = poutine.trace(pair.guide).get_trace(x, labels).nodes["z"]["fn"]
+    draws = []
+    for q in (posterior, sampled):
+        torch.manual_seed(3)
+        draws.append(q.sample())
+    torch.testing.assert_close(*draws)
+
+
 def test_posterior_without_a_label_takes_the_most_probable(x):
     pair = make_pair("ss_vae")
     q = poutine.trace(pair.guide).get_trace(x)
