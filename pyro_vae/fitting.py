@@ -207,15 +207,13 @@ class _Fit:
 
     def train(self, display: Display) -> Run:
         trainer = self.trainer
-        best = {name: value.clone() for name, value in self.pair.state_dict().items()}
-        if self.folder is not None:
-            best = self.folder.weights("best")
+        best = self._weights() if self.folder is None else self.folder.weights("best")
         with _stopping(trainer), display:
             display.say(self._describe())
             display.start(self.config, trainer)
             for row in trainer.epochs(display.step):
                 if trainer.is_best:
-                    best = {name: value.clone() for name, value in self.pair.state_dict().items()}
+                    best = self._weights()
                 self._save(trainer.is_best)
                 display.epoch(row)
         if trainer.progress.stopped:
@@ -232,6 +230,9 @@ class _Fit:
         where = f" -> {self.folder.path}" if self.folder else ""
         programs = f"{config.model} + {config.guide} on {self.dataset.name}"
         return f"{programs}: {self.facts.split}{labels}, seed {config.seed}{where}"
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in self.pair.state_dict().items()}
 
     def _save(self, best: bool) -> None:
         if self.folder is None:

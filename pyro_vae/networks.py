@@ -23,6 +23,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.registry import Registry
 
 Shape = tuple[int, ...]
+START = 0.1
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh, "softplus": nn.Softplus}
 
 
@@ -43,6 +44,13 @@ class Network:
 
 
 NETWORKS: Registry[Network] = Registry("network")
+
+
+def start_near_identity(module: nn.Module) -> None:
+    """Scale the initial weights of a flow's transforms down: a chain of random ones would drown the signal of x."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(START)
 
 
 class JointLinear(nn.Module):

@@ -12,10 +12,10 @@ import torch
 from pyro.nn import AutoRegressiveNN
 from torch import Tensor, nn
 
+from pyro_vae.networks import start_near_identity
 from pyro_vae.registry import Registry
 
 PRIORS: Registry[nn.Module] = Registry("prior")
-START = 0.1  # scales the initial weights of flows, which so start near the identity
 
 
 @PRIORS.register("normal")
@@ -85,9 +85,7 @@ class AutoregressiveFlow(nn.Module):
         for index in range(num_transforms):
             order, width = orders[index % 2], max(64, latent_dim + 1)
             network = AutoRegressiveNN(latent_dim, [width], permutation=cast(torch.LongTensor, order))
-            with torch.no_grad():
-                for parameter in network.parameters():
-                    parameter.mul_(START)
+            start_near_identity(network)
             self.maps.append(dist.transforms.AffineAutoregressive(network))
 
     def forward(self) -> dist.TorchDistribution:

@@ -19,17 +19,15 @@ from functools import partial
 from typing import Any, cast
 
 import pyro.distributions as dist
-import torch
 from pyro.distributions import transforms
 from torch import Tensor, nn
 
 from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.guides.mean_field import DiagonalNormal
 from pyro_vae.models.base import Model
-from pyro_vae.networks import Network
+from pyro_vae.networks import Network, start_near_identity
 
 MakeTransform = Callable[[int, int], nn.Module]
-START = 0.1  # scales the transforms' initial weights
 WIDTH = 64  # of the hidden layer that turns features into a transform's parameters
 
 
@@ -47,9 +45,7 @@ class ConditionalFlow(nn.Module):
         super().__init__()
         self.base = DiagonalNormal(num_features, size)
         self.transforms = nn.ModuleList(make(size, num_features) for _ in range(count))
-        with torch.no_grad():  # a chain of random transforms drowns the signal of x; near the identity it learns
-            for parameter in self.transforms.parameters():
-                parameter.mul_(START)
+        start_near_identity(self.transforms)
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
         """q(z | features), with batch shape (...) and event shape (size,)."""

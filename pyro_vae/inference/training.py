@@ -139,14 +139,12 @@ class Trainer:
         for batch in self.batches.epoch(start=progress.step):
             beta = self.beta.at(progress.epoch + progress.step / self.batches.num_steps)
             first = progress.epoch == progress.step == 0  # checked by Pyro, for mistakes in a program
-            with pyro.validation_enabled(first), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # said better below
-                loss = self.loss(batch, beta)
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             self.optimizer.zero_grad(set_to_none=True)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
+            with pyro.validation_enabled(first), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # said better below
+                loss = self.loss(batch, beta)
                 loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
             if not torch.isfinite(loss + norm):
