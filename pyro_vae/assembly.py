@@ -16,24 +16,39 @@ from pyro_vae.likelihoods import LIKELIHOODS
 from pyro_vae.models import MODELS, Model
 from pyro_vae.networks import NETWORKS
 from pyro_vae.priors import PRIORS
+from pyro_vae.registry import Registry, parse_choice
+from pyro_vae.validation import shown
 
+AUTO = "auto"
 CLASSIFIER_DROPOUT = 0.3
 Program = str | Callable[..., Any]
 
 
 def check_names(config: FitConfig, model: Program = "", guide: Program = "") -> None:
-    """Look every name up, so that a typing error is said before anything is loaded.
+    """Look every part up, so that a typing error is said before anything is loaded.
 
     Raises:
-        InputError: if a name is unknown.
+        InputError: if a name or an option is unknown, or a part is chosen that another part has no use for.
     """
+    NETWORKS.check(config.network)
     if isinstance(model, str):
-        _ = MODELS[config.model], PRIORS[config.prior], LIKELIHOODS[config.likelihood], NETWORKS[config.network]
+        _refuse_a_program_of_its_own("model", model, MODELS)
+        MODELS.check(model)
+        parts: tuple[tuple[str, Registry[Any]], ...] = (("prior", PRIORS), ("likelihood", LIKELIHOODS))
+        for kind, registry in parts:
+            choice = getattr(config, kind)
+            if choice != AUTO:
+                registry.check(choice)
+                _refuse_unless(MODELS.takes(model, kind), kind, choice, f"the model {model!r}, which has its own")
     if isinstance(guide, str):
-        _ = GUIDES[config.guide]
-    if config.classifier != "auto":
-        _ = NETWORKS[config.classifier]
-    _ = OBJECTIVES[config.objective]
+        _refuse_a_program_of_its_own("guide", guide, GUIDES)
+        GUIDES.check(guide)
+    if config.classifier != AUTO:
+        NETWORKS.check(config.classifier)
+    if config.hidden is not None:
+        takes = NETWORKS.takes(config.network, "hidden")
+        _refuse_unless(takes, "hidden", shown(config.hidden), f"the network {config.network!r}, which has none")
+    OBJECTIVES.check(config.objective)
     parse_schedule(config.beta)
 
 
@@ -45,36 +60,46 @@ def build_pair(
     Raises:
         InputError: if a part is unknown or lacks something, or a guide by name meets a model of unknown structure.
     """
-    for role, program, known in (("model", model, MODELS), ("guide", guide, GUIDES)):
-        if isinstance(program, str) and "." in program and program not in known:
-            raise InputError(
-                f"the {role} {program} itself, for a run that was fitted with a program of your own",
-                "its name alone",
-                f"pass it from Python, as {role}=…, to load or resume",
-            )
+    network = NETWORKS.build(config.network, hidden=config.hidden)
     if isinstance(model, str):
-        network = NETWORKS.build(config.network, hidden=config.hidden)
+        _refuse_a_program_of_its_own("model", model, MODELS)
+        prior, likelihood = config.prior, config.likelihood
         model = MODELS.build(
             model,
             event_shape=event_shape,
             num_classes=num_classes,
             latent_dim=config.latent_dim,
-            prior=PRIORS.build(config.prior, latent_dim=config.latent_dim),
-            likelihood=LIKELIHOODS.build(config.likelihood, event_shape=event_shape),
+            prior=None if prior == AUTO else PRIORS.build(prior, latent_dim=config.latent_dim),
+            likelihood=None if likelihood == AUTO else LIKELIHOODS.build(likelihood, event_shape=event_shape),
             network=network,
         )
     if isinstance(guide, str):
+        _refuse_a_program_of_its_own("guide", guide, GUIDES)
         if not isinstance(model, Model):
             raise InputError(
                 "a guide program for a model program",
                 f"the name {guide!r}",
                 "pass the guide as a callable, or make the model a pyro_vae.models.Model",
             )
-        network = NETWORKS.build(config.network, hidden=config.hidden)
-        name = ("conv" if _are_images(event_shape) else "mlp") if config.classifier == "auto" else config.classifier
-        classifier = NETWORKS.build(name, hidden=config.hidden, dropout=CLASSIFIER_DROPOUT)
+        choice = ("conv" if _are_images(event_shape) else "mlp") if config.classifier == AUTO else config.classifier
+        classifier = NETWORKS.build(choice, hidden=config.hidden, dropout=CLASSIFIER_DROPOUT)
         guide = GUIDES.build(guide, model=model, network=network, classifier=classifier)
     return Pair(model, guide)
+
+
+def _refuse_a_program_of_its_own(role: str, name: str, known: Registry[Any]) -> None:
+    """Runs of programs that came as such remember them by module and name only."""
+    if "." in parse_choice(name)[0] and name not in known:
+        raise InputError(
+            f"the {role} {name!r} itself, a program of your own",
+            "its name alone",
+            f"pass it from Python, as {role}=…, to load or resume",
+        )
+
+
+def _refuse_unless(taken: bool, flag: str, choice: str, got: str) -> None:
+    if not taken:
+        raise InputError(f"something that takes a {flag}, for --{flag} {choice}", got, f"leave out --{flag}")
 
 
 def resolve_binarization(config: DataConfig, structure: Structure) -> Binarization:

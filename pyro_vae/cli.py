@@ -15,12 +15,16 @@ from click.core import ParameterSource
 from pyro_vae import __version__
 from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError, nearest
+from pyro_vae.presets import PRESETS, describe, preset
+from pyro_vae.registry import parse_choice
 from pyro_vae.terminal import OneLineErrors, config_options, print_json, rows, table
+from pyro_vae.validation import shown
 
 if TYPE_CHECKING:
+    from pyro_vae.registry import Registry
     from pyro_vae.run import Run
 
-KINDS = ("models", "guides", "priors", "likelihoods", "networks", "objectives", "data")
+KINDS = ("models", "guides", "priors", "likelihoods", "networks", "objectives", "data", "presets")
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -52,6 +56,9 @@ out_option = click.option(
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="a JSON file of settings; flags win over it"
 )
+@click.option(
+    "--preset", "preset_name", metavar="NAME", help="start from a known system; flags and --config win over it"
+)
 @click.option("--download", is_flag=True, help="fetch the data set if it is not in PYRO_VAE_DATA")
 @json_option
 def fit(
@@ -59,6 +66,7 @@ def fit(
     overwrite: bool,
     resumed: Path | None,
     config_file: Path | None,
+    preset_name: str | None,
     download: bool,
     as_json: bool,
     **flags: Any,
@@ -67,18 +75,23 @@ def fit(
     source = click.get_current_context().get_parameter_source
     typed = {name: value for name, value in flags.items() if source(name) is ParameterSource.COMMANDLINE}
     from_environment = {name: value for name, value in flags.items() if source(name) is ParameterSource.ENVIRONMENT}
-    settings = (FitConfig.read(config_file) if config_file is not None else {}) | typed
+    settings = preset(preset_name) if preset_name is not None else {}
+    settings |= (FitConfig.read(config_file) if config_file is not None else {}) | typed
     config = FitConfig.of(**(from_environment | settings))
-    if resumed is not None and (out is not None or overwrite):
+    if resumed is not None and (out is not None or overwrite or preset_name is not None):
         raise InputError(
-            "--resume alone, or --out", "both", "leave out --out and --overwrite: a run resumes in its place"
+            "--resume alone, or a new run with --out, --overwrite or --preset",
+            "both",
+            "leave those out: a run resumes in its place, with its own settings",
         )
     from pyro_vae import fitting
 
     if resumed is not None:
         fitted = fitting.resume(resumed, **{name: getattr(config, name) for name in settings})
     else:
-        out = out or _next_free(Path("runs"), f"{config.model}-{Path(config.data).stem}")
+        out = out or _next_free(
+            Path("runs"), f"{parse_choice(config.model)[0]}-{Path(parse_choice(config.data)[0]).stem}"
+        )
         fitted = fitting.fit(**config.model_dump(), out=out, overwrite=overwrite, download=download)
     assert fitted.folder is not None
     figures = fitted.folder.evaluation or {}
@@ -187,18 +200,20 @@ def info(run: Path, as_json: bool) -> None:
 @click.argument("kind", required=False)
 @json_option
 def list_(kind: str | None, as_json: bool) -> None:
-    """List what there is: models, guides, priors, likelihoods, networks, objectives, data."""
+    """List what there is: models, guides, priors, likelihoods, networks, objectives, data, presets."""
     if kind is not None and kind not in KINDS:
         raise InputError("a kind of thing to list", repr(kind), nearest(kind, KINDS))
-    found = {name: dict(_entries(name)) for name in KINDS if kind in (None, name)}
+    found = {name: _entries(name) for name in KINDS if kind in (None, name)}
     if as_json:
         print_json(found)
         return
     for name, entries in found.items():
-        table(name, entries)
+        table(name, {entry: _described(entry, **what) for entry, what in entries.items()})
 
 
-def _entries(kind: str) -> list[tuple[str, str]]:
+def _entries(kind: str) -> dict[str, dict[str, Any]]:
+    if kind == "presets":
+        return {name: {"description": describe(name), "options": {}} for name in PRESETS}
     from pyro_vae.data import DATA
     from pyro_vae.guides import GUIDES
     from pyro_vae.inference import OBJECTIVES
@@ -207,10 +222,15 @@ def _entries(kind: str) -> list[tuple[str, str]]:
     from pyro_vae.networks import NETWORKS
     from pyro_vae.priors import PRIORS
 
-    registries: dict[str, Any] = dict(
-        zip(KINDS, (MODELS, GUIDES, PRIORS, LIKELIHOODS, NETWORKS, OBJECTIVES, DATA), strict=True)
-    )
-    return [(name, registries[kind].describe(name)) for name in registries[kind]]
+    registries: tuple[Registry[Any], ...] = (MODELS, GUIDES, PRIORS, LIKELIHOODS, NETWORKS, OBJECTIVES, DATA)
+    registry = registries[KINDS.index(kind)]
+    return {name: {"description": registry.describe(name), "options": registry.options(name)} for name in registry}
+
+
+def _described(name: str, description: str, options: dict[str, Any]) -> str:
+    """What a thing is and, on a line of its own, how its options are typed after its name."""
+    typed = ",".join(f"{option}={shown(default)}" for option, default in options.items())
+    return f"{description}\n{name}:{typed}" if typed else description
 
 
 def _open(path: Path, checkpoint: str, device: str) -> Run:

@@ -10,12 +10,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pyro_vae.errors import InputError, nearest
-
-Name = Annotated[str, StringConstraints(min_length=1)]
-Whole = Annotated[int, Field(ge=1)]
+from pyro_vae.validation import Name, Whole, Wholes, shown, wanted
 
 
 def _number_if_it_is(value: Any) -> Any:
@@ -23,10 +21,6 @@ def _number_if_it_is(value: Any) -> Any:
         return float(value)
     except (TypeError, ValueError):
         return value
-
-
-def _split_at_commas(value: Any) -> Any:
-    return tuple(value.split(",")) if isinstance(value, str) else value
 
 
 class _Group(BaseModel):
@@ -49,18 +43,19 @@ class DataConfig(_Group):
 
 
 class ProgramConfig(_Group):
-    """Which programs, and how large."""
+    """Which programs, and how large.
+
+    A part is chosen by its name, with options if it takes any: ``iaf`` or ``iaf:num_transforms=4``.
+    """
 
     model: Name = Field("vae", description="the generative program p")
     guide: Name = Field("mean_field", description="the amortized program q")
-    prior: Name = Field("normal", description="p(z)")
-    likelihood: Name = Field("bernoulli", description="p(x | z)")
+    prior: Name = Field("auto", description="p(z); auto: what the model asks for, normal for most")
+    likelihood: Name = Field("auto", description="p(x | z); auto: what the model asks for, bernoulli for most")
     latent_dim: Whole = Field(32, description="the dimension of z")
     network: Name = Field("mlp", description="encoders and decoders")
     classifier: Name = Field("auto", description="the network of q(y | x); auto: conv for images, mlp for vectors")
-    hidden: Annotated[tuple[Whole, ...], BeforeValidator(_split_at_commas)] = Field(
-        (256, 256), min_length=1, description="the widths of the hidden layers, separated by commas"
-    )
+    hidden: Wholes | None = Field(None, description="the widths of an mlp's hidden layers, separated by commas")
 
 
 class TrainingConfig(_Group):
@@ -127,27 +122,13 @@ def _input_error(error: ValidationError) -> InputError:
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return InputError("a setting that exists", repr(name), nearest(name, FitConfig.model_fields))
-    field = FitConfig.model_fields[name]
-    wanted = [_wanted(e["type"], e.get("ctx", {}), e["msg"]) for e in error.errors() if e["loc"][0] == name]
-    expected = " or ".join(dict.fromkeys(filter(None, wanted)))
-    default = field.get_default()
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    default = FitConfig.model_fields[name].get_default()
+    usable = default if default is not None else _EXAMPLES.get(name, 10)
     return InputError(
-        f"{name.replace('_', ' ')} to be {expected}",
+        f"{name.replace('_', ' ')} to be {wanted(e for e in error.errors() if e['loc'][0] == name)}",
         repr(first["input"]),
-        f"leave out --{name.replace('_', '-')} or use {shown if shown is not None else 10}, say",
+        f"leave out --{name.replace('_', '-')} or use {shown(usable)}, say",
     )
 
 
-def _wanted(kind: str, context: dict[str, Any], message: str) -> str:
-    """What a value of this field should have been, from one of pydantic's errors."""
-    if kind.startswith("int"):
-        return "a whole number"
-    if kind in ("float_type", "float_parsing", "finite_number"):
-        return "a number"
-    if kind == "string_type":  # the text form of beta, which a number never is
-        return ""
-    words = {"greater_than_equal": "at least {ge:g}", "greater_than": "more than {gt:g}", "literal_error": "{expected}"}
-    if kind in words:
-        return words[kind].format(**context)
-    return "at least one value" if kind == "too_short" else message[0].lower() + message[1:]
+_EXAMPLES = {"hidden": (256, 256)}

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from pyro_vae.networks import start_near_identity
 from pyro_vae.registry import Registry
+from pyro_vae.validation import Whole
 
-PRIORS: Registry[nn.Module] = Registry("prior")
+PRIORS: Registry[nn.Module] = Registry("prior", ("latent_dim",))
 
 
 @PRIORS.register("normal")
@@ -51,7 +52,7 @@ class NormalMixture(nn.Module):
         num_components: the number K of normals.
     """
 
-    def __init__(self, latent_dim: int, num_components: int = 10) -> None:
+    def __init__(self, latent_dim: int, num_components: Whole = 10) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.locs = nn.Parameter(torch.randn(num_components, latent_dim))
@@ -77,7 +78,7 @@ class AutoregressiveFlow(nn.Module):
         num_transforms: how many maps are chained.
     """
 
-    def __init__(self, latent_dim: int, num_transforms: int = 2) -> None:
+    def __init__(self, latent_dim: int, num_transforms: Whole = 2) -> None:
         super().__init__()
         self.base = StandardNormal(latent_dim)
         orders = [torch.arange(latent_dim), torch.arange(latent_dim).flip(0)]

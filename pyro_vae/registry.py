@@ -1,8 +1,10 @@
 """Names for things: one registry per kind, filled where the thing is defined.
 
-A registered class is built from *ingredients*: whatever the data and the configuration have to offer (``event_shape``,
-``latent_dim``, ``prior``, …).  It receives those that its constructor names, so a new entry is one file and no caller
-learns about it.  Other packages register through the entry-point group ``pyro_vae.<kind>s``.
+A thing is *chosen* by text: its name, and options if there are any, ``iaf`` or ``mlp:hidden=400,400,activation=tanh``.
+A registered class is built from *ingredients*, whatever the data and the configuration have to offer (``event_shape``,
+``latent_dim``, ``prior``, …), of which it receives those that its constructor names.  The constructor's other arguments
+are its options.  So a new entry is one file and no caller learns about it.  Other packages register through the
+entry-point group ``pyro_vae.<kind>s``.
 """
 
 from __future__ import annotations
@@ -10,11 +12,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from pyro_vae.errors import InputError, nearest
+from pyro_vae.validation import shown, wanted
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
@@ -25,10 +31,12 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
 
     Args:
         kind: what is registered, in the singular ("model"); errors and the entry-point group use it.
+        ingredients: the constructor arguments that callers of ``build`` supply; all others are options.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, ingredients: tuple[str, ...] = ()) -> None:
         self.kind = kind
+        self.ingredients = ingredients
         self._entries: dict[str, Callable[..., T]] = {}
         self._external_loaded = False
 
@@ -66,30 +74,70 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
         """The first sentence of the entry's documentation."""
         return (inspect.getdoc(self[name]) or "").split("\n")[0].rstrip(".")
 
-    def build(self, name: str, **ingredients: Any) -> T:
-        """Build an entry from the ingredients that its constructor names.
+    def options(self, name: str) -> dict[str, Any]:
+        """The options of an entry and their defaults."""
+        return {key: p.default for key, p in self._parameters(name).items() if key not in self.ingredients}
+
+    def takes(self, choice: str, ingredient: str) -> bool:
+        """Whether the entry that is chosen names an ingredient."""
+        return ingredient in self._parameters(parse_choice(choice)[0])
+
+    def check(self, choice: str) -> tuple[str, dict[str, Any]]:
+        """The name and the validated options of a choice.
 
         Raises:
-            InputError: if the name is unknown, or the entry needs an ingredient that is missing or None.
+            InputError: if the name or an option is unknown, or the value of an option is not what it should be.
         """
-        constructor = self[name]
+        name, given = parse_choice(choice)
+        parameters, options = self._parameters(name), self.options(name)
         taken = {}
-        for parameter in inspect.signature(constructor).parameters.values():
-            if ingredients.get(parameter.name) is not None:
-                taken[parameter.name] = ingredients[parameter.name]
-            elif parameter.default is inspect.Parameter.empty:
+        for key, text in given.items():
+            if key not in options:
+                known = ", ".join(f"{k}={shown(v)}" for k, v in options.items())
+                mend = f"it takes {known}" if known else "it takes none"
+                raise InputError(f"an option of the {self.kind} {name!r}", repr(key), mend)
+            try:
+                taken[key] = TypeAdapter(parameters[key].annotation).validate_python(text)
+            except ValidationError as error:
                 raise InputError(
-                    f"{parameter.name} for the {self.kind} {name!r}",
-                    "none",
-                    _MISSING.get(parameter.name, f"give {parameter.name}"),
-                )
-        return constructor(**taken)
+                    f"{key} of the {self.kind} {name!r} to be {wanted(error.errors())}",
+                    repr(text),
+                    f"leave it out or use {key}={shown(options[key])}, say",
+                ) from None
+        return name, taken
+
+    def build(self, choice: str, **ingredients: Any) -> T:
+        """Build an entry from the ingredients that its constructor names and the options that are chosen.
+
+        Raises:
+            InputError: if ``check`` refuses the choice, or the entry needs an ingredient that is missing or None.
+        """
+        name, options = self.check(choice)
+        taken = {}
+        for key, parameter in self._parameters(name).items():
+            if ingredients.get(key) is not None:
+                taken[key] = ingredients[key]
+            elif parameter.default is inspect.Parameter.empty:
+                raise InputError(f"{key} for the {self.kind} {name!r}", "none", _MISSING.get(key, f"give {key}"))
+        return self[name](**(taken | options))
+
+    def _parameters(self, name: str) -> dict[str, inspect.Parameter]:
+        return dict(inspect.signature(self[name], eval_str=True).parameters)
 
     def _load_external(self) -> None:
         if not self._external_loaded:
             self._external_loaded = True
             for point in entry_points(group=f"pyro_vae.{self.kind}s"):
                 self._entries.setdefault(point.name, point.load())
+
+
+def parse_choice(text: str) -> tuple[str, dict[str, str]]:
+    """Take ``NAME:OPTION=VALUE,OPTION=VALUE`` apart; a value may hold commas, as in ``mlp:hidden=400,400``."""
+    name, colon, rest = text.partition(":")
+    if not colon or not re.match(r"\w+=", rest):
+        return text, {}
+    pairs = (pair.partition("=") for pair in re.split(r",(?=\w+=)", rest))
+    return name, {key: value for key, _, value in pairs}
 
 
 _MISSING = {"num_classes": "use data with class labels, or a model without them, such as --model vae"}

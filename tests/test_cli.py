@@ -98,6 +98,8 @@ def test_list(command):
         assert name in everything
     content = json.loads(command("list", "models", "--json").stdout)
     assert set(content["models"]) >= {"vae", "ss_vae"}
+    assert "iaf:num_transforms=2" in everything
+    assert json.loads(command("list", "guides", "--json").stdout)["guides"]["low_rank"]["options"] == {"rank": 2}
 
 
 def test_config_file_and_flags(command, toy_npz, tmp_path):
@@ -178,6 +180,13 @@ BAD_FLAGS = [
     (["--config", "nowhere.json"], "a JSON file of settings at nowhere.json"),
     (["--objective", "analytic_kl"], "got the discrete site 'y'; use --objective elbo"),
     (["--classifier", "cnv"], "did you mean 'conv'?"),
+    (["--guide", "iaf:rank=3"], "an option of the guide 'iaf'; got 'rank'; it takes num_transforms=2"),
+    (["--guide", "low_rank:rank=0"], "rank of the guide 'low_rank' to be at least 1; got '0'"),
+    (["--prior", "mixture:num_components=x"], "num_components of the prior 'mixture' to be a whole number; got 'x'"),
+    (["--network", "mlp:activation=relo"], "activation of the network 'mlp' to be 'relu', 'elu'"),
+    (["--network", "conv"], "something that takes a hidden, for --hidden 8; got the network 'conv', which has none"),
+    (["--objective", "elbo:num_samples=2"], "got 'num_samples'; it takes none"),
+    (["--model", "ss_vae:size=2"], "got 'size'; it takes none"),
 ]
 
 

@@ -30,7 +30,7 @@ def test_gaussian_is_the_normal_density():
 
 def test_gaussian_learns_its_scale_only_when_asked():
     assert [name for name, _ in Gaussian((4,)).named_parameters()] == ["log_scale"]
-    assert not list(Gaussian((4,), learn_scale=False).parameters())
+    assert not list(Gaussian((4,), sigma="fixed").parameters())
 
 
 def test_learned_scale_reaches_the_root_mean_square_error():
@@ -58,3 +58,39 @@ def test_continuous_bernoulli_integrates_to_one(logit):
     weights = torch.ones(2001, dtype=torch.float64)
     weights[1:-1:2], weights[2:-1:2] = 4, 2
     assert (density * weights).sum().item() / 6000 == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "best"), [(Gaussian, lambda e: e.square().mean().sqrt()), (Laplace, lambda e: e.abs().mean())]
+)
+def test_the_optimal_scale_is_the_best_there_is(kind, best):
+    x, loc = torch.randn(40, 3), torch.randn(40, 3)
+    optimal = kind((3,), sigma="optimal")
+    found = optimal(loc).log_prob(x)
+    assert found.shape == (40,)
+    scores = {s: kind((3,), sigma="fixed", scale=s)(loc).log_prob(x).sum() for s in torch.linspace(0.2, 3, 50).tolist()}
+    assert found.sum() >= max(scores.values()) - 1e-3
+    torch.testing.assert_close(found, kind((3,), sigma="fixed", scale=best(x - loc).item())(loc).log_prob(x))
+
+
+def test_the_optimal_scale_is_kept_for_evaluation():
+    likelihood = Gaussian((3,), sigma="optimal")
+    x, loc = 0.2 * torch.randn(400, 3), torch.zeros(400, 3, requires_grad=True)
+    for _ in range(400):
+        likelihood(loc).log_prob(x).sum().backward()
+    likelihood.eval()
+    rms = x.square().mean().sqrt().item()
+    assert likelihood(loc).log_prob(x).sum().item() == pytest.approx(
+        Gaussian((3,), scale=rms)(loc).log_prob(x).sum().item(), rel=1e-3
+    )
+    assert list(likelihood.state_dict()) == ["log_scale"]
+    assert not list(likelihood.parameters())
+
+
+def test_gradients_at_the_optimal_scale_are_those_at_that_scale():
+    """The score is stationary in the scale, so nothing flows through it."""
+    x, loc = torch.randn(40, 3), torch.zeros(40, 3, requires_grad=True)
+    Gaussian((3,), sigma="optimal")(loc).log_prob(x).sum().backward()
+    other = torch.zeros(40, 3, requires_grad=True)
+    Gaussian((3,), scale=x.square().mean().sqrt().item())(other).log_prob(x).sum().backward()
+    torch.testing.assert_close(loc.grad, other.grad)

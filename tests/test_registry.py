@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from pyro_vae.errors import InputError
-from pyro_vae.registry import Registry
+from pyro_vae.registry import Registry, parse_choice
+from pyro_vae.validation import Whole, Wholes
 
 
 class Needs:
@@ -63,3 +66,57 @@ def test_other_packages_register_by_entry_point(monkeypatch):
     registry: Registry[Needs] = Registry("model")
     assert registry.build("foreign", size=1).size == 1
     assert asked == ["pyro_vae.models"]
+
+
+class Taking:
+    """Takes options."""
+
+    def __init__(
+        self, size: int, count: Whole = 2, widths: Wholes = (8, 4), gated: bool = False, kind: Literal["a", "b"] = "a"
+    ) -> None:
+        self.all = (size, count, widths, gated, kind)
+
+
+@pytest.fixture
+def taking() -> Registry[Taking]:
+    registry: Registry[Taking] = Registry("thing", ("size",))
+    registry.register("taking")(Taking)
+    return registry
+
+
+def test_a_choice_is_a_name_with_options():
+    assert parse_choice("iaf") == ("iaf", {})
+    assert parse_choice("mlp:hidden=400,200,gated=true") == ("mlp", {"hidden": "400,200", "gated": "true"})
+    assert parse_choice("linear:0:1:10") == ("linear:0:1:10", {})
+
+
+def test_options_are_read_by_their_types_and_win_over_ingredients(taking):
+    assert taking.build("taking", size=1).all == (1, 2, (8, 4), False, "a")
+    built = taking.build("taking:widths=3,5,count=7,gated=true,kind=b", size=1, count=4)
+    assert built.all == (1, 7, (3, 5), True, "b")
+    assert taking.options("taking") == {"count": 2, "widths": (8, 4), "gated": False, "kind": "a"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("taking:rank=2", "an option of the thing 'taking'; got 'rank'; it takes count=2, widths=8,4, gated=false"),
+        ("taking:size=2", "an option of the thing 'taking'; got 'size'"),
+        ("taking:count=many", "count of the thing 'taking' to be a whole number; got 'many'; leave it out or use"),
+        ("taking:count=0", "to be at least 1; got '0'"),
+        ("taking:widths=8,x", "to be a whole number; got '8,x'"),
+        ("taking:gated=perhaps", "to be true or false; got 'perhaps'"),
+        ("taking:kind=c", "to be 'a' or 'b'; got 'c'"),
+        ("takin:count=1", r"a known thing; got 'takin'; did you mean 'taking'\?"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(taking, choice, message):
+    with pytest.raises(InputError, match=message):
+        taking.check(choice)
+
+
+def test_an_entry_without_options_says_so(things):
+    registry: Registry[Needs] = Registry("thing", ("size", "color"))
+    registry.register("needs")(Needs)
+    with pytest.raises(InputError, match="got 'rank'; it takes none"):
+        registry.check("needs:rank=2")

@@ -17,9 +17,9 @@ import torch
 from pyro_vae.data.arrays import from_arrays, split_at_random
 from pyro_vae.data.images import Dataset, Images
 from pyro_vae.errors import InputError, nearest
-from pyro_vae.registry import Registry
+from pyro_vae.registry import Registry, parse_choice
 
-DATA: Registry[Dataset] = Registry("data set")
+DATA: Registry[Dataset] = Registry("data set", ("download",))
 
 
 def data_folder() -> Path:
@@ -39,9 +39,9 @@ def load_data(name: str, *, download: bool = False) -> Dataset:
     """
     if name.endswith(".npz"):
         return load_npz(Path(name))
-    if name not in DATA:
+    if parse_choice(name)[0] not in DATA:
         raise InputError("a known data set or the path of an .npz file", repr(name), nearest(name, DATA))
-    return DATA[name](download=download)
+    return DATA.build(name, download=download)
 
 
 @DATA.register("digits")

@@ -131,4 +131,4 @@ class Guide(Program):
             values[latent.name] = one_hot(value, latent.size) if latent.discrete else value
 
 
-GUIDES: Registry[Guide] = Registry("guide")
+GUIDES: Registry[Guide] = Registry("guide", ("model", "network", "classifier"))

@@ -26,6 +26,7 @@ from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.guides.mean_field import DiagonalNormal
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network, start_near_identity
+from pyro_vae.validation import Whole
 
 MakeTransform = Callable[[int, int], nn.Module]
 WIDTH = 64  # of the hidden layer that turns features into a transform's parameters
@@ -104,7 +105,7 @@ class IAF(Flow):
     def __init__(
         self,
         model: Model,
-        num_transforms: int = 2,
+        num_transforms: Whole = 2,
         *,
         network: Network | None = None,
         classifier: Network | None = None,
@@ -119,7 +120,7 @@ class Planar(Flow):
     def __init__(
         self,
         model: Model,
-        num_transforms: int = 8,
+        num_transforms: Whole = 8,
         *,
         network: Network | None = None,
         classifier: Network | None = None,
@@ -134,7 +135,7 @@ class Householder(Flow):
     def __init__(
         self,
         model: Model,
-        num_transforms: int = 4,
+        num_transforms: Whole = 4,
         *,
         network: Network | None = None,
         classifier: Network | None = None,
@@ -149,7 +150,7 @@ class Spline(Flow):
     def __init__(
         self,
         model: Model,
-        num_transforms: int = 1,
+        num_transforms: Whole = 1,
         *,
         network: Network | None = None,
         classifier: Network | None = None,

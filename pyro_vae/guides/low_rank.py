@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network
+from pyro_vae.validation import Whole
 
 
 class FactorNormal(nn.Module):
@@ -44,6 +45,6 @@ class LowRank(Guide):
     """
 
     def __init__(
-        self, model: Model, rank: int = 2, *, network: Network | None = None, classifier: Network | None = None
+        self, model: Model, rank: Whole = 2, *, network: Network | None = None, classifier: Network | None = None
     ) -> None:
         super().__init__(model, partial(FactorNormal, rank=rank), network=network, classifier=classifier)

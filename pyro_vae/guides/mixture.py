@@ -15,6 +15,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network
+from pyro_vae.validation import Whole
 
 
 class NormalMixture(nn.Module):
@@ -49,7 +50,7 @@ class Mixture(Guide):
     def __init__(
         self,
         model: Model,
-        num_components: int = 3,
+        num_components: Whole = 3,
         *,
         network: Network | None = None,
         classifier: Network | None = None,

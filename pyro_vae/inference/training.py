@@ -78,7 +78,7 @@ class Trainer:
         self.pair, self.structure, self.batches, self.validation = pair, structure, batches, validation
         self.config = config
         self.beta = parse_schedule(config.beta)
-        objective = OBJECTIVES[config.objective](pair, structure)
+        objective = OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=len(batches.images))
         self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
         self.parameters = [p for p in pair.parameters().values() if p.requires_grad]
         fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in self.parameters)

@@ -105,4 +105,6 @@ class Model(Program):
         raise NotImplementedError
 
 
-MODELS: Registry[Model] = Registry("model")
+MODELS: Registry[Model] = Registry(
+    "model", ("event_shape", "num_classes", "latent_dim", "prior", "likelihood", "network")
+)

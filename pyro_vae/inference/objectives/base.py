@@ -63,7 +63,7 @@ class Objective:
         return loss / x.shape[0]
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective")
+OBJECTIVES: Registry[Objective] = Registry("objective", ("pair", "structure", "num_data"))
 
 
 def _tempered(program: Callable[..., Any], beta: float) -> Callable[..., Any]:

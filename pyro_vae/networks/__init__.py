@@ -1,0 +1,22 @@
+"""Encoders and decoders: plain torch modules, and the recipes that size them, one a file."""
+
+from pyro_vae.networks.base import NETWORKS, START, JointLinear, Network, Shape, one_hot, start_near_identity
+from pyro_vae.networks.conv import Conv
+from pyro_vae.networks.mlp import MLP
+from pyro_vae.networks.resnet import ResNet
+from pyro_vae.registry import import_siblings
+
+import_siblings(__name__, __path__)
+
+__all__ = [
+    "MLP",
+    "NETWORKS",
+    "START",
+    "Conv",
+    "JointLinear",
+    "Network",
+    "ResNet",
+    "Shape",
+    "one_hot",
+    "start_near_identity",
+]

@@ -1,0 +1,76 @@
+r"""What every network here has in common.
+
+A *network* is a small frozen recipe (depth, width, activation).  ``network.encoder(shapes)`` makes a module that maps
+inputs of those shapes to features, and ``network.decoder(sizes, event_shape)`` one that maps latent vectors to the
+parameters of p(x | z), of shape (..., \*event_shape).
+
+Several inputs enter by the sum of one linear map each, W_1 x_1 + W_2 x_2 + b, which is the linear map of their
+concatenation.  Because the sum broadcasts, the part of x is computed once per image even where a label is enumerated:
+x of shape (N, D) and y of shape (K, 1, K) give features of shape (K, N, F).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.registry import Registry
+
+Shape = tuple[int, ...]
+START = 0.1
+
+
+@dataclass(frozen=True)
+class Network:
+    """Base of the networks.
+
+    A new one subclasses this as a frozen dataclass in a file of its own, registers itself, and writes ``encoder`` and
+    ``decoder``.  The fields of the dataclass are its options.
+    """
+
+    def encoder(self, shapes: Sequence[Shape]) -> nn.Module:
+        """A module from inputs of these event shapes to features; its ``num_features`` says how many."""
+        raise NotImplementedError
+
+    def decoder(self, sizes: Sequence[int], event_shape: Shape) -> nn.Module:
+        """A module from vectors of these sizes to a tensor of ``event_shape``."""
+        raise NotImplementedError
+
+
+NETWORKS: Registry[Network] = Registry("network")
+
+
+def start_near_identity(module: nn.Module) -> None:
+    """Scale the initial weights of a flow's transforms down: a chain of random ones would drown the signal of x."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(START)
+
+
+class JointLinear(nn.Module):
+    """The linear map of several inputs: the sum of one map each, broadcast over the batch dimensions."""
+
+    def __init__(self, shapes: Sequence[Shape], out_features: int) -> None:
+        super().__init__()
+        self.event_dims = [len(shape) for shape in shapes]
+        sizes = [math.prod(shape) for shape in shapes]
+        self.maps = nn.ModuleList(nn.Linear(size, out_features, bias=i == 0) for i, size in enumerate(sizes))
+        bound = sum(sizes) ** -0.5  # torch's default for the concatenated input
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        terms = [
+            linear(value.flatten(-event_dim))
+            for linear, value, event_dim in zip(self.maps, inputs, self.event_dims, strict=True)
+        ]
+        return sum(terms[1:], start=terms[0])
+
+
+def one_hot(label: Tensor, num_classes: int) -> Tensor:
+    """Labels of shape (...) as float indicator vectors of shape (..., num_classes)."""
+    return nn.functional.one_hot(label.long(), num_classes).to(torch.get_default_dtype())

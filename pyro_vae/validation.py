@@ -1,0 +1,57 @@
+"""What a value has to be, as pydantic says it and as a person reads it.
+
+The annotated types are for the fields of the configuration and for the options of registered things alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+
+def _split_at_commas(value: Any) -> Any:
+    return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+Name = Annotated[str, StringConstraints(min_length=1)]
+Whole = Annotated[int, Field(ge=1)]
+Wholes = Annotated[tuple[Whole, ...], Field(min_length=1), BeforeValidator(_split_at_commas)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def wanted(errors: Iterable[Mapping[str, Any]]) -> str:
+    """What a value should have been, from pydantic's errors about it."""
+    return " or ".join(dict.fromkeys(filter(None, map(_wanted, errors))))
+
+
+def _wanted(error: Mapping[str, Any]) -> str:
+    kind, context, message = error["type"], error.get("ctx", {}), error["msg"]
+    if kind.startswith("int"):
+        return "a whole number"
+    if kind.startswith("bool"):
+        return "true or false"
+    if kind in ("float_type", "float_parsing", "finite_number"):
+        return "a number"
+    if kind == "string_type":  # the text form of beta, which a number never is
+        return ""
+    words = {
+        "greater_than_equal": "at least {ge:g}",
+        "greater_than": "more than {gt:g}",
+        "less_than": "less than {lt:g}",
+        "less_than_equal": "at most {le:g}",
+        "literal_error": "{expected}",
+    }
+    if kind in words:
+        return words[kind].format(**context)
+    return "at least one value" if kind == "too_short" else message[0].lower() + message[1:]
+
+
+def shown(value: object) -> str:
+    """A value as it is typed: 256,256 for a tuple, true for a truth."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
