@@ -63,7 +63,7 @@ class TrainingConfig(_Group):
 
     objective: Name = Field("elbo", description="what is maximized")
     beta: Annotated[Annotated[float, Field(ge=0)] | str, BeforeValidator(_number_if_it_is)] = Field(
-        1.0, description="weight of the KL: a number, or linear:START:END:EPOCHS"
+        1.0, description="weight of the KL: a number, linear:START:END:EPOCHS or cyclical:START:END:EPOCHS:CYCLES"
     )
     classification_weight: float = Field(
         10.0, ge=0, description="weight of -log q(y | x) on labelled rows, in nats per datum"

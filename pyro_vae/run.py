@@ -22,8 +22,9 @@ from pyro_vae.config import FitConfig
 from pyro_vae.data import Binarization, DataFacts, Dataset, Images, binarize_once, load_same_data
 from pyro_vae.errors import InputError
 from pyro_vae.folder import RunFolder
+from pyro_vae.inference.draws import draw_terms
+from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.pair import LABEL_SITE, OBSERVED_SITE, Pair, Structure
-from pyro_vae.inference.terms import draw_terms, label_distribution
 from pyro_vae.inference.traces import distribution_at, value_at
 
 

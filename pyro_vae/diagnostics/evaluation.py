@@ -16,8 +16,9 @@ from torch import Tensor
 from pyro_vae.data.images import Images
 from pyro_vae.diagnostics.calibration import accuracy, expected_calibration_error
 from pyro_vae.errors import InputError
+from pyro_vae.inference.draws import draw_terms
+from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.pair import Pair, Structure
-from pyro_vae.inference.terms import draw_terms, label_distribution
 
 ACTIVE_VARIANCE = 0.01
 NUMBERS_AT_ONCE = 2**21  # of the largest tensor, 8 MiB: measured half as fast again as 64 MiB

@@ -1,15 +1,19 @@
 """Objectives, schedules, the training loop and checkpoints: what fits a guide to a model."""
 
+from pyro_vae.inference.draws import Draws, draw, draw_terms
 from pyro_vae.inference.handlers import temper
+from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.objectives import OBJECTIVES, Objective
 from pyro_vae.inference.pair import Pair, Structure
-from pyro_vae.inference.schedules import Constant, Linear, Schedule, parse_schedule
-from pyro_vae.inference.terms import Terms, draw_terms
+from pyro_vae.inference.schedules import Constant, Cyclical, Linear, Schedule, parse_schedule
+from pyro_vae.inference.terms import Terms
 from pyro_vae.inference.training import Trainer
 
 __all__ = [
     "OBJECTIVES",
     "Constant",
+    "Cyclical",
+    "Draws",
     "Linear",
     "Objective",
     "Pair",
@@ -17,7 +21,9 @@ __all__ = [
     "Structure",
     "Terms",
     "Trainer",
+    "draw",
     "draw_terms",
+    "label_distribution",
     "parse_schedule",
     "temper",
 ]

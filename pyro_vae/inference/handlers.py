@@ -6,14 +6,20 @@ r"""Effect handlers of our own.
 
 Higgins et al., *beta-VAE*, 2017.  A beta put on the model alone gives E_q[beta log p(z) - log q(z)], which is no
 weighted KL.  ``pyro.poutine.scale`` refuses 0, and touches the observation too.
+
+``frozen`` runs a program with its parameters held fixed, so that gradients reach them through their draws alone.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
 
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
+from torch import nn
 
 
 class temper(Messenger):
@@ -30,3 +36,36 @@ class temper(Messenger):
     def _pyro_sample(self, msg: Message[Any, Any]) -> None:
         if not msg["is_observed"]:
             msg["scale"] = msg["scale"] * self.beta
+
+
+class frozen(Messenger):
+    """Run a program without gradients to its parameters: those of the module, and every ``pyro.param``.
+
+    Args:
+        program: the program that is run inside.
+    """
+
+    def __init__(self, program: Callable[..., Any]) -> None:
+        super().__init__()
+        parameters = program.parameters() if isinstance(program, nn.Module) else ()
+        self._held = [parameter for parameter in parameters if parameter.requires_grad]
+
+    def __enter__(self) -> Self:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # meant so, here
+        for parameter in self._held:
+            parameter.requires_grad_(False)
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        for parameter in self._held:
+            parameter.requires_grad_(True)
+        self._warnings.__exit__(kind, error, trace)
+
+    def _pyro_post_param(self, msg: Message[Any, Any]) -> None:
+        if msg["value"] is not None:
+            msg["value"] = msg["value"].detach()

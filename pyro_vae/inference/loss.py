@@ -18,6 +18,7 @@ answer as its target.  Both act on the guide's label site alone and leave the bo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,8 +26,8 @@ from torch import Tensor
 
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batch
+from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.objectives import Objective
-from pyro_vae.inference.terms import label_distribution
 
 SURE = 0.95
 Augment = Callable[[Tensor], Tensor]
@@ -51,15 +52,15 @@ class StepLoss:
         self.consistency_weight = config.consistency_weight
         self.augment = augment
 
-    def __call__(self, batch: Batch, beta: float) -> Tensor:
+    def __call__(self, batch: Batch, beta: float, epoch: float = math.inf) -> Tensor:
         """The differentiable loss, a scalar in nats per datum."""
         unlabelled, labelled = batch.unlabelled, batch.labelled
         terms = []
         if unlabelled is not None:
-            terms.append((1 - self.labelled_fraction) * self.objective(unlabelled.x, beta=beta))
+            terms.append((1 - self.labelled_fraction) * self.objective(unlabelled.x, beta=beta, epoch=epoch))
         if labelled is not None:
             assert labelled.y is not None
-            terms.append(self.labelled_fraction * self.objective(labelled.x, labelled.y, beta=beta))
+            terms.append(self.labelled_fraction * self.objective(labelled.x, labelled.y, beta=beta, epoch=epoch))
             if self.classification_weight:
                 terms.append(self.classification_weight * self.classification(labelled.pixels, labelled.y))
             if unlabelled is not None and self.consistency_weight and self.augment is not None:

@@ -22,7 +22,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
-from pyro_vae.inference.traces import distribution_at
+from pyro_vae.inference.traces import distribution_at, value_at
 
 Program = Callable[..., Any]
 LABEL_SITE = "y"
@@ -42,6 +42,10 @@ class Structure:
         data_dim: the dimension of the plate over data, or None where a site lies outside it.
         support: the values that the observation "x" can take, of one pixel; None where there is no such site.
         has_label: whether the model has a label site "y" that is latent when no label is given.
+        score_function: the sampled sites that cannot be reparameterized.
+        own_draws_only: the sampled sites whose density is known at their own draws alone, as that of planar flows is.
+        factorized: whether every sampled site of the guide factorizes over its dimensions.
+        same_order: whether model and guide visit the latent sites in the same order, as closed-form KL terms need.
     """
 
     latent: tuple[str, ...]
@@ -51,6 +55,10 @@ class Structure:
     data_dim: int | None
     support: constraints.Constraint | None
     has_label: bool
+    score_function: tuple[str, ...] = ()
+    own_draws_only: tuple[str, ...] = ()
+    factorized: bool = True
+    same_order: bool = True
 
 
 class Pair:
@@ -166,6 +174,7 @@ def _structure(p: poutine.Trace, q: poutine.Trace) -> Structure:
     shared = data_dims[0] if sites and all(dims == data_dims[0] for dims in data_dims) else set()
     label = p.nodes.get(LABEL_SITE)
     enumerated = tuple(n for n in q.stochastic_nodes if (q.nodes[n]["infer"] or {}).get("enumerate") == "parallel")
+    sampled = [n for n in q.stochastic_nodes if n not in enumerated]
     return Structure(
         latent=tuple(q.stochastic_nodes),
         enumerated=enumerated,
@@ -174,7 +183,23 @@ def _structure(p: poutine.Trace, q: poutine.Trace) -> Structure:
         data_dim=next(iter(shared), None),
         support=_support(distribution_at(p, OBSERVED_SITE)) if OBSERVED_SITE in p.observation_nodes else None,
         has_label=label is not None and label["type"] == "sample" and not label["is_observed"],
+        score_function=tuple(n for n in sampled if not distribution_at(q, n).has_rsample),
+        own_draws_only=tuple(n for n in sampled if not _scores_any_point(distribution_at(q, n), value_at(q, n))),
+        factorized=all(_factorizes(distribution_at(q, n)) for n in sampled),
+        same_order=[n for n in p.stochastic_nodes if n in q.stochastic_nodes] == q.stochastic_nodes,
     )
+
+
+def _scores_any_point(q: dist.TorchDistribution, value: Tensor) -> bool:
+    try:
+        q.log_prob(value.clone())  # a clone, which no cache of a transform knows
+    except (NotImplementedError, KeyError):  # Pyro's word for a transform without an inverse
+        return False
+    return True
+
+
+def _factorizes(q: dist.TorchDistribution) -> bool:
+    return q.event_shape == () or (isinstance(q, torch.distributions.Independent) and q.base_dist.event_shape == ())
 
 
 def _support(p: dist.TorchDistribution) -> constraints.Constraint | None:

@@ -75,8 +75,42 @@ class Linear:
         return self.epochs
 
 
-SCHEDULES: dict[str, type[Linear]] = {"linear": Linear}
-_FORMS = "a number, or linear:START:END:EPOCHS"
+@dataclass(frozen=True)
+class Cyclical:
+    """In each of ``cycles`` cycles up from ``start`` to ``end`` for half of it, then there; ``end`` after ``epochs``.
+
+    Fu et al., *Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing*, 2019.
+    """
+
+    start: float
+    end: float
+    epochs: float
+    cycles: float
+
+    def __post_init__(self) -> None:
+        _check("a lowest beta", self.start)
+        _check("a highest beta", self.end)
+        _check("a number of epochs", self.epochs)
+        if self.cycles < 1 or self.cycles != int(self.cycles):
+            raise InputError("a whole number of cycles, at least 1", f"{self.cycles:g}", "try --beta cyclical:0:1:40:4")
+
+    def at(self, epoch: float) -> float:
+        if epoch >= self.epochs:
+            return self.end
+        done = math.fmod(epoch * self.cycles / self.epochs, 1.0)
+        return self.start + (self.end - self.start) * min(1.0, 2 * done)
+
+    @property
+    def final(self) -> float:
+        return self.end
+
+    @property
+    def length(self) -> float:
+        return self.epochs
+
+
+SCHEDULES: dict[str, type[Linear] | type[Cyclical]] = {"linear": Linear, "cyclical": Cyclical}
+_FORMS = "a number, linear:START:END:EPOCHS or cyclical:START:END:EPOCHS:CYCLES"
 
 
 def parse_schedule(text: float | str) -> Schedule:

@@ -14,21 +14,10 @@ Salakhutdinov, *Importance Weighted Autoencoders*, 2016, with the labels summed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass
-from typing import cast
 
-import pyro
-import pyro.distributions as dist
-import torch
-from pyro import poutine
-from pyro.poutine.runtime import NonlocalExit
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
-
-from pyro_vae.errors import InputError
-from pyro_vae.inference.pair import DATA_PLATE, LABEL_SITE, Pair, Structure
-from pyro_vae.inference.traces import distribution_at, log_prob_at, value_at
 
 
 @dataclass(frozen=True)
@@ -40,6 +29,7 @@ class Terms:
         prior: log p(z, e).
         sampled: log q(z | x, e).
         enumerated: log q(e | x).
+        probabilities: q(e | x), whatever the scale of the others.
         means: E_q[z | x, e] of each sampled site (its draws where the mean is unknown), shape (E, S, N, D).
     """
 
@@ -47,6 +37,7 @@ class Terms:
     prior: Tensor
     sampled: Tensor
     enumerated: Tensor
+    probabilities: Tensor
     means: dict[str, Tensor]
 
     @property
@@ -65,107 +56,28 @@ class Terms:
         return self.log_likelihood - self.kl
 
     @property
+    def log_ratios(self) -> Tensor:
+        """The log-ratios of model and guide given the enumerated values, log p(x, z, e) / q(z | x, e), (E, S, N)."""
+        return self.observed + self.prior - self.sampled
+
+    @property
     def log_weights(self) -> Tensor:
         """The log importance weights, shape (S, N), whose mean of exponentials estimates p(x)."""
-        return (self.observed + self.prior - self.sampled).logsumexp(0)
+        return self.log_ratios.logsumexp(0)
+
+    def over_labels(self, bounds: Tensor) -> Tensor:
+        """sum_e q(e | x) [bound_e - log q(e | x)], shape (N,), from bounds on log p(x, e) of shape (E, N)."""
+        return (self.probabilities[:, 0] * (bounds - self.enumerated[:, 0])).sum(0)
+
+    def power_bound(self, power: float) -> Tensor:
+        """1 / r log mean_s w_s^r over the draws of each enumerated value, shape (E, N); r = 1: importance bound."""
+        total = (power * self.log_ratios).logsumexp(1)
+        return (total - math.log(self.log_ratios.shape[1])) / power
 
     def latent_mean(self, site: str) -> Tensor:
         """E_q[z | x] of a sampled site, shape (N, D)."""
         return self._expectation(self.means[site])
 
     def _expectation(self, term: Tensor) -> Tensor:
-        weights = self.enumerated.exp()
+        weights = self.probabilities
         return (weights.view(weights.shape + (1,) * (term.dim() - 3)) * term).sum(0).mean(0)
-
-
-def draw_terms(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1) -> Terms:
-    r"""Draw from the guide and score the draws.
-
-    Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them.
-        x: data of shape (N, \*event_shape).
-        num_samples: draws a datum, S.
-
-    Raises:
-        InputError: if a site lies outside the plate "data", so that nothing can be said per datum.
-    """
-    if structure.data_dim is None:
-        raise InputError(
-            f"every sample site inside pyro.plate({DATA_PLATE!r}, …)",
-            "one outside it",
-            "put the sites of each datum into that plate to get likelihoods per datum",
-        )
-    arguments = pair.arguments(x, None)
-    samples = pyro.plate("_samples", num_samples, dim=-structure.nesting - 1)
-    with pair.scope(), torch.no_grad(), poutine.block():
-        with samples, poutine.trace() as guided, poutine.enum(first_available_dim=-structure.nesting - 2):
-            pair.guide(*arguments)
-        q = prune_subsample_sites(guided.trace)
-        with samples, poutine.trace() as generated, poutine.replay(trace=q):
-            pair.model(*arguments)
-        p = prune_subsample_sites(generated.trace)
-    q.compute_log_prob()
-    p.compute_log_prob()
-    layout = _Layout(structure, num_samples, x)
-    drawn = [name for name in structure.latent if name not in structure.enumerated]
-    groups = (
-        layout.total(log_prob_at(p, name) for name in p.observation_nodes),
-        layout.total(log_prob_at(p, name) for name in structure.latent),
-        layout.total(log_prob_at(q, name) for name in drawn),
-        layout.total(log_prob_at(q, name) for name in structure.enumerated),
-    )
-    observed, prior, sampled, enumerated = (term.flatten(0, -3) for term in torch.broadcast_tensors(*groups))
-    means = {name: layout.means(distribution_at(q, name), value_at(q, name)) for name in drawn}
-    return Terms(observed, prior, sampled, enumerated, means)
-
-
-def label_distribution(pair: Pair, x: Tensor) -> dist.TorchDistribution:
-    r"""q(y | x): the distribution at the guide's label site; the guide runs no further than that.
-
-    Args:
-        pair: a pair with a label site "y".
-        x: data of shape (N, \*event_shape).
-
-    Returns:
-        A distribution over class indices, of batch shape (N,).
-    """
-    with pair.scope():
-        try:
-            with poutine.escape(escape_fn=lambda site: site["name"] == LABEL_SITE):
-                pair.guide(*pair.arguments(x, None))
-        except NonlocalExit as reached:
-            return cast(dist.TorchDistribution, reached.site["fn"])
-    raise InputError(f"a guide that samples the label site {LABEL_SITE!r}", "one that does not", "use a labelled model")
-
-
-class _Layout:
-    """Where the batch dimensions of a vectorized trace lie: (1, enumerated…, samples, plates…)."""
-
-    def __init__(self, structure: Structure, num_samples: int, x: Tensor) -> None:
-        self.num_plates = structure.nesting
-        self.num_dims = 1 + len(structure.enumerated) + 1 + structure.nesting
-        self.others = [dim for dim in range(-structure.nesting, 0) if dim != structure.data_dim]
-        self.zero = x.new_zeros((1,) * (1 + len(structure.enumerated)) + (num_samples, x.shape[0]))
-
-    def total(self, log_probs: Iterable[Tensor]) -> Tensor:
-        """The sum over sites and over every plate but the data's, of shape (1, enumerated…, S, N)."""
-        total = self.zero
-        for log_prob in log_probs:
-            padded = log_prob.reshape((1,) * (self.num_dims - log_prob.dim()) + log_prob.shape)
-            for dim in self.others:
-                padded = padded.sum(dim, keepdim=True)
-            total = total + padded.flatten(-self.num_plates)
-        return total
-
-    def means(self, q: dist.TorchDistribution, value: Tensor) -> Tensor:
-        """The mean of a site, of shape (E, S, N, D); its draws where the distribution does not know its mean."""
-        try:
-            mean = q.mean
-        except NotImplementedError:
-            mean = value
-        batch = value.shape[: value.dim() - q.event_dim]
-        padded = mean.reshape((1,) * (self.num_dims - len(batch)) + batch + (-1,))
-        return padded.reshape(
-            padded.shape[: self.num_dims - self.num_plates - 1] + self.zero.shape[-2:] + (-1,)
-        ).flatten(0, -4)

@@ -22,3 +22,8 @@ def value_at(trace: Trace, site: str) -> Tensor:
 def log_prob_at(trace: Trace, site: str) -> Tensor:
     """The log-probability at a sample site, scaled and masked, where it was computed."""
     return trace.nodes[site]["log_prob"]
+
+
+def unscaled_log_prob_at(trace: Trace, site: str) -> Tensor:
+    """The log-probability at a sample site before any scaling, where it was computed."""
+    return trace.nodes[site]["unscaled_log_prob"]

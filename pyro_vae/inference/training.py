@@ -20,11 +20,12 @@ from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches
 from pyro_vae.data.images import Images
 from pyro_vae.errors import TrainingError
+from pyro_vae.inference.draws import draw_terms
+from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.loss import Augment, StepLoss
 from pyro_vae.inference.objectives import OBJECTIVES
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.inference.schedules import parse_schedule
-from pyro_vae.inference.terms import draw_terms, label_distribution
 
 Row = dict[str, float]
 VALIDATION_SEED = 0
@@ -137,14 +138,15 @@ class Trainer:
         progress = self.progress
         self.pair.train()
         for batch in self.batches.epoch(start=progress.step):
-            beta = self.beta.at(progress.epoch + progress.step / self.batches.num_steps)
+            now = progress.epoch + progress.step / self.batches.num_steps
+            beta = self.beta.at(now)
             first = progress.epoch == progress.step == 0  # checked by Pyro, for mistakes in a program
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate()
             self.optimizer.zero_grad(set_to_none=True)
             with pyro.validation_enabled(first), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # said better below
-                loss = self.loss(batch, beta)
+                loss = self.loss(batch, beta, now)
                 loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
             if not torch.isfinite(loss + norm):

@@ -6,8 +6,8 @@ import torch
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batch, Rows
 from pyro_vae.inference import OBJECTIVES
+from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.loss import SURE, StepLoss
-from pyro_vae.inference.terms import label_distribution
 from tests.conftest import make_pair
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pyro_vae.errors import InputError
-from pyro_vae.inference import Constant, Linear, parse_schedule
+from pyro_vae.inference import Constant, Cyclical, Linear, parse_schedule
 
 
 def test_constant():
@@ -30,3 +30,12 @@ def test_linear_over_no_epochs_is_its_end():
 def test_what_is_no_schedule_is_refused(text):
     with pytest.raises(InputError, match=r"expected a .*; got .*; try --beta"):
         parse_schedule(text)
+
+
+def test_cyclical_rises_for_half_a_cycle():
+    schedule = parse_schedule("cyclical:0:2:40:4")
+    assert schedule == Cyclical(0, 2, 40, 4)
+    assert [schedule.at(epoch) for epoch in (0, 2.5, 5, 9.9, 10, 12.5, 39, 40, 41)] == [0, 1, 2, 2, 0, 1, 2, 2, 2]
+    assert (schedule.final, schedule.length) == (2, 40)
+    with pytest.raises(InputError, match=r"a whole number of cycles, at least 1; got 1.5; try --beta cyclical"):
+        parse_schedule("cyclical:0:1:40:1.5")

@@ -9,7 +9,7 @@ import torch
 
 from pyro_vae.errors import InputError
 from pyro_vae.inference import OBJECTIVES, Pair, draw_terms
-from pyro_vae.inference.terms import label_distribution
+from pyro_vae.inference.labels import label_distribution
 from tests.conftest import PAIRS, LinearGaussian, make_pair
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from pyro.infer import ELBO, TraceMeanField_ELBO
 
 from pyro_vae.errors import InputError
-from pyro_vae.inference.objectives.base import OBJECTIVES, Objective
+from pyro_vae.inference.objectives.base import OBJECTIVES, PyroObjective
 from pyro_vae.inference.pair import Structure
 
 
 @OBJECTIVES.register("analytic_kl")
-class AnalyticKL(Objective):
+class AnalyticKL(PyroObjective):
     """The ELBO with closed-form KL terms: Pyro's TraceMeanField_ELBO."""
 
     def estimator(self, structure: Structure) -> ELBO:
@@ -24,6 +24,12 @@ class AnalyticKL(Objective):
             raise InputError(
                 "latent sites that can be reparameterized, for the objective 'analytic_kl'",
                 f"the discrete site {structure.enumerated[0]!r}",
+                "use --objective elbo",
+            )
+        if not structure.same_order:
+            raise InputError(
+                "a guide that visits the latent sites in the model's order, for the objective 'analytic_kl'",
+                f"the order {', '.join(structure.latent)}, so that p(z) given what comes later has no closed-form KL",
                 "use --objective elbo",
             )
         return TraceMeanField_ELBO(max_plate_nesting=structure.nesting)

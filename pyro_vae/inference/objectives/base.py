@@ -1,20 +1,24 @@
 r"""Objectives: what turns a model, a guide and a batch into a loss, in nats per datum.
 
-The loss of a batch is minus the evidence lower bound, averaged over its rows,
+The loss of a batch is minus a bound on the evidence, averaged over its rows.  For the evidence lower bound it is
 
     -1/B sum_n E_q[log p(x_n, z_n) - log q(z_n | x_n)],
 
-with every latent term multiplied by beta (see ``handlers.temper``).  Pyro's own ELBOs do the estimating.
+with every latent term multiplied by beta (see ``handlers.temper``).  An objective hands this to one of Pyro's own
+ELBOs, or forms a bound of its own from ``draws.Draws``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from pyro.infer import ELBO
 from torch import Tensor
 
+from pyro_vae.errors import InputError
+from pyro_vae.inference.draws import Draws, draw, need_data_plate
 from pyro_vae.inference.handlers import temper
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.registry import Registry
@@ -23,8 +27,9 @@ from pyro_vae.registry import Registry
 class Objective:
     """Base of the objectives.
 
-    To write one, subclass this in a file of its own, enter it with ``@OBJECTIVES.register("name")``, and write
-    ``estimator``.  An instance serves one pair: Pyro's ELBO objects remember the programs they first met.
+    To write one, subclass ``PyroObjective`` and write ``estimator``, or subclass ``SampledObjective`` and write
+    ``bound``, or this and write ``prepare`` and ``loss``; in a file of its own, entered with
+    ``@OBJECTIVES.register("name")``.  Further arguments of ``__init__`` are its options.  An instance serves one pair.
 
     Args:
         pair: the model and the guide.
@@ -34,7 +39,41 @@ class Objective:
 
     def __init__(self, pair: Pair, structure: Structure | None = None) -> None:
         self.pair = pair
-        self._estimators: dict[bool, Any] = {} if structure is None else {False: self.estimator(structure)}
+        self._prepared: dict[bool, Any] = {} if structure is None else {False: self.prepare(structure)}
+
+    def prepare(self, structure: Structure) -> Any:
+        """What ``loss`` needs to know of programs of this structure.
+
+        Raises:
+            InputError: if it cannot bound the evidence of such programs.
+        """
+        raise NotImplementedError
+
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
+        """The differentiable loss, a scalar in nats per datum; arguments as for a call."""
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor, y: Tensor | None = None, beta: float = 1.0, epoch: float = math.inf) -> Tensor:
+        r"""The differentiable loss of a batch, a scalar in nats per datum.
+
+        Args:
+            x: data of shape (B, \*event_shape).
+            y: class labels of shape (B,), or None to leave the label site latent.
+            beta: the weight of the latent terms.
+            epoch: how far training is, for an objective that changes on the way; the default is its end.
+        """
+        labelled = y is not None
+        if labelled not in self._prepared:
+            self._prepared[labelled] = self.prepare(self.pair.probe(x, y))
+        with self.pair.scope():
+            return self.loss(self._prepared[labelled], x, y, beta, epoch)
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective", ("pair", "structure", "num_data"))
+
+
+class PyroObjective(Objective):
+    """An objective that one of Pyro's ELBOs estimates; these objects remember the programs they first met."""
 
     def estimator(self, structure: Structure) -> ELBO:
         """The Pyro ELBO for programs of this structure.
@@ -44,26 +83,65 @@ class Objective:
         """
         raise NotImplementedError
 
-    def __call__(self, x: Tensor, y: Tensor | None = None, beta: float = 1.0) -> Tensor:
-        r"""The differentiable loss of a batch, a scalar in nats per datum.
+    def prepare(self, structure: Structure) -> Any:
+        return self.estimator(structure)
 
-        Args:
-            x: data of shape (B, \*event_shape).
-            y: class labels of shape (B,), or None to leave the label site latent.
-            beta: the weight of the latent terms.
-        """
-        labelled = y is not None
-        if labelled not in self._estimators:
-            self._estimators[labelled] = self.estimator(self.pair.probe(x, y))
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
         model, guide = self.pair.model, self.pair.guide
         if beta != 1.0:
             model, guide = _tempered(model, beta), _tempered(guide, beta)
-        with self.pair.scope():
-            loss: Tensor = self._estimators[labelled].differentiable_loss(model, guide, *self.pair.arguments(x, y))
-        return loss / x.shape[0]
+        total: Tensor = prepared.differentiable_loss(model, guide, *self.pair.arguments(x, y))
+        return total / x.shape[0]
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective", ("pair", "structure", "num_data"))
+class SampledObjective(Objective):
+    """An objective that is a function of the log-probabilities of reparameterized draws.
+
+    Args:
+        pair: the model and the guide.
+        structure: as for ``Objective``.
+        num_samples: draws a datum.
+    """
+
+    def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: int = 1) -> None:
+        self.num_samples = num_samples
+        super().__init__(pair, structure)
+
+    def bound(self, draws: Draws) -> Tensor:
+        """The bound on the evidence per datum, nats, shape (N,)."""
+        raise NotImplementedError
+
+    def prepare(self, structure: Structure) -> Structure:
+        return need_reparameterized(structure)
+
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
+        with temper(beta):
+            draws = draw(self.pair, prepared, x, y, self.num_samples)
+        return -self.bound(draws).mean()
+
+
+def need_reparameterized(structure: Structure) -> Structure:
+    """Refuse programs whose log-probabilities are not all per datum and differentiable in the draws.
+
+    Raises:
+        InputError: if a site lies outside the plate "data", a sampled one cannot be reparameterized, or an enumerated
+            one depends on a sampled one.
+    """
+    need_data_plate(structure)
+    if structure.score_function:
+        raise InputError(
+            "latent sites that can be reparameterized",
+            f"the site {structure.score_function[0]!r}",
+            'enumerate it with infer={"enumerate": "parallel"}, or use --objective elbo',
+        )
+    first = structure.latent[: len(structure.enumerated)]
+    if set(first) != set(structure.enumerated):
+        raise InputError(
+            "a guide that visits its enumerated sites first",
+            f"the order {', '.join(structure.latent)}",
+            "draw the labels before z, or use --objective elbo",
+        )
+    return structure
 
 
 def _tempered(program: Callable[..., Any], beta: float) -> Callable[..., Any]:

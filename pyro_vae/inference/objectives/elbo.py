@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 
-from pyro_vae.inference.objectives.base import OBJECTIVES, Objective
+from pyro_vae.inference.objectives.base import OBJECTIVES, PyroObjective
 from pyro_vae.inference.pair import Structure
 
 
 @OBJECTIVES.register("elbo")
-class EvidenceLowerBound(Objective):
+class EvidenceLowerBound(PyroObjective):
     """The ELBO: Pyro's Trace_ELBO, or TraceEnum_ELBO where a site is enumerated."""
 
     def estimator(self, structure: Structure) -> ELBO:

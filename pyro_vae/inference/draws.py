@@ -1,0 +1,240 @@
+r"""Draws from the guide, scored under the model: one vectorized run of a pair.
+
+S draws of every sampled site for each of N data under each of E joint values of the enumerated sites, so that every
+log-probability has the shape (E, S, N), nats.  Gradients flow where they are switched on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+from pyro_vae.inference.handlers import frozen
+from pyro_vae.inference.pair import DATA_PLATE, Pair, Structure
+from pyro_vae.inference.terms import Terms
+from pyro_vae.inference.traces import distribution_at, log_prob_at, unscaled_log_prob_at, value_at
+
+
+class Layout:
+    """Where the batch dimensions of a vectorized trace lie: (1, enumerated…, samples, plates…)."""
+
+    def __init__(self, structure: Structure, num_samples: int, x: Tensor) -> None:
+        self.structure = structure
+        self.num_plates = structure.nesting
+        self.num_dims = 1 + len(structure.enumerated) + 1 + structure.nesting
+        self.others = [dim for dim in range(-structure.nesting, 0) if dim != structure.data_dim]
+        self.zero = x.new_zeros((1,) * (1 + len(structure.enumerated)) + (num_samples, x.shape[0]))
+
+    def total(self, log_probs: Iterable[Tensor]) -> Tensor:
+        """The sum over sites and over every plate but the data's, of shape (1, enumerated…, S, N)."""
+        total = self.zero
+        for log_prob in log_probs:
+            padded = log_prob.reshape((1,) * (self.num_dims - log_prob.dim()) + log_prob.shape)
+            for dim in self.others:
+                padded = padded.sum(dim, keepdim=True)
+            total = total + padded.flatten(-self.num_plates)
+        return total
+
+    def means(self, q: dist.TorchDistribution, value: Tensor) -> Tensor:
+        """The mean of a site, of shape (E, S, N, D); its draws where the distribution does not know its mean."""
+        try:
+            mean = q.mean
+        except NotImplementedError:
+            mean = value
+        return self.features(mean.expand(value.shape), q.event_dim)
+
+    def features(self, value: Tensor, event_dim: int) -> Tensor:
+        """Values of a site with their event dimensions flattened, of shape (E or 1, S, N, D)."""
+        batch = value.shape[: value.dim() - event_dim]
+        padded = value.reshape((1,) * (self.num_dims - len(batch)) + batch + (-1,))
+        labels = padded.shape[: self.num_dims - self.num_plates - 1]
+        return padded.reshape(labels + self.zero.shape[-2:] + (-1,)).flatten(0, -4)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What one vectorized run shows.
+
+    Args:
+        p: the model's trace, log-probabilities computed.
+        q: the guide's.
+        layout: where their batch dimensions lie.
+    """
+
+    p: Trace
+    q: Trace
+    layout: Layout
+
+    @property
+    def structure(self) -> Structure:
+        """The pair's structure."""
+        return self.layout.structure
+
+    @property
+    def sampled(self) -> list[str]:
+        """The latent sites that were drawn, not enumerated."""
+        return [name for name in self.structure.latent if name not in self.structure.enumerated]
+
+    def terms(self) -> Terms:
+        """The terms of the bound."""
+        structure, layout, p, q = self.structure, self.layout, self.p, self.q
+        groups = (
+            layout.total(log_prob_at(p, name) for name in p.observation_nodes),
+            layout.total(log_prob_at(p, name) for name in structure.latent),
+            layout.total(log_prob_at(q, name) for name in self.sampled),
+            layout.total(log_prob_at(q, name) for name in structure.enumerated),
+            layout.total(unscaled_log_prob_at(q, name) for name in structure.enumerated),
+        )
+        observed, prior, sampled, enumerated, unscaled = (
+            term.flatten(0, -3) for term in torch.broadcast_tensors(*groups)
+        )
+        means = {name: layout.means(distribution_at(q, name), value_at(q, name)) for name in self.sampled}
+        return Terms(observed, prior, sampled, enumerated, unscaled.exp(), means)
+
+    def beside(self, term: Tensor, value: Tensor) -> Tensor:
+        """A term of shape (E, S, N) in the shape of an expanded value: (enumerated…, S, plates…, 1…)."""
+        layout, labels = self.layout, value.shape[: len(self.structure.enumerated)]
+        plates = [1] * layout.num_plates
+        plates[self.structure.data_dim or -1] = term.shape[-1]
+        events = [1] * (value.dim() - len(labels) - 1 - len(plates))
+        return term.reshape(*labels, term.shape[1], *plates, *events)
+
+    def at(self, trace: Trace, site: str) -> Tensor:
+        """The log-probability of one site, of shape (E or 1, S, N)."""
+        return self.layout.total([log_prob_at(trace, site)]).flatten(0, -3)
+
+
+def draw(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None, num_samples: int = 1) -> Draws:
+    r"""Run a pair once, vectorized over draws and labels.
+
+    Args:
+        pair: the model and the guide.
+        structure: what ``pair.probe`` said of them, given what is given here.
+        x: data of shape (N, \*event_shape).
+        y: class labels of shape (N,), or None to leave the label site latent.
+        num_samples: draws a datum, S.
+
+    Raises:
+        InputError: if a site lies outside the plate "data", so that nothing can be said per datum.
+    """
+    need_data_plate(structure)
+    arguments = pair.arguments(x, y)
+    samples = _plate(structure, num_samples)
+    with pair.scope():
+        with samples, poutine.trace() as guided, poutine.enum(first_available_dim=-structure.nesting - 2):
+            pair.guide(*arguments)
+        q = prune_subsample_sites(guided.trace)
+        with samples, poutine.trace() as generated, poutine.replay(trace=q):
+            pair.model(*arguments)
+        p = prune_subsample_sites(generated.trace)
+    q.compute_log_prob()
+    p.compute_log_prob()
+    return Draws(p, q, Layout(structure, num_samples, x))
+
+
+def draw_terms(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1) -> Terms:
+    r"""The terms of the bound with the labels latent, without gradients.
+
+    Args:
+        pair: the model and the guide.
+        structure: what ``pair.probe`` said of them.
+        x: data of shape (N, \*event_shape).
+        num_samples: draws a datum, S.
+
+    Raises:
+        InputError: as ``draw`` does.
+    """
+    with torch.no_grad(), poutine.block():
+        return draw(pair, structure, x, num_samples=num_samples).terms()
+
+
+def draw_along_paths(
+    pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None, num_samples: int = 1
+) -> tuple[Draws, dict[str, Tensor]]:
+    r"""Run a pair so that the guide's parameters are felt through its draws alone.
+
+    The draws are made as ever; then model and guide are scored at them with the guide's parameters held fixed, so that
+    log q(z | x) depends on those parameters through z only (Roeder, Wu and Duvenaud, *Sticking the Landing*, 2017).
+
+    Args:
+        pair: the model and the guide.
+        structure: as for ``draw``.
+        x: data of shape (N, \*event_shape).
+        y: class labels of shape (N,), or None.
+        num_samples: draws a datum, S.
+
+    Returns:
+        The draws as scored, and by site the values that they were scored at, of shape (enumerated…, S, plates…,
+        \*event): every gradient from the scores to the guide's parameters passes through these, and once.
+    """
+    need_data_plate(structure)
+    arguments, samples = pair.arguments(x, y), _plate(structure, num_samples)
+    noise = torch.get_rng_state()
+    with pair.scope():
+        with samples, poutine.trace() as guided, poutine.enum(first_available_dim=-structure.nesting - 2):
+            pair.guide(*arguments)
+        first = prune_subsample_sites(guided.trace)
+        values = _expanded(first, structure)
+        fixed = first.copy()
+        for name, value in values.items():
+            fixed.nodes[name] = fixed.nodes[name] | {"value": value}
+        with (
+            torch.random.fork_rng(),
+            samples,
+            poutine.trace() as guided,
+            poutine.replay(trace=fixed),
+            frozen(pair.guide),
+        ):
+            torch.set_rng_state(noise)  # so that dropout leaves out the same features
+            pair.guide(*arguments)
+            q = prune_subsample_sites(guided.trace)
+            q.compute_log_prob()  # here, because a distribution may hold parameters themselves
+        with samples, poutine.trace() as generated, poutine.replay(trace=fixed):
+            pair.model(*arguments)
+        p = prune_subsample_sites(generated.trace)
+    p.compute_log_prob()
+    first.compute_log_prob(site_filter=lambda name, _: name in structure.enumerated)
+    for name in structure.enumerated:  # the expectation over labels is exact, so its gradient is too
+        q.nodes[name]["unscaled_log_prob"] = first.nodes[name]["unscaled_log_prob"]
+    return Draws(p, q, Layout(structure, num_samples, x)), values
+
+
+def need_data_plate(structure: Structure) -> None:
+    """Refuse programs whose likelihood does not come apart into data.
+
+    Raises:
+        InputError: if a site lies outside the plate "data".
+    """
+    if structure.data_dim is None:
+        raise InputError(
+            f"every sample site inside pyro.plate({DATA_PLATE!r}, …)",
+            "one outside it",
+            "put the sites of each datum into that plate to get likelihoods per datum",
+        )
+
+
+def _plate(structure: Structure, num_samples: int) -> pyro.plate:
+    return pyro.plate("_samples", num_samples, dim=-structure.nesting - 1)
+
+
+def _expanded(q: Trace, structure: Structure) -> dict[str, Tensor]:
+    """The sampled values, each as a tensor of its own over every enumerated value, draw and datum."""
+    sites = {name: q.nodes[name] for name in structure.latent}
+    event_dims = {name: distribution_at(q, name).event_dim for name in sites}
+    batches = [value_at(q, name).shape[: value_at(q, name).dim() - event_dims[name]] for name in sites]
+    batch = torch.broadcast_shapes(*batches)
+    values = {}
+    for name in sites:
+        if name not in structure.enumerated:
+            value = value_at(q, name)
+            values[name] = value.expand(batch + value.shape[value.dim() - event_dims[name] :]).clone()
+    return values
