@@ -91,7 +91,7 @@ def _refuse_a_program_of_its_own(role: str, name: str, known: Registry[Any]) -> 
     """Runs of programs that came as such remember them by module and name only."""
     if "." in parse_choice(name)[0] and name not in known:
         raise InputError(
-            f"the {role} {name!r} itself, a program of your own",
+            f"the {role} {name} itself, a program of your own",
             "its name alone",
             f"pass it from Python, as {role}=…, to load or resume",
         )
