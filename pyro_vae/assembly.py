@@ -7,15 +7,15 @@ from typing import Any
 
 from pyro.distributions import constraints
 
-from pyro_vae.config import DataConfig, FitConfig, ProgramConfig
+from pyro_vae.config import DataConfig, FitConfig, ProgramConfig, TrainingConfig
 from pyro_vae.data import Binarization
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES
-from pyro_vae.inference import OBJECTIVES, Pair, Structure, parse_schedule
+from pyro_vae.inference import OBJECTIVES, RESAMPLINGS, Pair, Resampling, Structure, parse_schedule
 from pyro_vae.likelihoods import LIKELIHOODS
 from pyro_vae.models import MODELS, Model
 from pyro_vae.networks import NETWORKS
-from pyro_vae.priors import PRIORS
+from pyro_vae.priors import PRIORS, VampPrior
 from pyro_vae.registry import Registry, parse_choice
 from pyro_vae.validation import shown
 
@@ -49,6 +49,8 @@ def check_names(config: FitConfig, model: Program = "", guide: Program = "") -> 
         takes = NETWORKS.takes(config.network, "hidden")
         _refuse_unless(takes, "hidden", shown(config.hidden), f"the network {config.network!r}, which has none")
     OBJECTIVES.check(config.objective)
+    if config.resampling != AUTO:
+        RESAMPLINGS.check(config.resampling)
     parse_schedule(config.beta)
 
 
@@ -84,6 +86,9 @@ def build_pair(
         choice = ("conv" if _are_images(event_shape) else "mlp") if config.classifier == AUTO else config.classifier
         classifier = NETWORKS.build(choice, hidden=config.hidden, dropout=CLASSIFIER_DROPOUT)
         guide = GUIDES.build(guide, model=model, network=network, classifier=classifier)
+        for part in model.modules():
+            if isinstance(part, VampPrior):
+                part.follow(guide)
     return Pair(model, guide)
 
 
@@ -100,6 +105,12 @@ def _refuse_a_program_of_its_own(role: str, name: str, known: Registry[Any]) -> 
 def _refuse_unless(taken: bool, flag: str, choice: str, got: str) -> None:
     if not taken:
         raise InputError(f"something that takes a {flag}, for --{flag} {choice}", got, f"leave out --{flag}")
+
+
+def resolve_resampling(config: TrainingConfig, pair: Pair) -> Resampling:
+    """``auto`` as the model wants it; a program of the user's own wants ``uniform``."""
+    wanted = getattr(pair.model, "resampling", "uniform")
+    return RESAMPLINGS.build(wanted if config.resampling == AUTO else config.resampling)
 
 
 def resolve_binarization(config: DataConfig, structure: Structure) -> Binarization:

@@ -17,14 +17,14 @@ from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError, nearest
 from pyro_vae.presets import PRESETS, describe, preset
 from pyro_vae.registry import parse_choice
-from pyro_vae.terminal import OneLineErrors, config_options, print_json, rows, table
+from pyro_vae.terminal import OneLineErrors, config_options, matrix, print_json, rows, table
 from pyro_vae.validation import shown
 
 if TYPE_CHECKING:
     from pyro_vae.registry import Registry
     from pyro_vae.run import Run
 
-KINDS = ("models", "guides", "priors", "likelihoods", "networks", "objectives", "data", "presets")
+KINDS = ("models", "guides", "priors", "likelihoods", "networks", "objectives", "resamplings", "data", "presets")
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -198,9 +198,13 @@ def info(run: Path, as_json: bool) -> None:
 
 @main.command(name="list")
 @click.argument("kind", required=False)
+@click.option("--pairs", is_flag=True, help="which parts go together, and why others do not")
 @json_option
-def list_(kind: str | None, as_json: bool) -> None:
-    """List what there is: models, guides, priors, likelihoods, networks, objectives, data, presets."""
+def list_(kind: str | None, pairs: bool, as_json: bool) -> None:
+    """List what there is: models, guides, priors, likelihoods, networks, objectives, resamplings, data, presets."""
+    if pairs:
+        _list_pairs(kind, as_json)
+        return
     if kind is not None and kind not in KINDS:
         raise InputError("a kind of thing to list", repr(kind), nearest(kind, KINDS))
     found = {name: _entries(name) for name in KINDS if kind in (None, name)}
@@ -211,18 +215,40 @@ def list_(kind: str | None, as_json: bool) -> None:
         table(name, {entry: _described(entry, **what) for entry, what in entries.items()})
 
 
+def _list_pairs(kind: str | None, as_json: bool) -> None:
+    if kind is not None:
+        raise InputError("list --pairs alone", f"{kind} too", f"leave out {kind}")
+    from pyro_vae import pairs
+
+    found = {"models": pairs.with_models(), "guides": pairs.with_guides()}
+    if as_json:
+        print_json(found)
+        return
+    for columns, matrices in found.items():
+        matrix(f"{', '.join(matrices)} with {columns}", matrices)
+
+
 def _entries(kind: str) -> dict[str, dict[str, Any]]:
     if kind == "presets":
         return {name: {"description": describe(name), "options": {}} for name in PRESETS}
     from pyro_vae.data import DATA
     from pyro_vae.guides import GUIDES
-    from pyro_vae.inference import OBJECTIVES
+    from pyro_vae.inference import OBJECTIVES, RESAMPLINGS
     from pyro_vae.likelihoods import LIKELIHOODS
     from pyro_vae.models import MODELS
     from pyro_vae.networks import NETWORKS
     from pyro_vae.priors import PRIORS
 
-    registries: tuple[Registry[Any], ...] = (MODELS, GUIDES, PRIORS, LIKELIHOODS, NETWORKS, OBJECTIVES, DATA)
+    registries: tuple[Registry[Any], ...] = (
+        MODELS,
+        GUIDES,
+        PRIORS,
+        LIKELIHOODS,
+        NETWORKS,
+        OBJECTIVES,
+        RESAMPLINGS,
+        DATA,
+    )
     registry = registries[KINDS.index(kind)]
     return {name: {"description": registry.describe(name), "options": registry.options(name)} for name in registry}
 

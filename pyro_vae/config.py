@@ -71,6 +71,7 @@ class TrainingConfig(_Group):
     consistency_weight: float = Field(
         10.0, ge=0, description="weight of answering alike for changed unlabelled images; 0: plain M2"
     )
+    resampling: Name = Field("auto", description="how rows are drawn; auto: what the model asks for, uniform for most")
     epochs: Whole = Field(80, description="passes over the training rows")
     batch_size: Whole = Field(100, description="rows a step, of unlabelled and of labelled ones")
     lr: float = Field(2e-3, gt=0, description="Adam's learning rate")

@@ -16,7 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pyro_vae.assembly import Program, build_pair, check_names, resolve_augmentation, resolve_binarization
+from pyro_vae.assembly import (
+    Program,
+    build_pair,
+    check_names,
+    resolve_augmentation,
+    resolve_binarization,
+    resolve_resampling,
+)
 from pyro_vae.config import FitConfig
 from pyro_vae.data import (
     IN_MEMORY,
@@ -198,7 +205,8 @@ class _Fit:
         batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed)
         validation = binarize_once(dataset.validation, binarization).to(device)
         augment = random_affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
-        self.trainer = Trainer(pair, self.structure, batches, validation, config, augment)
+        resampling = resolve_resampling(config, pair)
+        self.trainer = Trainer(pair, self.structure, batches, validation, config, augment, resampling)
         self.folder: RunFolder | None = None
 
     def create_folder(self, path: Path, overwrite: bool) -> None:

@@ -12,6 +12,7 @@ import torch
 from pyro.nn import AutoRegressiveNN
 from torch import Tensor, nn
 
+from pyro_vae.errors import InputError
 from pyro_vae.networks import start_near_identity
 from pyro_vae.registry import Registry
 from pyro_vae.validation import Whole
@@ -92,3 +93,57 @@ class AutoregressiveFlow(nn.Module):
     def forward(self) -> dist.TorchDistribution:
         """p(z), with event shape (D,)."""
         return dist.TransformedDistribution(self.base(), [cast(Any, step).inv for step in self.maps])
+
+
+@PRIORS.register("vampprior")
+class VampPrior(nn.Module):
+    r"""The variational mixture of posteriors, 1/K sum_k q(z | u_k) with K learned pseudo-inputs u_k.
+
+    The best prior for a guide is its aggregate posterior, of which this is a compressed form: Tomczak and Welling, *VAE
+    with a VampPrior*, 2018.  The pseudo-inputs live where the guide's last conditional finds its inputs: images, images
+    with labels, or the latents of the layer below.  The prior has to know the guide: ``prior.follow(guide)``, which
+    ``fit`` does for parts that it builds; the guide's parameters stay the guide's.
+
+    Args:
+        latent_dim: the dimension D of z.
+        num_components: the number K of pseudo-inputs.
+    """
+
+    def __init__(self, latent_dim: int, num_components: Whole = 500) -> None:
+        super().__init__()
+        self.latent_dim, self.num_components = latent_dim, num_components
+        self.pseudo_inputs = nn.ParameterList()
+        self._followed: tuple[nn.Module, ...] = ()  # a tuple, so that the guide is no part of the model
+
+    def follow(self, guide: Any) -> None:
+        """Mix the posteriors of this guide, from pseudo-inputs that are drawn now.
+
+        Raises:
+            InputError: if the guide's density is known at its own draws only.
+        """
+        conditional, shapes = guide.last_factor()
+        self._followed = (conditional,)
+        self.pseudo_inputs = nn.ParameterList(
+            nn.Parameter((0.5 + 0.5 * torch.randn(self.num_components, *shape)).clamp(0, 1)) for shape in shapes
+        )
+        try:
+            with torch.no_grad():
+                self().log_prob(torch.zeros(2, self.latent_dim))
+        except (NotImplementedError, KeyError, RuntimeError):
+            raise InputError(
+                "a guide with a density that is quick to evaluate at any point, for the prior 'vampprior'",
+                "one without",
+                "use --guide mean_field, full_rank, low_rank, householder or mixture, or --prior flow",
+            ) from None
+
+    def forward(self) -> dist.TorchDistribution:
+        """p(z), with event shape (D,).
+
+        Raises:
+            InputError: if the prior follows no guide.
+        """
+        if not self._followed:
+            raise InputError("a guide whose posteriors to mix", "none", "call prior.follow(guide)")
+        components = self._followed[0](*self.pseudo_inputs)
+        weights = dist.Categorical(logits=self.pseudo_inputs[0].new_zeros(self.num_components))
+        return dist.MixtureSameFamily(weights, components)

@@ -84,6 +84,30 @@ def table(title: str, rows: dict[str, Any]) -> None:
     click.echo()
 
 
+def matrix(title: str, matrices: dict[str, dict[str, dict[str, str]]]) -> None:
+    """Print what goes with what, by group, row and column, and below the table why the others do not."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(title, style="bold", markup=False)
+    columns = list(next(iter(next(iter(matrices.values())).values())))
+    table = Table("", *columns, box=None, padding=(0, 1, 0, 0))
+    reasons: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for name, group in matrices.items():
+        table.add_row(name, style="dim")
+        for row, entries in group.items():
+            table.add_row(row, *("-" if reason else "yes" for reason in entries.values()))
+            for column, reason in entries.items():
+                if reason:
+                    rows, where = reasons.setdefault(reason, ({}, {}))
+                    rows[row], where[column] = None, None
+    console.print(table)
+    for reason, (rows, where) in reasons.items():
+        console.print(f"\n{', '.join(rows)} with {', '.join(where)}: {reason}", markup=False)
+    click.echo()
+
+
 def print_json(content: dict[str, Any]) -> None:
     """Print one JSON object on standard output."""
     click.echo(json.dumps(content))

@@ -2,7 +2,8 @@
 
 Labelled and unlabelled rows are two streams, so that each step sees some of both however few labels there are.  A
 stream is shuffled passes laid end to end and cut into full batches, so every batch of a run has the same shape.  An
-epoch is one pass over the longer stream; the last batch is filled up from the next pass.
+epoch is one pass over the longer stream; the last batch is filled up from the next pass.  With ``weights``, of shape
+(N,) and known up to a factor, the rows are drawn by them instead, with replacement.
 """
 
 from __future__ import annotations
@@ -63,6 +64,15 @@ class Batches:
         self.batch_size = batch_size
         self.num_steps = math.ceil(max(len(self.unlabelled_rows), len(labelled)) / batch_size)
         self.generator = torch.Generator().manual_seed(seed)
+        self.weights: Tensor | None = None
+
+    @property
+    def groups(self) -> Tensor:
+        """The class of each row whose label is seen and -1 for the others, int64 of shape (N,) on the CPU."""
+        groups = torch.full((len(self.images),), -1)
+        if self.images.labels is not None:
+            groups[self.labelled_rows] = self.images.labels.cpu()[self.labelled_rows]
+        return groups
 
     @property
     def labelled_fraction(self) -> float:
@@ -87,6 +97,9 @@ class Batches:
         if len(rows) == 0:
             return None
         size = min(self.batch_size, len(rows))
+        if self.weights is not None:
+            drawn = torch.multinomial(self.weights[rows], self.num_steps * size, True, generator=self.generator)
+            return rows[drawn].view(self.num_steps, size).to(self.images.pixels.device)
         num_passes = math.ceil(self.num_steps * size / len(rows))
         order = torch.cat([torch.randperm(len(rows), generator=self.generator) for _ in range(num_passes)])
         indices = rows[order[: self.num_steps * size]].view(self.num_steps, size)

@@ -73,14 +73,7 @@ def evaluate(pair: Pair, structure: Structure, images: Images, num_samples: int 
     """
     if num_samples < 1:
         raise InputError("at least one sample per datum", str(num_samples), "use --samples 100")
-    pair.train(False)
-    widest = max(math.prod(images.pixels.shape[1:]), 512) * structure.combinations
-    draws = max(1, NUMBERS_AT_ONCE // widest)
-    parts: list[dict[str, Tensor]] = []
-    with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
-        for chunk in images.chunks(max(1, draws // num_samples)):
-            parts.append(_figures(pair, structure, chunk, num_samples, draws))
+    parts = _parts(pair, structure, images, num_samples, seed)
     columns = {name: torch.cat([part[name] for part in parts]).double().cpu() for name in parts[0]}
     means = columns.pop("means")
     figures = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
@@ -95,6 +88,22 @@ def evaluate(pair: Pair, structure: Structure, images: Images, num_samples: int 
             "ece": expected_calibration_error(probabilities, labels),
         }
     return Evaluation(num_data=len(images), num_samples=num_samples, active_units=active, **figures, **labelled)
+
+
+def nll_per_datum(pair: Pair, structure: Structure, images: Images, num_samples: int = 100, seed: int = 0) -> Tensor:
+    """Minus the importance-weighted log-likelihood of each image, nats, shape (N,); arguments as for ``evaluate``."""
+    return torch.cat([part["nll"] for part in _parts(pair, structure, images, num_samples, seed)]).double().cpu()
+
+
+def _parts(pair: Pair, structure: Structure, images: Images, num_samples: int, seed: int) -> list[dict[str, Tensor]]:
+    """The figures per datum, chunk by chunk."""
+    pair.train(False)
+    widest = max(math.prod(images.pixels.shape[1:]), 512) * structure.combinations
+    draws = max(1, NUMBERS_AT_ONCE // widest)
+    with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        chunks = images.chunks(max(1, draws // num_samples))
+        return [_figures(pair, structure, chunk, num_samples, draws) for chunk in chunks]
 
 
 def _figures(pair: Pair, structure: Structure, images: Images, num_samples: int, draws: int) -> dict[str, Tensor]:

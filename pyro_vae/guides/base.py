@@ -5,10 +5,10 @@ what q conditions it on, and a conditional distribution over the features that t
 
     q(z_1, …, z_L | x) = prod_l q_l(z_l | encoder_l(given_l)).
 
-The factorization belongs to the model, the conditional distribution to the *family*; so a new family is one small class
-and pairs with every model, and a new model gets every family.  A discrete site is always a categorical, the classifier
-q(y | x), and asks Pyro to enumerate it in parallel: ``TraceEnum_ELBO`` then sums over the labels, and ``Trace_ELBO``
-samples them with the score-function term.
+The factorization belongs to the model, the conditional distribution to the *family*; so a new family is one small
+class and pairs with every model, and a new model gets every family.  Sites that are given the same share one encoder.
+A discrete site is always a categorical, the classifier q(y | x), and asks Pyro to enumerate it in parallel:
+``TraceEnum_ELBO`` then sums over the labels, and ``Trace_ELBO`` samples them with the score-function term.
 """
 
 from __future__ import annotations
@@ -20,36 +20,10 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae.conditionals import Categorical, Conditional
 from pyro_vae.models.base import Model, Program
-from pyro_vae.networks import MLP, Network, one_hot
+from pyro_vae.networks import MLP, Network, Shape, one_hot
 from pyro_vae.registry import Registry
-
-
-class Categorical(nn.Module):
-    """q(y | features), from logits that are linear in the features."""
-
-    def __init__(self, num_features: int, size: int) -> None:
-        super().__init__()
-        self.logits = nn.Linear(num_features, size)
-
-    def forward(self, features: Tensor) -> dist.TorchDistribution:
-        """The distribution over labels, of batch shape (...) for features of shape (..., F)."""
-        return dist.Categorical(logits=self.logits(features))
-
-
-class Conditional(nn.Module):
-    """One factor of a guide, q_l(z_l | given): an encoder and the family's conditional distribution."""
-
-    def __init__(self, encoder: nn.Module, family: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.family = family
-
-    def forward(self, *given: Tensor) -> dist.TorchDistribution:
-        """q_l, from the values that it is given."""
-        conditional: dist.TorchDistribution = self.family(self.encoder(*given))
-        return conditional
-
 
 Family = Callable[[int, int], nn.Module]
 
@@ -68,7 +42,8 @@ class Guide(Program):
         model: the model whose latent sites this guide samples; only their declaration is read.
         family: makes the conditional distribution of a continuous site.
         network: makes the encoders; an MLP unless given.
-        classifier: makes the encoder of a discrete site, q(y | x); ``network`` unless given.
+        classifier: makes the encoder of a discrete site, q(y | x), if no other site shares it; ``network`` unless
+            given.
     """
 
     def __init__(
@@ -77,12 +52,22 @@ class Guide(Program):
         super().__init__()
         self.latents = model.latents
         network = network or MLP()
-        shapes = {"x": model.event_shape} | {latent.name: latent.event_shape for latent in self.latents}
+        self._shapes = {"x": model.event_shape} | {latent.name: latent.event_shape for latent in self.latents}
+        encoders: dict[tuple[str, ...], nn.Module] = {}
         self.conditionals = nn.ModuleDict()
         for latent in self.latents:
-            maker, kind = ((classifier or network), Categorical) if latent.discrete else (network, family)
-            encoder = maker.encoder([shapes[name] for name in latent.given])
+            if latent.given not in encoders:
+                alone = all(other.discrete for other in self.latents if other.given == latent.given)
+                maker = (classifier or network) if alone else network
+                maker = maker if "x" in latent.given else maker.for_vectors()
+                encoders[latent.given] = maker.encoder([self._shapes[name] for name in latent.given])
+            encoder, kind = encoders[latent.given], Categorical if latent.discrete else family
             self.conditionals[latent.name] = Conditional(encoder, kind(cast(int, encoder.num_features), latent.size))
+
+    def last_factor(self) -> tuple[Conditional, list[Shape]]:
+        """The conditional of the model's last site, and the shapes of what it is given."""
+        last = self.latents[-1]
+        return cast(Conditional, self.conditionals[last.name]), [self._shapes[name] for name in last.given]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         r"""Sample the latent sites.

@@ -22,8 +22,8 @@ import pyro.distributions as dist
 from pyro.distributions import transforms
 from torch import Tensor, nn
 
+from pyro_vae.conditionals import DiagonalNormal
 from pyro_vae.guides.base import GUIDES, Guide
-from pyro_vae.guides.mean_field import DiagonalNormal
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network, start_near_identity
 from pyro_vae.validation import Whole

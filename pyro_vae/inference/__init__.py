@@ -5,18 +5,21 @@ from pyro_vae.inference.handlers import temper
 from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.objectives import OBJECTIVES, Objective
 from pyro_vae.inference.pair import Pair, Structure
+from pyro_vae.inference.resampling import RESAMPLINGS, Resampling
 from pyro_vae.inference.schedules import Constant, Cyclical, Linear, Schedule, parse_schedule
 from pyro_vae.inference.terms import Terms
 from pyro_vae.inference.training import Trainer
 
 __all__ = [
     "OBJECTIVES",
+    "RESAMPLINGS",
     "Constant",
     "Cyclical",
     "Draws",
     "Linear",
     "Objective",
     "Pair",
+    "Resampling",
     "Schedule",
     "Structure",
     "Terms",

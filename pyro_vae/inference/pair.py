@@ -130,11 +130,12 @@ class Pair:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything learned: ``model.*`` and ``guide.*`` of the modules, ``param.*`` of bare ``pyro.param``."""
-        state = {
-            f"{role}.{name}": value
-            for role, module in self.modules().items()
-            for name, value in module.state_dict().items()
-        }
+        state, seen = {}, set()
+        for role, module in self.modules().items():
+            for name, value in module.state_dict(keep_vars=True).items():
+                if id(value) not in seen:  # a shared parameter goes by its first name
+                    seen.add(id(value))
+                    state[f"{role}.{name}"] = value.detach()
         return state | {f"param.{name}": value.detach() for name, value in self._bare_parameters().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -25,6 +25,7 @@ from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.loss import Augment, StepLoss
 from pyro_vae.inference.objectives import OBJECTIVES
 from pyro_vae.inference.pair import Pair, Structure
+from pyro_vae.inference.resampling import Resampling, Uniform
 from pyro_vae.inference.schedules import parse_schedule
 
 Row = dict[str, float]
@@ -65,6 +66,7 @@ class Trainer:
         validation: the validation rows, binarized for good.
         config: objective, beta, optimizer, epochs.
         augment: changes the images that the classification terms see.
+        resampling: how the rows are drawn; uniformly unless given.
     """
 
     def __init__(
@@ -75,10 +77,13 @@ class Trainer:
         validation: Images,
         config: TrainingConfig,
         augment: Augment | None = None,
+        resampling: Resampling | None = None,
     ) -> None:
         self.pair, self.structure, self.batches, self.validation = pair, structure, batches, validation
         self.config = config
         self.beta = parse_schedule(config.beta)
+        self.resampling = resampling or Uniform()
+        self.resampling.check(structure)
         objective = OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=len(batches.images))
         self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
         self.parameters = [p for p in pair.parameters().values() if p.requires_grad]
@@ -120,6 +125,7 @@ class Trainer:
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "order": self._epoch_start,
+            "row_weights": self.batches.weights,
             "progress": dict(vars(self.progress)),
         }
 
@@ -131,11 +137,16 @@ class Trainer:
             torch.cuda.set_rng_state_all(state["cuda_random"])
         self._epoch_start = state["order"]
         self.batches.generator.set_state(state["order"])
+        self.batches.weights = state.get("row_weights")
         self.progress = Progress(**state["progress"])
 
     def _train_epoch(self, on_step: Callable[[Progress], None]) -> bool:
         """Train the epoch under way to its end; False where a stop was requested before that."""
         progress = self.progress
+        if progress.step == 0:
+            self.pair.train(False)
+            images, groups = self.batches.images, self.batches.groups
+            self.batches.weights = self.resampling.weights(self.pair, self.structure, images, groups)
         self.pair.train()
         for batch in self.batches.epoch(start=progress.step):
             now = progress.epoch + progress.step / self.batches.num_steps

@@ -1,10 +1,15 @@
 """The generative programs p(x, z[, y]), one a file."""
 
+from pyro_vae.models.banana import Banana
 from pyro_vae.models.base import MODELS, Latent, Model
+from pyro_vae.models.cvae import CVAE
+from pyro_vae.models.db_vae import DBVAE
+from pyro_vae.models.hvae import HVAE
+from pyro_vae.models.linear_gaussian import LinearGaussian
 from pyro_vae.models.ss_vae import SSVAE
 from pyro_vae.models.vae import VAE
 from pyro_vae.registry import import_siblings
 
 import_siblings(__name__, __path__)
 
-__all__ = ["MODELS", "SSVAE", "VAE", "Latent", "Model"]
+__all__ = ["CVAE", "DBVAE", "HVAE", "MODELS", "SSVAE", "VAE", "Banana", "Latent", "LinearGaussian", "Model"]

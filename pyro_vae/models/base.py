@@ -82,7 +82,14 @@ class Model(Program):
         event_shape: the shape of one datum, (C, H, W) or (D,).
         latents: the latent sites, each after those that it is ``given``.
         likelihood: p(x | z) from the decoder's output; Bernoulli unless given.
+
+    Attributes:
+        conditional: whether the program reads part of x instead of generating it, p(x, z | part of x).
+        resampling: how the training rows are drawn unless the configuration says otherwise.
     """
+
+    conditional: ClassVar[bool] = False
+    resampling: ClassVar[str] = "uniform"
 
     def __init__(
         self, event_shape: tuple[int, ...], latents: tuple[Latent, ...], likelihood: Likelihood | None = None

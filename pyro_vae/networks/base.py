@@ -40,6 +40,10 @@ class Network:
         """A module from vectors of these sizes to a tensor of ``event_shape``."""
         raise NotImplementedError
 
+    def for_vectors(self) -> Network:
+        """The network to use between latent vectors, where a model has several of them: this one, if it can."""
+        return self
+
 
 NETWORKS: Registry[Network] = Registry("network")
 

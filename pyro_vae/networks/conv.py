@@ -12,6 +12,7 @@ from torch import nn
 
 from pyro_vae.networks.base import NETWORKS, Network, Shape
 from pyro_vae.networks.images import MapsDecoder, MapsEncoder, need_images
+from pyro_vae.networks.mlp import MLP
 from pyro_vae.validation import Share, Wholes
 
 
@@ -45,6 +46,9 @@ class Conv(Network):
             strides.append(2 if max(height, width) > 8 else 1)
             sides.append((math.ceil(height / strides[-1]), math.ceil(width / strides[-1])))
         return sides, strides
+
+    def for_vectors(self) -> MLP:
+        return MLP(hidden=(self.dense,)) if self.dense else MLP()
 
     def encoder(self, shapes: Sequence[Shape]) -> MapsEncoder:
         sides, strides = self.plan(shapes[0])

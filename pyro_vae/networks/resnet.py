@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pyro_vae.errors import InputError
 from pyro_vae.networks.base import NETWORKS, Network, Shape
 from pyro_vae.networks.images import MapsDecoder, MapsEncoder, need_images
+from pyro_vae.networks.mlp import MLP
 from pyro_vae.validation import Share, Whole, Wholes
 
 
@@ -65,6 +66,9 @@ class ResNet(Network):
                 "use --network conv, which takes any size, or fewer stages, as in resnet:channels=32",
             )
         return self.channels[-1], height // factor, width // factor
+
+    def for_vectors(self) -> MLP:
+        return MLP(hidden=(self.dense,)) if self.dense else MLP()
 
     def encoder(self, shapes: Sequence[Shape]) -> MapsEncoder:
         map_shape = self.map_shape(shapes[0])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
+from pyro_vae.conditionals import DiagonalNormal
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES, Guide
-from pyro_vae.guides.mean_field import DiagonalNormal
 from pyro_vae.models import VAE
 from pyro_vae.networks import START
 from tests.conftest import EVENT_SHAPE, SMALL, LinearGaussian, make_pair

@@ -29,7 +29,7 @@ class AnalyticKL(PyroObjective):
         if not structure.same_order:
             raise InputError(
                 "a guide that visits the latent sites in the model's order, for the objective 'analytic_kl'",
-                f"the order {', '.join(structure.latent)}, so that p(z) given what comes later has no closed-form KL",
+                f"the order {', '.join(structure.latent)}, for which the KL has no closed form",
                 "use --objective elbo",
             )
         return TraceMeanField_ELBO(max_plate_nesting=structure.nesting)

@@ -1,0 +1,45 @@
+"""Conditional distributions: modules whose ``forward(features)`` returns one, of batch shape (...) for (..., F)."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+
+class DiagonalNormal(nn.Module):
+    """N(mu, diag sigma^2), with mu and log sigma linear in the features."""
+
+    def __init__(self, num_features: int, size: int) -> None:
+        super().__init__()
+        self.loc = nn.Linear(num_features, size)
+        self.log_scale = nn.Linear(num_features, size)
+
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        """The distribution, with batch shape (...) and event shape (size,)."""
+        return dist.Normal(self.loc(features), self.log_scale(features).exp()).to_event(1)
+
+
+class Categorical(nn.Module):
+    """A distribution over labels, from logits that are linear in the features."""
+
+    def __init__(self, num_features: int, size: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(num_features, size)
+
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        """The distribution over labels, of batch shape (...) for features of shape (..., F)."""
+        return dist.Categorical(logits=self.logits(features))
+
+
+class Conditional(nn.Module):
+    """A distribution given values: an encoder, and the conditional distribution of its features."""
+
+    def __init__(self, encoder: nn.Module, family: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.family = family
+
+    def forward(self, *given: Tensor) -> dist.TorchDistribution:
+        """The distribution, from the values that it is given."""
+        conditional: dist.TorchDistribution = self.family(self.encoder(*given))
+        return conditional

@@ -1,0 +1,59 @@
+r"""The debiasing variational autoencoder: p(y) p(z) p(x | z), with q(y | x) and q(z | x) on one encoder.
+
+Amini, Soleimany, Schwarting, Bhatia and Rus, *Uncovering and Mitigating Algorithmic Bias through Learned Latent
+Structure*, 2019.  The label head classifies, the latents say how common an image is, and rare images are drawn more
+often (see ``inference.resampling``), so that the classifier learns from what the data have little of.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.likelihoods import Likelihood
+from pyro_vae.models.base import MODELS, Latent, Model
+from pyro_vae.networks import MLP, Network
+from pyro_vae.priors import StandardNormal
+
+
+@MODELS.register("db_vae")
+class DBVAE(Model):
+    """Debiasing VAE: label head and latents from one encoder, rare images drawn more often.
+
+    Args:
+        event_shape: the shape of one datum, (C, H, W) or (D,).
+        num_classes: the number of classes K of the label site "y".
+        latent_dim: the dimension of z.
+        prior: p(z), a module whose ``forward()`` returns it; the standard normal unless given.
+        likelihood: p(x | z); Bernoulli unless given.
+        network: makes the decoder; an MLP unless given.
+    """
+
+    resampling: ClassVar[str] = "latent_histogram"
+    label_logits: Tensor
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        num_classes: int,
+        latent_dim: int = 32,
+        *,
+        prior: nn.Module | None = None,
+        likelihood: Likelihood | None = None,
+        network: Network | None = None,
+    ) -> None:
+        latents = (Latent("y", num_classes, discrete=True), Latent("z", latent_dim))
+        super().__init__(event_shape, latents, likelihood)
+        self.prior = prior or StandardNormal(latent_dim)
+        self.decoder = (network or MLP()).decoder([latent_dim], self.event_shape)
+        self.register_buffer("label_logits", torch.zeros(num_classes), persistent=False)
+
+    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        with pyro.plate("data", 1 if x is None else x.shape[0]):
+            pyro.sample("y", dist.Categorical(logits=self.label_logits), obs=y)
+            z = pyro.sample("z", self.prior())
+            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

@@ -1,0 +1,69 @@
+r"""The linear-Gaussian model, x = W z + b + s e with z and e standard normal: probabilistic principal components.
+
+Tipping and Bishop, *Probabilistic Principal Component Analysis*, 1999.  Everything about it is known:
+
+    p(x) = N(b, W W^T + s^2 I),     p(z | x) = N(M^{-1} W^T (x - b), s^2 M^{-1}),     M = W^T W + s^2 I,
+
+so it says how close a guide comes to the posterior, and a bound to the evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.likelihoods import Gaussian
+from pyro_vae.models.base import MODELS, Latent, Model
+from pyro_vae.priors import StandardNormal
+from pyro_vae.validation import Positive
+
+
+@MODELS.register("linear_gaussian")
+class LinearGaussian(Model):
+    """Probabilistic PCA: a linear decoder and normal noise, with evidence and posterior in closed form.
+
+    Args:
+        event_shape: the shape of one datum.
+        latent_dim: the dimension of z.
+        sigma: how the noise scale is found; see ``likelihoods``.
+        scale: the noise scale, or where finding it starts.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent_dim: int = 2,
+        sigma: Literal["learned", "fixed"] = "learned",
+        scale: Positive = 1.0,
+    ) -> None:
+        super().__init__(event_shape, (Latent("z", latent_dim),), Gaussian(tuple(event_shape), sigma, scale))
+        self.prior = StandardNormal(latent_dim)
+        self.decoder = nn.Linear(latent_dim, math.prod(self.event_shape))
+
+    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        with pyro.plate("data", 1 if x is None else x.shape[0]):
+            z = pyro.sample("z", self.prior())
+            return pyro.sample("x", self.likelihood(self.decoder(z).unflatten(-1, self.event_shape)), obs=x)
+
+    def evidence(self, x: Tensor) -> Tensor:
+        r"""Log p(x), nats, shape (N,), for x of shape (N, \*event_shape)."""
+        w, b, variance = self._affine()
+        marginal = dist.LowRankMultivariateNormal(b, w, variance.expand(len(b)))
+        log_prob: Tensor = marginal.log_prob(x.flatten(1))
+        return log_prob
+
+    def posterior(self, x: Tensor) -> dist.TorchDistribution:
+        r"""p(z | x), of batch shape (N,) and event shape (latent_dim,), for x of shape (N, \*event_shape)."""
+        w, b, variance = self._affine()
+        precision = torch.eye(w.shape[1], dtype=w.dtype, device=w.device) + w.T @ w / variance
+        loc = torch.linalg.solve(precision, ((x.flatten(1) - b) @ w / variance).T).T
+        return dist.MultivariateNormal(loc, precision_matrix=precision)
+
+    def _affine(self) -> tuple[Tensor, Tensor, Tensor]:
+        assert isinstance(self.likelihood, Gaussian)
+        return self.decoder.weight, self.decoder.bias, (2 * self.likelihood.log_scale).exp()

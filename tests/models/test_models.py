@@ -1,0 +1,156 @@
+"""What each model is, by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pyro.poutine as poutine
+import pytest
+import torch
+from torch.distributions import Bernoulli, MultivariateNormal, Normal
+
+from pyro_vae.errors import InputError
+from pyro_vae.guides import GUIDES, MeanField
+from pyro_vae.inference import Pair, draw_terms
+from pyro_vae.models import CVAE, DBVAE, HVAE, MODELS, SSVAE, Banana, LinearGaussian
+from pyro_vae.networks import MLP, Conv
+from tests.conftest import EVENT_SHAPE, NUM_CLASSES, SMALL
+
+
+def log_joint(model, x, **latent) -> torch.Tensor:
+    """log p(x, z) of each datum, shape (N,)."""
+    trace = poutine.trace(poutine.condition(model, data=latent)).get_trace(x)
+    trace.compute_log_prob()
+    return sum(trace.nodes[name]["log_prob"] for name in [*latent, "x"])
+
+
+def test_linear_gaussian_knows_its_evidence_and_posterior():
+    """Bayes' rule holds at any z, and the marginal is the normal with covariance W W^T + s^2 I."""
+    model = LinearGaussian((2, 3), 2, scale=0.5)
+    x, z = torch.randn(7, 2, 3), torch.randn(7, 2)
+    bayes = log_joint(model, x, z=z) - model.posterior(x).log_prob(z)
+    torch.testing.assert_close(model.evidence(x), bayes, rtol=1e-4, atol=1e-4)
+    w = model.decoder.weight
+    marginal = MultivariateNormal(model.decoder.bias, w @ w.T + 0.25 * torch.eye(6))
+    torch.testing.assert_close(model.evidence(x), marginal.log_prob(x.flatten(1)), rtol=1e-4, atol=1e-4)
+
+
+def test_linear_gaussian_draws_what_it_scores():
+    """Moments of 40,000 draws; 6 standard errors of each of 15 covariances: a false alarm has a chance below 1e-7."""
+    model = LinearGaussian((3,), 2, scale=0.5)
+    with torch.no_grad():
+        draws = poutine.uncondition(model)(torch.zeros(40_000, 3))
+        covariance = model.decoder.weight @ model.decoder.weight.T + 0.25 * torch.eye(3)
+    error = ((covariance.diagonal().outer(covariance.diagonal()) + covariance.square()) / 40_000).sqrt()
+    assert ((torch.cov(draws.T) - covariance).abs() < 6 * error).all()
+
+
+def test_banana_is_bent():
+    """The evidence by importance weighting is that of a grid, and along the ridge z_2 falls as z_1 squared rises."""
+    torch.manual_seed(4)
+    model = Banana((3,), 2, bend=1.0, scale=0.3)
+    x = poutine.uncondition(model)(torch.zeros(4, 3)).detach()
+    axis = torch.linspace(-6, 6, 601)
+    z = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        grid = torch.stack([log_joint(model, row.expand(len(z), -1), z=z) for row in x])
+        evidence = grid.logsumexp(1) + 2 * math.log(12 / 600)
+        pair = Pair(model, MeanField(model, network=SMALL))
+        terms = draw_terms(pair, pair.probe(x), x, 40_000)
+    weighted = terms.log_weights.logsumexp(0) - math.log(40_000)
+    weights = (terms.log_weights - terms.log_weights.logsumexp(0)).exp()
+    error = (weights.square().sum(0)).sqrt()  # relative, of a self-normalized estimate
+    assert ((weighted - evidence).abs() < 6 * error + 0.01).all()
+    posterior = grid[0].softmax(0)
+    first, second = z.T
+    bent = torch.stack([posterior @ (second * first.square()), posterior @ second, posterior @ first.square()])
+    assert bent[0] - bent[1] * bent[2] < -0.5 * (posterior @ first.pow(4) - bent[2] ** 2)
+
+
+def test_banana_needs_two_dimensions():
+    with pytest.raises(InputError, match="at least two latent dimensions for the model 'banana'; got 1"):
+        Banana((3,), 1)
+
+
+def test_hvae_is_the_chain_of_its_layers(x):
+    model = HVAE(EVENT_SHAPE, 2, num_layers=3, network=SMALL)
+    assert [(latent.name, latent.given) for latent in model.latents] == [
+        ("z1", ("x",)),
+        ("z2", ("z1",)),
+        ("z3", ("z2",)),
+    ]
+    z1, z2, z3 = torch.randn(3, 7, 2)
+    pixels = Bernoulli(logits=model.decoder(z1)).log_prob(x)
+    expected = Normal(0.0, 1.0).log_prob(z3).sum(-1) + pixels.flatten(1).sum(-1)
+    for name, below, above in (("z2", z2, z3), ("z1", z1, z2)):
+        features = model.layers[name].encoder(above)
+        family = model.layers[name].family
+        normal = Normal(family.loc(features), family.log_scale(features).exp())
+        expected = expected + normal.log_prob(below).sum(-1)
+    torch.testing.assert_close(log_joint(model, x, z1=z1, z2=z2, z3=z3), expected)
+
+
+def test_hvae_has_a_bottom_up_guide(x):
+    model = HVAE(EVENT_SHAPE, 2, network=SMALL)
+    guide = GUIDES.build("mean_field", model=model, network=SMALL)
+    trace = poutine.trace(guide).get_trace(x)
+    z1 = trace.nodes["z1"]["value"]
+    torch.testing.assert_close(trace.nodes["z2"]["fn"].mean, guide.conditionals["z2"](z1).mean)
+
+
+def test_hvae_goes_with_convolutions_and_needs_two_layers():
+    model = HVAE((1, 8, 8), 2, network=Conv(dense=12))
+    guide = GUIDES.build("mean_field", model=model, network=Conv(dense=12))
+    Pair(model, guide).probe(torch.zeros(2, 1, 8, 8))
+    assert isinstance(Conv(dense=0).for_vectors(), MLP)
+    with pytest.raises(InputError, match="at least two stochastic layers for the model 'hvae'; got 1; use --model vae"):
+        HVAE(EVENT_SHAPE, 2, num_layers=1)
+
+
+def test_quadrants():
+    visible = {n: (~CVAE((1, 2, 2), 1, quadrants=str(n), network=SMALL).hidden[0]).long().tolist() for n in (1, 2, 3)}
+    assert visible == {1: [[0, 0], [1, 0]], 2: [[1, 0], [1, 0]], 3: [[1, 0], [1, 1]]}
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_cvae_scores_hidden_pixels_and_keeps_visible_ones(x, likelihood):
+    from pyro_vae.likelihoods import LIKELIHOODS
+
+    model = CVAE(EVENT_SHAPE, 2, likelihood=LIKELIHOODS.build(likelihood, event_shape=EVENT_SHAPE), network=SMALL)
+    z = torch.randn(7, 2)
+    features = model.encoder(x.masked_fill(model.hidden, 0.0))
+    pixels = model.likelihood(model.decoder(z, features)).base_dist.log_prob(x)
+    prior = model.prior(features).log_prob(z)
+    expected = prior + (pixels * model.hidden).flatten(1).sum(-1)
+    torch.testing.assert_close(log_joint(model, x, z=z), expected)
+    drawn = poutine.trace(poutine.uncondition(model)).get_trace(x).nodes["x"]
+    for filled in (drawn["value"], drawn["fn"].mean):
+        assert torch.equal(filled.masked_fill(model.hidden, 0.0), x.masked_fill(model.hidden, 0.0))
+    assert not torch.equal(drawn["value"], x)
+
+
+def test_cvae_never_sees_the_hidden_part(x):
+    model = CVAE(EVENT_SHAPE, 2, network=SMALL)
+    other = torch.where(model.hidden, 1 - x, x)
+    p, changed = (poutine.trace(model).get_trace(images).nodes["z"]["fn"] for images in (x, other))
+    assert torch.equal(p.mean, changed.mean)
+    assert model.visible(x)[:, :, 0, -1].unique().tolist() == [0.5]
+    with pytest.raises(InputError, match=r"with quadrants for the model 'cvae'; got shape \(16,\); use --model vae"):
+        CVAE((16,), 2)
+
+
+def test_db_vae_has_one_encoder(x):
+    model = DBVAE(EVENT_SHAPE, NUM_CLASSES, 2, network=SMALL)
+    guide = GUIDES.build("mean_field", model=model, network=SMALL, classifier=MLP(hidden=(3,)))
+    assert guide.conditionals["y"].encoder is guide.conditionals["z"].encoder
+    pair = Pair(model, guide)
+    pair.probe(x)
+    sizes = sum(value.numel() for value in pair.state_dict().values())
+    assert sizes == sum(p.numel() for program in (model, guide) for p in program.parameters())
+    other = GUIDES.build("mean_field", model=SSVAE(EVENT_SHAPE, NUM_CLASSES, 2, network=SMALL), network=SMALL)
+    assert other.conditionals["y"].encoder is not other.conditionals["z"].encoder
+
+
+@pytest.mark.parametrize("name", ["cvae", "linear_gaussian", "banana"])
+def test_models_with_a_prior_of_their_own_say_so(name):
+    assert not MODELS.takes(name, "prior")
