@@ -60,6 +60,9 @@ out_option = click.option(
     "--preset", "preset_name", metavar="NAME", help="start from a known system; flags and --config win over it"
 )
 @click.option("--download", is_flag=True, help="fetch the data set if it is not in PYRO_VAE_DATA")
+@click.option(
+    "--strict", is_flag=True, help="refuse a folder with an image that cannot be read  [default: leave it out]"
+)
 @json_option
 def fit(
     out: Path | None,
@@ -68,6 +71,7 @@ def fit(
     config_file: Path | None,
     preset_name: str | None,
     download: bool,
+    strict: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -89,10 +93,9 @@ def fit(
     if resumed is not None:
         fitted = fitting.resume(resumed, **{name: getattr(config, name) for name in settings})
     else:
-        out = out or _next_free(
-            Path("runs"), f"{parse_choice(config.model)[0]}-{Path(parse_choice(config.data)[0]).stem}"
-        )
-        fitted = fitting.fit(**config.model_dump(), out=out, overwrite=overwrite, download=download)
+        data = Path(parse_choice(config.data)[0]).resolve().stem
+        out = out or _next_free(Path("runs"), f"{parse_choice(config.model)[0]}-{data}")
+        fitted = fitting.fit(**config.model_dump(), out=out, overwrite=overwrite, download=download, strict=strict)
     assert fitted.folder is not None
     figures = fitted.folder.evaluation or {}
     if as_json:

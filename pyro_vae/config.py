@@ -30,7 +30,9 @@ class _Group(BaseModel):
 class DataConfig(_Group):
     """Which data, and how much of it the training may see."""
 
-    data: Name = Field("digits", description="a data set by name, or the path of an .npz file")
+    data: Name = Field(
+        "digits", description="a data set by name, or the path of an .npz or .npy file or a folder of images"
+    )
     labels: Whole | Literal["all", "none"] = Field(
         100, description="how many labels training sees, spread over the classes; or all, or none"
     )

@@ -66,6 +66,7 @@ def fit(
     out: str | Path | None = None,
     overwrite: bool = False,
     download: bool = False,
+    strict: bool = False,
     display: Display | bool = True,
     **settings: Any,
 ) -> Run:
@@ -74,10 +75,12 @@ def fit(
     Args:
         model: a name, or any Pyro program called with (x) or (x, y).
         guide: a name, or any Pyro program called likewise; a name pairs with models of this package.
-        data: a name, the path of an ``.npz`` file, a ``Dataset``, an array x, or a pair of arrays (x, y).
+        data: a name, the path of an ``.npz`` or ``.npy`` file or of a folder of images, a ``Dataset``, an array x, or
+            a pair of arrays (x, y).
         out: the run directory to write; None keeps the run in memory.
         overwrite: whether ``out`` may replace a run that is there.
         download: whether a data set that is not there may be fetched.
+        strict: whether an image of a folder that cannot be read is refused; else it is left out, and that is said.
         display: shows the progress; True: a bar on a terminal and a line elsewhere, False: nothing.
         **settings: the other fields of ``FitConfig``: ``labels``, ``latent_dim``, ``beta``, ``epochs``, ``seed``, …
 
@@ -93,7 +96,7 @@ def fit(
     if folder is not None:
         RunFolder.check_free(folder, overwrite)
     device = _device(config.device)
-    dataset = _dataset(data, download)
+    dataset = _dataset(data, download, strict)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)
@@ -147,7 +150,7 @@ def resume(
     if data is None or isinstance(data, str):
         dataset = load_same_data(config.data, folder.facts)
     else:
-        dataset = _dataset(data, download=False)
+        dataset = _dataset(data)
         check_same(dataset, folder.facts)
     with torch.random.fork_rng():
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model or old.model, guide or old.guide)
@@ -306,9 +309,9 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _dataset(data: Data, download: bool) -> Dataset:
+def _dataset(data: Data, download: bool = False, strict: bool = False) -> Dataset:
     if isinstance(data, str):
-        return load_data(data, download=download)
+        return load_data(data, download=download, strict=strict)
     if isinstance(data, Dataset):
         return data
     x, y = data if isinstance(data, tuple) else (data, None)

@@ -89,22 +89,9 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
             InputError: if the name or an option is unknown, or the value of an option is not what it should be.
         """
         name, given = parse_choice(choice)
-        parameters, options = self._parameters(name), self.options(name)
-        taken = {}
-        for key, text in given.items():
-            if key not in options:
-                known = ", ".join(f"{k}={shown(v)}" for k, v in options.items())
-                mend = f"it takes {known}" if known else "it takes none"
-                raise InputError(f"an option of the {self.kind} {name!r}", repr(key), mend)
-            try:
-                taken[key] = TypeAdapter(parameters[key].annotation).validate_python(text)
-            except ValidationError as error:
-                raise InputError(
-                    f"{key} of the {self.kind} {name!r} to be {wanted(error.errors())}",
-                    repr(text),
-                    f"leave it out or use {key}={shown(options[key])}, say",
-                ) from None
-        return name, taken
+        parameters = self._parameters(name)
+        options = {key: parameters[key] for key in self.options(name)}
+        return name, read_options(f"the {self.kind} {name!r}", options, given)
 
     def build(self, choice: str, **ingredients: Any) -> T:
         """Build an entry from the ingredients that its constructor names and the options that are chosen.
@@ -138,6 +125,33 @@ def parse_choice(text: str) -> tuple[str, dict[str, str]]:
         return text, {}
     pairs = (pair.partition("=") for pair in re.split(r",(?=\w+=)", rest))
     return name, {key: value for key, _, value in pairs}
+
+
+def read_options(what: str, options: Mapping[str, inspect.Parameter], given: Mapping[str, str]) -> dict[str, Any]:
+    """The values of options that are given as text, each read by its parameter's type.
+
+    Args:
+        what: the thing that takes the options, for errors.
+        options: the parameters that may be given; each has a default.
+        given: the options as they were typed.
+
+    Raises:
+        InputError: if an option is unknown, or its value is not what it should be.
+    """
+    taken = {}
+    for key, text in given.items():
+        if key not in options:
+            known = ", ".join(f"{k}={shown(p.default)}" for k, p in options.items())
+            raise InputError(f"an option of {what}", repr(key), f"it takes {known}" if known else "it takes none")
+        try:
+            taken[key] = TypeAdapter(options[key].annotation).validate_python(text)
+        except ValidationError as error:
+            raise InputError(
+                f"{key} of {what} to be {wanted(error.errors())}",
+                repr(text),
+                f"leave it out or use {key}={shown(options[key].default)}, say",
+            ) from None
+    return taken
 
 
 _MISSING = {"num_classes": "use data with class labels, or a model without them, such as --model vae"}

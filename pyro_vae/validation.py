@@ -5,14 +5,28 @@ The annotated types are for the fields of the configuration and for the options 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 
 def _split_at_commas(value: Any) -> Any:
     return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+def _none_if_said(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+def _height_and_width(value: Any) -> Any:
+    if not isinstance(value, str) or value == "none":
+        return _none_if_said(value)
+    if not (sides := re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", value)):
+        raise PydanticCustomError("size", "one side, such as 64, or height x width, such as 56x46")
+    return int(sides[1]), int(sides[2] or sides[1])
 
 
 Name = Annotated[str, StringConstraints(min_length=1)]
@@ -21,6 +35,9 @@ Wholes = Annotated[tuple[Whole, ...], Field(min_length=1), BeforeValidator(_spli
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+WholeOrNone = Annotated[Whole | None, BeforeValidator(_none_if_said)]
+NameOrNone = Annotated[Name | None, BeforeValidator(_none_if_said)]
+SizeOrNone = Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width)]
 
 
 def wanted(errors: Iterable[Mapping[str, Any]]) -> str:
@@ -51,7 +68,7 @@ def _wanted(error: Mapping[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it is typed: 256,256 for a tuple, true for a truth."""
+    """A value as it is typed: 256,256 for a tuple, true for a truth, none for None."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool | None) else str(value)

@@ -58,6 +58,14 @@ def test_the_python_of_the_readme(tmp_path, monkeypatch):
         exec(re.sub(r"labels=100", "labels=100, epochs=2", block), {})
 
 
+def test_the_python_of_data_md():
+    (program,) = blocks("docs/data.md")
+    names = {}
+    exec(program.replace("latent_dim=2", "latent_dim=2, epochs=5"), names)
+    gap = names["run"].evaluate()["nll"] + names["log_evidence"].mean()
+    assert -0.05 < gap < 1  # nats; importance weighting leaves the bound a little below the evidence
+
+
 def test_links_lead_somewhere():
     for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):

@@ -6,7 +6,7 @@ import pytest
 
 from pyro_vae.errors import InputError
 from pyro_vae.registry import Registry, parse_choice
-from pyro_vae.validation import Whole, Wholes
+from pyro_vae.validation import NameOrNone, SizeOrNone, Whole, WholeOrNone, Wholes
 
 
 class Needs:
@@ -113,6 +113,30 @@ def test_options_are_read_by_their_types_and_win_over_ingredients(taking):
 def test_options_that_do_not_fit_are_refused(taking, choice, message):
     with pytest.raises(InputError, match=message):
         taking.check(choice)
+
+
+class Sparing:
+    """Takes options that may be none."""
+
+    def __init__(self, count: WholeOrNone = None, size: SizeOrNone = None, word: NameOrNone = "a") -> None:
+        self.all = (count, size, word)
+
+
+def test_options_may_be_none():
+    registry: Registry[Sparing] = Registry("thing")
+    registry.register("sparing")(Sparing)
+    assert registry.build("sparing").all == (None, None, "a")
+    assert registry.build("sparing:count=none,size=none,word=none").all == (None, None, None)
+    assert registry.build("sparing:count=3,size=4x5,word=b").all == (3, (4, 5), "b")
+    assert registry.build("sparing:size=6").all == (None, (6, 6), "a")
+    with pytest.raises(
+        InputError, match=r"count of the thing 'sparing' to be a whole number; got '4x5'; .* count=none"
+    ):
+        registry.check("sparing:count=4x5")
+    with pytest.raises(InputError, match="size of the thing 'sparing' to be one side, such as 64, or height x width"):
+        registry.check("sparing:size=0x5")
+    with pytest.raises(InputError, match="got 'cont'; it takes count=none, size=none, word=a"):
+        registry.check("sparing:cont=1")
 
 
 def test_an_entry_without_options_says_so(things):

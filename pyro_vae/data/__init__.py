@@ -1,13 +1,17 @@
-"""Named data sets and files, as tensors in memory; binarization, label splits, batches."""
+"""Named data sets, files and folders of images, as tensors in memory; binarization, label splits, batches."""
 
 from pyro_vae.data.arrays import from_arrays
 from pyro_vae.data.augmentation import random_affine
+from pyro_vae.data.base import DATA
 from pyro_vae.data.batches import Batch, Batches, Rows
 from pyro_vae.data.binarization import Binarization, binarize, binarize_once, check_range
 from pyro_vae.data.facts import IN_MEMORY, DataFacts, check_same, facts_of, load_same_data
 from pyro_vae.data.images import Dataset, Images
 from pyro_vae.data.labels import Labels, labelled_rows
-from pyro_vae.data.sources import DATA, load_data
+from pyro_vae.data.sources import load_data
+from pyro_vae.registry import import_siblings
+
+import_siblings(__name__, __path__)
 
 __all__ = [
     "DATA",

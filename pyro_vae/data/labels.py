@@ -34,7 +34,9 @@ def labelled_rows(images: Images, labels: Labels, num_classes: int | None, seed:
     if labels == "none":
         return torch.empty(0, dtype=torch.int64)
     if images.labels is None or num_classes is None:
-        raise InputError("data with class labels", "data without", "use --labels none, or an .npz file with y")
+        raise InputError(
+            "data with class labels", "data without", "use --labels none, or an .npz file with y, or class folders"
+        )
     if labels == "all":
         return torch.arange(len(images))
     if not num_classes <= labels <= len(images):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,16 @@ def test_images_are_kept_as_bytes():
 
 
 @needs_mnist
+def test_mnist_of_another_size():
+    data, smaller = load_data("mnist"), load_data("mnist:size=14")
+    assert smaller.event_shape == (1, 14, 14)
+    assert smaller.train.pixels.dtype == torch.uint8
+    assert smaller.name == "mnist:size=14"
+    assert torch.equal(smaller.test.labels, data.test.labels)
+    assert smaller.test.values().mean().item() == pytest.approx(data.test.values().mean().item(), abs=2e-3)
+
+
+@needs_mnist
 def test_mnist_splits():
     data = load_data("mnist")
     assert (len(data.train), len(data.validation), len(data.test)) == (55_000, 5_000, 10_000)
@@ -92,6 +103,46 @@ def test_npz_round_trip(toy_npz, toy_arrays):
     assert (len(data.train), len(data.validation), len(data.test)) == (48, 6, 6)
     pixels = torch.cat([part.pixels for part in (data.train, data.validation, data.test)]).squeeze(1)
     assert sorted(map(tuple, pixels.flatten(1).tolist())) == sorted(map(tuple, toy_arrays[0].reshape(60, -1).tolist()))
+
+
+def test_npy_is_x_alone(tmp_path, toy_arrays):
+    np.save(tmp_path / "x.npy", toy_arrays[0])
+    data = load_data(str(tmp_path / "x.npy"))
+    assert data.event_shape == (1, 6, 6)
+    assert data.train.labels is None
+    assert data.name == str(tmp_path / "x.npy")
+    pixels = torch.cat([part.pixels for part in (data.train, data.validation, data.test)]).flatten(1)
+    assert sorted(map(tuple, pixels.tolist())) == sorted(map(tuple, toy_arrays[0].reshape(60, -1).tolist()))
+
+
+def test_a_file_by_the_name_of_the_other_kind_is_refused(tmp_path, toy_npz):
+    Path(toy_npz).rename(tmp_path / "a.npy")
+    with pytest.raises(InputError, match=r"an .npy file with one array at .*; got .* by another name\); write one"):
+        load_data(str(tmp_path / "a.npy"))
+    with (tmp_path / "b.npz").open("wb") as file:
+        np.save(file, GOOD)
+    with pytest.raises(InputError, match=r"an .npz file with an array x at .*; got .* by another name\); write one"):
+        load_data(str(tmp_path / "b.npz"))
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps(1)])
+def test_files_that_are_no_npy_are_refused(tmp_path, content):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"an .npy file .*; got a file that numpy refuses"):
+        load_data(str(tmp_path / "a.npy"))
+
+
+def test_an_npy_that_would_run_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", np.array([_Bomb()] * 20))
+    with pytest.raises(InputError, match="a file that numpy refuses"):
+        load_data("a.npy")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_files_take_no_options(toy_npz):
+    with pytest.raises(InputError, match=r"an option of the file .*; got 'size'; it takes none"):
+        load_data(f"{toy_npz}:size=3")
 
 
 def test_classes_keep_their_names():

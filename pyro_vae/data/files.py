@@ -1,0 +1,54 @@
+"""Files that numpy wrote: ``.npz`` with arrays x and y, ``.npy`` with x alone."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from pyro_vae.data.arrays import Array, from_arrays
+from pyro_vae.data.images import Dataset
+from pyro_vae.errors import InputError
+
+SUFFIXES = (".npz", ".npy")
+_MENDS = {
+    ".npz": "write one with numpy.savez(path, x=images, y=labels)",
+    ".npy": "write one with numpy.save(path, images)",
+}
+
+
+def load_file(path: Path) -> Dataset:
+    """Read an ``.npz`` file with an array ``x`` and, if there are labels, ``y``, or an ``.npy`` file of ``x`` alone.
+
+    See ``from_arrays`` for their shapes and what becomes of them.
+
+    Raises:
+        InputError: if the file is missing or not of that format, holds objects that would run code, or x or y are not
+            as above.
+    """
+    mend = _MENDS[path.suffix]
+    what = f"an {path.suffix} file with {'an array x' if path.suffix == '.npz' else 'one array'} at {path}"
+    try:
+        arrays, found = _read(path)
+    except FileNotFoundError:
+        raise InputError(what, "no such file", mend) from None
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(what, f"a file that numpy refuses ({str(error).splitlines()[0]})", mend) from error
+    if "x" not in arrays:
+        raise InputError(what, f"a file with {found}", mend)
+    return from_arrays(arrays["x"], arrays.get("y"), str(path))
+
+
+def _read(path: Path) -> tuple[dict[str, Array], str]:
+    """The arrays x and y of a file, and what there is in it, in words."""
+    with path.open("rb") as file:
+        content = np.load(file, allow_pickle=False)
+        is_archive = isinstance(content, np.lib.npyio.NpzFile)
+        if is_archive != (path.suffix == ".npz"):
+            raise ValueError(f"it is an {'.npz' if is_archive else '.npy'} file by another name")
+        if not is_archive:
+            return {"x": content}, "x"
+        with content as archive:
+            arrays = {key: archive[key] for key in archive.files if key in ("x", "y")}
+            return arrays, ", ".join(archive.files) or "nothing"

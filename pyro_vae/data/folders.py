@@ -1,0 +1,138 @@
+"""A folder of images as a data set: class folders one level below are the labels, a flat folder has none."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_vae.data.arrays import MIN_ROWS, Array, from_arrays
+from pyro_vae.data.cache import cached, fingerprint_of
+from pyro_vae.data.decoding import SUFFIXES, decode_all, is_image
+from pyro_vae.data.images import Dataset
+from pyro_vae.errors import InputError
+from pyro_vae.registry import read_options
+from pyro_vae.validation import SizeOrNone
+
+
+def load_folder(path: Path, strict: bool = False, name: str | None = None, size: SizeOrNone = None) -> Dataset:
+    """Read a folder of images, decoded once and kept under ``data_folder()/cache``.
+
+    Hidden files, other files and folders without images are passed over.  A tenth of the rows validates, a tenth tests.
+
+    Args:
+        path: the folder.
+        strict: whether an image that cannot be read is refused; else it is left out, and that is said.
+        name: what to call the data; the path unless given.
+        size: the height and width to bring every image to, by a centre crop; their own unless given.
+
+    Raises:
+        InputError: if there is no such folder, it holds too few images, one class folder only, or images beside class
+            folders; if the images differ in size and none is given; if one cannot be read and ``strict`` is on.
+    """
+    files = _image_files(path)
+    arrays = cached(
+        path.resolve().name,
+        f"{path.resolve()} size={size}",
+        fingerprint_of(path, files),
+        lambda: _decoded(path, files, size),
+    )
+    unreadable = arrays["unreadable"].tolist()
+    if unreadable:
+        _report(path, unreadable, len(files), strict)
+    _check_enough(path, len(arrays["x"]), "images that can be read")
+    classes = arrays["classes"]
+    if len(classes):
+        _check_classes(path, sorted(set(classes.tolist())))
+    return from_arrays(arrays["x"], classes if len(classes) else None, name or str(path))
+
+
+def folder_options(path: Path, given: dict[str, str]) -> dict[str, Any]:
+    """The options of a folder, as they were typed after its path.
+
+    Raises:
+        InputError: if it takes no such option, or the value is not what it should be.
+    """
+    size = inspect.signature(load_folder, eval_str=True).parameters["size"]
+    return read_options(f"the folder {path}", {"size": size}, given)
+
+
+def _image_files(path: Path) -> list[Path]:
+    """The images of a folder, or of its class folders, sorted.
+
+    Raises:
+        InputError: if there are too few, or they lie both ways.
+    """
+    try:
+        children = sorted(child for child in path.iterdir() if not child.name.startswith("."))
+        flat = [child for child in children if is_image(child) and child.is_file()]
+        folders = {child.name: _images_in(child) for child in children if child.is_dir()}
+    except OSError as error:
+        reason = "no such folder" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        raise InputError(f"a folder of images at {path}", reason, "check the path") from None
+    classes = {name: files for name, files in folders.items() if files}
+    if flat and classes:
+        raise InputError(
+            f"images in {path} or in class folders below it, not both",
+            f"{_count(len(flat), 'image')} beside {_count(len(classes), 'class folder')}",
+            "move the images into class folders, or into one folder of their own",
+        )
+    if classes:
+        _check_classes(path, list(classes))
+    files = flat or [file for files in classes.values() for file in files]
+    _check_enough(path, len(files), f"images ({' '.join(sorted(SUFFIXES))})")
+    return files
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if is_image(file) and file.is_file())
+
+
+def _decoded(path: Path, files: list[Path], size: tuple[int, int] | None) -> dict[str, Array]:
+    decoded = decode_all(path, files, size)
+    with_classes = files[0].parent != path
+    classes = [files[row].parent.name for row in decoded.rows] if with_classes else []
+    return {
+        "x": decoded.pixels,
+        "classes": np.array(classes, dtype=np.str_),
+        "unreadable": np.array(decoded.unreadable, dtype=np.str_),
+    }
+
+
+def _report(path: Path, unreadable: list[str], total: int, strict: bool) -> None:
+    if strict:
+        raise InputError(
+            f"images that can be read in {path}",
+            f"{len(unreadable)} of {total:,} that cannot, the first: {unreadable[0]}",
+            "mend or delete them, or leave out --strict",
+        )
+    print(
+        f"Left out {_count(len(unreadable), 'image')} of {total:,} in {path} that cannot be read, "
+        f"the first: {unreadable[0]}; --strict refuses such",
+        file=sys.stderr,
+    )
+
+
+def _check_enough(path: Path, number: int, what: str) -> None:
+    if number < MIN_ROWS:
+        raise InputError(
+            f"at least {MIN_ROWS} {what} in {path}, or in class folders one level below it",
+            str(number) if number else "none",
+            "give a folder with more" if number else "give the folder that holds them",
+        )
+
+
+def _check_classes(path: Path, classes: list[str]) -> None:
+    if len(classes) < 2:
+        raise InputError(
+            f"at least two classes in {path}",
+            f"one with images, {classes[0]!r}",
+            "move the images up one level or add a class",
+        )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
