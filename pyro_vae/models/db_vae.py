@@ -1,8 +1,9 @@
-r"""The debiasing variational autoencoder: p(y) p(z) p(x | z), with q(y | x) and q(z | x) on one encoder.
+r"""The debiasing variational autoencoder: p(z) p(y | z) p(x | z), with q(y | x) and q(z | x) on one encoder.
 
 Amini, Soleimany, Schwarting, Bhatia and Rus, *Uncovering and Mitigating Algorithmic Bias through Learned Latent
-Structure*, 2019.  The label head classifies, the latents say how common an image is, and rare images are drawn more
-often (see ``inference.resampling``), so that the classifier learns from what the data have little of.
+Structure*, 2019.  The label is a linear head on the latents here, so that the bound asks q(y | x) to agree with them
+and labels shape the latents.  The guide's head classifies, the latents say how common an image is, and rare images are
+drawn more often (see ``inference.resampling``), so that the classifier learns from what the data have little of.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pyro
-import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
+from pyro_vae.conditionals import Categorical
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.networks import MLP, Network
@@ -34,7 +34,6 @@ class DBVAE(Model):
     """
 
     resampling: ClassVar[str] = "latent_histogram"
-    label_logits: Tensor
 
     def __init__(
         self,
@@ -50,10 +49,10 @@ class DBVAE(Model):
         super().__init__(event_shape, latents, likelihood)
         self.prior = prior or StandardNormal(latent_dim)
         self.decoder = (network or MLP()).decoder([latent_dim], self.event_shape)
-        self.register_buffer("label_logits", torch.zeros(num_classes), persistent=False)
+        self.label = Categorical(latent_dim, num_classes)
 
     def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         with pyro.plate("data", 1 if x is None else x.shape[0]):
-            pyro.sample("y", dist.Categorical(logits=self.label_logits), obs=y)
             z = pyro.sample("z", self.prior())
+            pyro.sample("y", self.label(z), obs=y)
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
