@@ -90,24 +90,14 @@ def draw_terms(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1
     Raises:
         InputError: if a site lies outside the plate "data", so that nothing can be said per datum.
     """
-    if structure.data_dim is None:
-        raise InputError(
-            f"every sample site inside pyro.plate({DATA_PLATE!r}, …)",
-            "one outside it",
-            "put the sites of each datum into that plate to get likelihoods per datum",
-        )
-    arguments = pair.arguments(x, None)
-    samples = pyro.plate("_samples", num_samples, dim=-structure.nesting - 1)
+    q, layout = _draw_guide(pair, structure, x, num_samples)
+    samples = _samples_plate(structure, num_samples)
     with pair.scope(), torch.no_grad(), poutine.block():
-        with samples, poutine.trace() as guided, poutine.enum(first_available_dim=-structure.nesting - 2):
-            pair.guide(*arguments)
-        q = prune_subsample_sites(guided.trace)
         with samples, poutine.trace() as generated, poutine.replay(trace=q):
-            pair.model(*arguments)
-        p = prune_subsample_sites(generated.trace)
+            pair.model(*pair.arguments(x, None))
+    p = prune_subsample_sites(generated.trace)
     q.compute_log_prob()
     p.compute_log_prob()
-    layout = _Layout(structure, num_samples, x)
     drawn = [name for name in structure.latent if name not in structure.enumerated]
     groups = (
         layout.total(log_prob_at(p, name) for name in p.observation_nodes),
@@ -118,6 +108,16 @@ def draw_terms(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1
     observed, prior, sampled, enumerated = (term.flatten(0, -3) for term in torch.broadcast_tensors(*groups))
     means = {name: layout.means(distribution_at(q, name), value_at(q, name)) for name in drawn}
     return Terms(observed, prior, sampled, enumerated, means)
+
+
+def draw_means(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1) -> dict[str, Tensor]:
+    """E_q[z | x] of each sampled site, shape (N, D), from the guide alone; arguments and errors as ``draw_terms``."""
+    q, layout = _draw_guide(pair, structure, x, num_samples)
+    q.compute_log_prob(lambda name, _: name in structure.enumerated)
+    weights = layout.total(log_prob_at(q, name) for name in structure.enumerated).flatten(0, -3).exp().unsqueeze(-1)
+    drawn = [name for name in structure.latent if name not in structure.enumerated]
+    means = {name: layout.means(distribution_at(q, name), value_at(q, name)) for name in drawn}
+    return {name: (weights * mean).sum(0).mean(0) for name, mean in means.items()}
 
 
 def label_distribution(pair: Pair, x: Tensor) -> dist.TorchDistribution:
@@ -137,6 +137,24 @@ def label_distribution(pair: Pair, x: Tensor) -> dist.TorchDistribution:
         except NonlocalExit as reached:
             return cast(dist.TorchDistribution, reached.site["fn"])
     raise InputError(f"a guide that samples the label site {LABEL_SITE!r}", "one that does not", "use a labelled model")
+
+
+def _draw_guide(pair: Pair, structure: Structure, x: Tensor, num_samples: int) -> tuple[poutine.Trace, _Layout]:
+    if structure.data_dim is None:
+        raise InputError(
+            f"every sample site inside pyro.plate({DATA_PLATE!r}, …)",
+            "one outside it",
+            "put the sites of each datum into that plate to get likelihoods per datum",
+        )
+    samples = _samples_plate(structure, num_samples)
+    with pair.scope(), torch.no_grad(), poutine.block():
+        with samples, poutine.trace() as guided, poutine.enum(first_available_dim=-structure.nesting - 2):
+            pair.guide(*pair.arguments(x, None))
+    return prune_subsample_sites(guided.trace), _Layout(structure, num_samples, x)
+
+
+def _samples_plate(structure: Structure, num_samples: int) -> pyro.plate:
+    return pyro.plate("_samples", num_samples, dim=-structure.nesting - 1)
 
 
 class _Layout:
