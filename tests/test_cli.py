@@ -309,7 +309,7 @@ def test_resume_with_another_model_or_other_data(command, fitted, toy_npz, tmp_p
         command("fit", "--resume", "run", "--model", "vae"), "expected model 'ss_vae', as the run at run has it"
     )
     assert_refused(command("fit", "--resume", "run", "--data", "digits"), "got 'digits'")
-    assert_refused(command("fit", "--resume", "run", "--out", "other"), "expected --resume alone, or --out")
+    assert_refused(command("fit", "--resume", "run", "--out", "other"), "expected --resume alone, or a new run")
     x = np.load(toy_npz)["x"]
     np.savez(toy_npz, x=x[::-1], y=np.arange(60) % 3)
     assert_refused(command("fit", "--resume", "run", "--epochs", 9), "expected the data that the run was fitted on")
