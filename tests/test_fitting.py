@@ -63,6 +63,11 @@ def test_the_run_directory_holds_what_it_should(toy_npz, tmp_path):
         "figures/samples.png",
         "figures/reconstructions.png",
         "figures/classes.png",
+        "figures/latent.png",
+        "figures/traverse.png",
+        "frames/0000.png",
+        "frames/0001.png",
+        "frames/0002.png",
     }
     content = json.loads((run.path / "config.json").read_text())
     assert content["format_version"] == 1
