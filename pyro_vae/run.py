@@ -241,7 +241,7 @@ class Run:
     def _points(self, z: ArrayLike | Tensor, name: str) -> Tensor:
         """Latent points as the site takes them, checked."""
         site = self.structure.continuous[name]
-        points = torch.as_tensor(z if isinstance(z, Tensor) else np.asarray(z)).float()
+        points = torch.as_tensor(z if isinstance(z, Tensor) else np.asarray(z)).float().to(self.device)
         if points.dim() != 2 or points.shape[1] != site.size or not len(points):
             raise InputError(
                 f"z of shape (N, {site.size}) for the latent site {name!r}",
@@ -255,7 +255,7 @@ class Run:
                 f"values from {points.min().item():g} to {points.max().item():g}",
                 "choose other points",
             )
-        return values.to(self.device)
+        return values
 
     def _given_class(self, y: int | None, num_rows: int) -> dict[str, Tensor]:
         """The label site of so many rows, checked; empty where no class is asked for."""
