@@ -43,6 +43,7 @@ device_option = click.option(
 )
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, envvar="PYRO_VAE_SEED", show_default=True)
 run_argument = click.argument("run", type=click.Path(path_type=Path))
+site_option = click.option("--site", metavar="NAME", help="the latent site  [default: the last continuous one]")
 out_option = click.option(
     "--out", type=click.Path(path_type=Path), help="the PNG file  [default: in the run's figures]"
 )
@@ -169,6 +170,88 @@ def reconstruct(run: Path, num: int, split: str, checkpoint: str, device: str, o
 
 @main.command()
 @run_argument
+@site_option
+@click.option(
+    "--num", type=click.IntRange(min=2), help="the side of the grid, or the images a row  [default: 20, or 11]"
+)
+@click.option(
+    "--dims", type=click.IntRange(min=1), help="rows of the most active dimensions  [default: 10; a plane is a grid]"
+)
+@click.option("--span", type=click.FloatRange(min=0, min_open=True), help="rows from -span to span in z  [default: 3]")
+@click.option("--label", help="the class to hold, by name")
+@checkpoint_option
+@device_option
+@seed_option
+@out_option
+@json_option
+def traverse(
+    run: Path,
+    site: str | None,
+    num: int | None,
+    dims: int | None,
+    span: float | None,
+    label: str | None,
+    checkpoint: str,
+    device: str,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Walk through the latent space: a grid over a plane, or a row a dimension."""
+    from pyro_vae import report
+
+    opened = _open(run, checkpoint, device)
+    figure = report.traverse_figure(opened, site, num, dims, span, _class_index(opened, label), seed)
+    _save(opened, figure, out, "traverse" if label is None else f"traverse-{label}", as_json)
+
+
+@main.command()
+@run_argument
+@split_option
+@site_option
+@click.option("--num", type=click.IntRange(min=2), default=2000, show_default=True, help="how many images at most")
+@checkpoint_option
+@device_option
+@out_option
+@json_option
+def latent(
+    run: Path,
+    split: str,
+    site: str | None,
+    num: int,
+    checkpoint: str,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Map where the images lie in the latent space, coloured by class."""
+    from pyro_vae import report
+
+    opened = _open(run, checkpoint, device)
+    _save(opened, report.latent_figure(opened, split, site, num), out, "latent", as_json)
+
+
+@main.command()
+@run_argument
+@click.option("--fps", type=click.IntRange(1, 50), default=10, show_default=True, help="frames a second")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="the GIF file  [default: training.gif in the run's figures]"
+)
+@json_option
+def animate(run: Path, fps: int, out: Path | None, as_json: bool) -> None:
+    """Show the training as a GIF: the same latent points, epoch after epoch."""
+    from pyro_vae import animation
+    from pyro_vae.folder import RunFolder
+
+    folder = RunFolder.open(run)
+    frames = animation.read_frames(folder)
+    path = out or folder.figures / "training.gif"
+    animation.write_gif(frames, path, fps)
+    _say_written(run, path, as_json)
+
+
+@main.command()
+@run_argument
 @json_option
 def info(run: Path, as_json: bool) -> None:
     """Say what a run is: its settings, data, epochs and last figures."""
@@ -283,8 +366,12 @@ def _save(run: Run, figure: Any, out: Path | None, name: str, as_json: bool) -> 
     assert run.folder is not None
     path = out or run.folder.figures / f"{name}.png"
     report.save_figure(figure, path)
+    _say_written(run.folder.path, path, as_json)
+
+
+def _say_written(run: Path, path: Path, as_json: bool) -> None:
     if as_json:
-        print_json({"run": str(run.path), "figure": str(path)})
+        print_json({"run": str(run), "figure": str(path)})
     else:
         click.echo(f"Wrote {path}")
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pyro_vae import animation
 from pyro_vae.assembly import (
     Program,
     build_pair,
@@ -222,9 +223,11 @@ class _Fit:
         with _stopping(trainer), display:
             display.say(self._describe())
             display.start(self.config, trainer)
+            animation.begin(self._run())
             for row in trainer.epochs(display.step):
                 if trainer.is_best:
                     best = self._weights()
+                animation.keep(self._run(), last=trainer.done)  # before the checkpoint, so that none is ever missing
                 self._save(trainer.is_best)
                 display.epoch(row)
         if trainer.progress.stopped:

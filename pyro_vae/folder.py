@@ -4,7 +4,8 @@
     history.csv              one row an epoch
     checkpoints/last, best   weights, and in ``last`` what it takes to resume
     evaluation.json          the figures of the last evaluation
-    figures/                 PNG files
+    figures/                 PNG files, and GIF
+    frames/0000.png, …       one small picture an epoch, of runs of pictures
 
 It appears whole or not at all: it is written aside with a first checkpoint and moved into place, and every file after
 that is written aside and moved too.  Nothing in it is a pickle that could run code.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,12 @@ class RunFolder:
         path.mkdir(exist_ok=True)
         return path
 
+    @property
+    def frames(self) -> dict[int, Path]:
+        """The pictures of the training, by epoch."""
+        paths = sorted((self.path / "frames").glob("*.png"), key=lambda path: (len(path.stem), path.stem))
+        return {int(path.stem): path for path in paths if path.stem.isdecimal()}
+
     def weights(self, checkpoint: str) -> dict[str, Tensor]:
         """The weights of checkpoint ``best`` or ``last``."""
         return load_weights(self.path / "checkpoints" / checkpoint)
@@ -201,9 +209,23 @@ class RunFolder:
         if rows:
             _write(self.path / HISTORY, pd.DataFrame(rows).to_csv(index=False))
 
+    def save_frame(self, epoch: int, png: bytes) -> None:
+        """Write or replace the picture of an epoch; 0 is before training."""
+        path = self._frame(epoch)
+        path.parent.mkdir(exist_ok=True)
+        _write(path, png)
+
+    def drop_frames(self, epochs: Iterable[int]) -> None:
+        """Remove the pictures of these epochs."""
+        for epoch in epochs:
+            self._frame(epoch).unlink(missing_ok=True)
+
     def save_evaluation(self, figures: dict[str, Any]) -> None:
         """Replace the figures of the last evaluation."""
         _write(self.path / EVALUATION, json.dumps(figures, indent=2) + "\n")
+
+    def _frame(self, epoch: int) -> Path:
+        return self.path / "frames" / f"{epoch:04}.png"
 
     def _content(self) -> dict[str, Any]:
         path = self.path / CONFIG
@@ -216,9 +238,9 @@ class RunFolder:
         return content
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text)
+    aside.write_bytes(content.encode() if isinstance(content, str) else content)
     aside.replace(path)
 
 

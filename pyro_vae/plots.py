@@ -29,6 +29,24 @@ def is_picture(event_shape: tuple[int, ...]) -> bool:
     return event_shape[0] in (1, 3)
 
 
+def need_pictures(event_shape: tuple[int, ...], mend: str = "use the arrays of run.sample and run.reconstruct") -> None:
+    """Refuse data that cannot be drawn.
+
+    Args:
+        event_shape: the shape of one datum.
+        mend: what to do instead.
+
+    Raises:
+        InputError: if they are no pictures.
+    """
+    if not is_picture(event_shape):
+        raise InputError(
+            "images of shape (C, H, W) with 1 or 3 channels, or (D,) where D is a square from 16 on",
+            f"shape {event_shape}",
+            mend,
+        )
+
+
 def elbo_curves(history: pd.DataFrame) -> Figure:
     """The bound and its terms over the epochs, and the accuracy where there is one.
 
@@ -79,7 +97,7 @@ def image_grid(images: Tensor, columns: int | None = None, title: str = "") -> F
         title: written above.
     """
     columns = columns or math.ceil(math.sqrt(len(images)))
-    return _grid(_pictures(images), columns, title)
+    return _grid(pictures(images), columns, title)
 
 
 def reconstructions(images: Tensor, means: Tensor, columns: int = 10) -> Figure:
@@ -90,7 +108,7 @@ def reconstructions(images: Tensor, means: Tensor, columns: int = 10) -> Figure:
         means: E[x | z] of the same shape.
         columns: how many pairs a row.
     """
-    above, below = _pictures(images), _pictures(means)
+    above, below = pictures(images), pictures(means)
     order = []
     for start in range(0, len(above), columns):
         row = slice(start, start + columns)
@@ -107,7 +125,7 @@ def class_samples(images: Tensor, class_names: Sequence[str]) -> Figure:
         class_names: the K names.
     """
     rows, columns = images.shape[:2]
-    figure = _grid(_pictures(images.flatten(0, 1)), columns, "p(x | y, z): a row a class, a column a style")
+    figure = _grid(pictures(images.flatten(0, 1)), columns, "p(x | y, z): a row a class, a column a style")
     ax = figure.axes[0]
     step = ax.get_ylim()[0] / rows
     ax.set_axis_on()
@@ -128,37 +146,48 @@ def _dress(ax: Axes, title: str, unit: str) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _pictures(images: Tensor) -> np.ndarray:
+def pictures(images: Tensor) -> np.ndarray:
     """Images of shape (N, H, W) or (N, H, W, 3) between 0 and 1.
 
     Raises:
         InputError: if they are no pictures.
     """
     array = images.detach().float().cpu().clamp(0, 1).numpy()
-    if not is_picture(array.shape[1:]):
-        raise InputError(
-            "images of shape (C, H, W) with 1 or 3 channels, or (D,) where D is a square from 16 on",
-            f"shape {array.shape[1:]}",
-            "use the arrays of run.sample and run.reconstruct",
-        )
+    need_pictures(array.shape[1:])
     if array.ndim == 2:
         side = math.isqrt(array.shape[1])
         return array.reshape(-1, side, side)
     return array[:, 0] if array.shape[1] == 1 else np.moveaxis(array, 1, -1)
 
 
-def _grid(pictures: np.ndarray, columns: int, title: str) -> Figure:
-    count, height, width = pictures.shape[:3]
-    rows = math.ceil(count / columns)
-    pad = max(1, height // 14)
-    canvas = np.ones((rows * (height + pad) + pad, columns * (width + pad) + pad, *pictures.shape[3:]))
-    for i, picture in enumerate(pictures):
+def mosaic(tiles: np.ndarray, columns: int, gap: int | None = None) -> np.ndarray:
+    """Pictures of shape (N, H, W) or (N, H, W, 3) side by side on white.
+
+    Args:
+        tiles: the pictures.
+        columns: how many a row.
+        gap: the pixels between them; a fourteenth of their height unless given.
+    """
+    count, height, width = tiles.shape[:3]
+    rows, pad = math.ceil(count / columns), max(1, height // 14) if gap is None else gap
+    canvas = np.ones((rows * (height + pad) + pad, columns * (width + pad) + pad, *tiles.shape[3:]))
+    for i, tile in enumerate(tiles):
         top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
-        canvas[top : top + height, left : left + width] = picture
+        canvas[top : top + height, left : left + width] = tile
+    return canvas
+
+
+def show(ax: Axes, canvas: np.ndarray) -> None:
+    """Put a mosaic on axes, pixel by pixel."""
+    ax.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+def _grid(tiles: np.ndarray, columns: int, title: str) -> Figure:
+    canvas = mosaic(tiles, columns)
     wide = max(3.2, CELL * columns)
     figure = Figure(figsize=(wide, wide * canvas.shape[0] / canvas.shape[1] + 0.4), layout="constrained")
     ax = figure.subplots()
-    ax.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    show(ax, canvas)
     ax.set_title(title, fontsize=9)
     ax.set_axis_off()
     return figure

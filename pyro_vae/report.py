@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
-from pyro_vae import plots
+from pyro_vae import latent_plots, latent_space, plots
 from pyro_vae.errors import InputError
 from pyro_vae.run import Run
 
 FIRST_SAMPLES = 25  # importance samples of the evaluation that ends a fit: quick, and rough
 STYLES = 10
+GRID, STEPS, ROWS = 20, 11, 10  # a manifold's side, a traversal's columns, its most rows unless asked
+SPAN = 3.0  # standard deviations of N(0, 1)
+TRAVERSED_IMAGES, MAPPED_IMAGES = 1000, 2000
 
 
 def write_report(run: Run) -> None:
@@ -25,12 +29,16 @@ def write_report(run: Run) -> None:
     save_figure(plots.elbo_curves(run.history), run.folder.figures / "elbo.png")
     if run.structure.data_dim is not None:
         run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES))
+    if run.structure.continuous and run.facts.num_data[-1] >= 2:
+        save_figure(latent_figure(run), run.folder.figures / "latent.png")
     if not plots.is_picture(run.facts.event_shape):
         return
     save_figure(samples_figure(run, 64), run.folder.figures / "samples.png")
     save_figure(reconstructions_figure(run, 30), run.folder.figures / "reconstructions.png")
-    if run.structure.has_label:
+    if _has_classes(run):
         save_figure(classes_figure(run), run.folder.figures / "classes.png")
+    if run.structure.continuous and run.structure.continuous[run.latent_site()].is_real:
+        save_figure(traverse_figure(run), run.folder.figures / "traverse.png")
 
 
 def samples_figure(run: Run, num_samples: int, label: int | None = None, seed: int = 0) -> Figure:
@@ -51,8 +59,113 @@ def classes_figure(run: Run) -> Figure:
     return plots.class_samples(torch.stack([run.sample(STYLES, y=label) for label in range(len(names))]), names)
 
 
+def traverse_figure(
+    run: Run,
+    site: str | None = None,
+    num: int | None = None,
+    dims: int | None = None,
+    span: float | None = None,
+    label: int | None = None,
+    seed: int = 0,
+) -> Figure:
+    """A walk through the latent space: E[x | z] over a plane, or along the most active dimensions.
+
+    A site of two dimensions makes a grid over normal quantiles.  Any other, or ``dims`` or ``span`` given, makes a row
+    a dimension around the posterior mean of a test image, the dimension with the largest Var_x(E_q[z_u | x]) first.
+
+    Args:
+        run: a run of pictures.
+        site: the latent site; the last continuous one unless given.
+        num: the side of the grid (20), or the images a row (11).
+        dims: how many rows (10, or as many as there are).
+        span: the largest coordinate of a row, in standard deviations of the prior N(0, 1) (3).
+        label: the class, for models with labels; the most probable one of the base image, or the first for a grid.
+        seed: chooses the test image and draws what lies below the site.
+
+    Raises:
+        InputError: if the data are no pictures, or the site has no such dimensions.
+    """
+    plots.need_pictures(run.facts.event_shape, "use latent, which maps data of any shape")
+    site = run.latent_site(site)
+    latent = run.structure.continuous[site]
+    if not latent.is_real:
+        raise InputError(
+            "a latent site of real numbers", f"{site!r} with the support {latent.support}", "use run.decode"
+        )
+    if num is not None and num < 2:
+        raise InputError("at least 2 images a row", str(num), "use --num 11")
+    if latent.size == 2 and dims is None and span is None:
+        return _manifold(run, site, num or GRID, label, seed)
+    if dims is not None and not 1 <= dims <= latent.size:
+        raise InputError(
+            f"from 1 to {latent.size} dimensions of the latent site {site!r}", str(dims), f"use --dims {latent.size}"
+        )
+    return _traversal(
+        run, site, num or STEPS, dims or min(ROWS, latent.size), SPAN if span is None else span, label, seed
+    )
+
+
+def latent_figure(run: Run, split: str = "test", site: str | None = None, num_images: int = MAPPED_IMAGES) -> Figure:
+    """The posterior means of the first images of a split, coloured by class.
+
+    Raises:
+        InputError: if there is no such site or split, or there are fewer than two images.
+    """
+    site = run.latent_site(site)
+    images = run.part(split)[slice(0, max(0, num_images))]
+    if len(images) < 2:
+        raise InputError("at least 2 images to map", str(len(images)), "use --split train and --num 2000")
+    means = latent_space.posterior_means(run, images.x(), site)
+    title = f"Posterior means of {len(images):,} {split} images"
+    return latent_plots.latent_map(means, images.labels, run.facts.class_names, site, title)
+
+
+def _manifold(run: Run, site: str, num: int, label: int | None, seed: int) -> Figure:
+    label = 0 if label is None and _has_classes(run) else label
+    images = run.decode(latent_space.manifold_points(num), site, label, seed)
+    title = f"E[x | {site}] over normal quantiles{_of_class(run, label)}"
+    return latent_plots.manifold(images, latent_space.quantiles(num), site, title)
+
+
+def _traversal(run: Run, site: str, num: int, num_dims: int, span: float, label: int | None, seed: int) -> Figure:
+    images = run.part("test")[slice(0, TRAVERSED_IMAGES)]
+    means = latent_space.posterior_means(run, images.x(), site)
+    activity = latent_space.activity(means)
+    dims = activity.argsort(descending=True)[:num_dims]
+    index = int(torch.randint(len(images), (), generator=torch.Generator().manual_seed(seed)))
+    if label is None and _has_classes(run):
+        label = int(run.classify(images.values()[index : index + 1]))
+    values = torch.linspace(-span, span, num)
+    points = latent_space.traversal_points(means[index], dims, values)
+    pictures = run.decode(points, site, label, seed).unflatten(0, (num_dims, num))
+    names = [f"{site}_{u}  var {activity[u]:.2f}" for u in dims.tolist()]
+    title = f"E[x | {site}] around test image {index}{_of_class(run, label)}: a row a latent dimension"
+    return latent_plots.traversal(pictures, values, names, means[index, dims], title)
+
+
+def _has_classes(run: Run) -> bool:
+    return run.structure.has_label and bool(run.facts.class_names)
+
+
+def _of_class(run: Run, label: int | None) -> str:
+    return f", class {run.facts.class_names[label]}" if label is not None else ""
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        InputError: if the place cannot be written.
+    """
+    write_whole(path, lambda aside: figure.savefig(aside, format="png", dpi=150, bbox_inches="tight"))
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a picture aside and move it into place.
+
+    Args:
+        path: where it shall lie.
+        write: writes it where it is told.
 
     Raises:
         InputError: if the place cannot be written.
@@ -60,7 +173,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     aside = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(aside, format="png", dpi=150, bbox_inches="tight")
+        write(aside)
         aside.replace(path)
     except OSError as error:
+        aside.unlink(missing_ok=True)
         raise InputError(f"a place for a picture at {path}", str(error), "choose another --out") from None

@@ -22,7 +22,7 @@ from pyro_vae.config import FitConfig
 from pyro_vae.data import Binarization, DataFacts, Dataset, Images, binarize_once, load_same_data
 from pyro_vae.errors import InputError
 from pyro_vae.folder import RunFolder
-from pyro_vae.inference.draws import draw_terms
+from pyro_vae.inference.draws import draw_means
 from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.pair import LABEL_SITE, OBSERVED_SITE, Pair, Structure
 from pyro_vae.inference.traces import distribution_at, value_at
@@ -140,19 +140,53 @@ class Run:
         with self._quiet():
             return label_distribution(self.pair, self._values(x)).probs
 
-    def encode(self, x: ArrayLike | Tensor, site: str = "z", num_samples: int = 1) -> Tensor:
+    def encode(self, x: ArrayLike | Tensor, site: str | None = None, num_samples: int = 1) -> Tensor:
         """The posterior mean E_q[z | x] of each image, shape (N, latent_dim); labels averaged over q(y | x).
 
         Args:
             x: images.
-            site: the latent site, for models with several.
+            site: the latent site, for models with several; the last continuous one unless given.
             num_samples: the draws to average where the guide does not know its mean, as flows and mixtures do not.
+
+        Raises:
+            InputError: if there is no such site.
         """
-        continuous = [name for name in self.structure.latent if name not in self.structure.enumerated]
-        if site not in continuous:
-            raise InputError("a continuous latent site", repr(site), f"choose one of: {', '.join(continuous)}")
+        site = self.latent_site(site)
         with self._quiet():
-            return draw_terms(self.pair, self.structure, self._values(x), num_samples).latent_mean(site)
+            return draw_means(self.pair, self.structure, self._values(x), num_samples)[site]
+
+    def decode(self, z: ArrayLike | Tensor, site: str | None = None, y: int | None = None, seed: int = 0) -> Tensor:
+        r"""The images of latent points, E[x | z], shape (N, \*event_shape).
+
+        Args:
+            z: points of shape (N, latent_dim).
+            site: the latent site that they belong to, for models with several; the last continuous one unless given.
+                The others are drawn from the model, given z.
+            y: the class index, for models with labels; drawn from p(y) unless given.
+            seed: of these draws.
+
+        Raises:
+            InputError: if there is no such site, z is of another dimension or outside its support, or there is no such
+                class.
+        """
+        site = self.latent_site(site)
+        values = self._points(z, site)
+        given = {site: values} | self._given_class(y, len(values))
+        with self._quiet(seed):
+            return self._generate(torch.zeros(len(values), *self.facts.event_shape), given, mean=True)
+
+    def latent_site(self, site: str | None = None) -> str:
+        """The name of a continuous latent site: the last one, which a hierarchy has at its top, unless given.
+
+        Raises:
+            InputError: if there is no such site.
+        """
+        known = list(self.structure.continuous)
+        if not known:
+            raise InputError("a continuous latent site for each datum", "a model without", "fit another --model")
+        if site is not None and site not in known:
+            raise InputError("a continuous latent site", repr(site), f"choose one of: {', '.join(known)}")
+        return site or known[-1]
 
     def sample(self, num_samples: int = 64, y: int | None = None, seed: int = 0, mean: bool = True) -> Tensor:
         r"""Images from the model, shape (num_samples, \*event_shape).
@@ -165,13 +199,7 @@ class Run:
         """
         if num_samples < 1:
             raise InputError("at least one image", str(num_samples), "use --num 64")
-        given = {}
-        if y is not None:
-            self._need_labels("to choose a class")
-            if not 0 <= y < len(self.facts.class_names):
-                last = len(self.facts.class_names) - 1
-                raise InputError(f"a class index from 0 to {last}", str(y), f"choose one of: 0 to {last}")
-            given[LABEL_SITE] = torch.full((num_samples,), y, device=self.device)
+        given = self._given_class(y, num_samples)
         with self._quiet(seed):
             return self._generate(torch.zeros(num_samples, *self.facts.event_shape), given, mean)
 
@@ -210,6 +238,35 @@ class Run:
             )
         scale = self.facts.scale if array.dtype == torch.uint8 else 1.0
         return Images(array, scale=scale).values().to(self.device)
+
+    def _points(self, z: ArrayLike | Tensor, name: str) -> Tensor:
+        """Latent points as the site takes them, checked."""
+        site = self.structure.continuous[name]
+        points = torch.as_tensor(z if isinstance(z, Tensor) else np.asarray(z)).float().to(self.device)
+        if points.dim() != 2 or points.shape[1] != site.size or not len(points):
+            raise InputError(
+                f"z of shape (N, {site.size}) for the latent site {name!r}",
+                f"shape {tuple(points.shape)}",
+                "give one row a point",
+            )
+        values = points.reshape(len(points), *site.shape)
+        if not (points.isfinite().all() and (site.support is None or site.support.check(values).all())):
+            raise InputError(
+                f"finite z in the support of the latent site {name!r}, {site.support}",
+                f"values from {points.min().item():g} to {points.max().item():g}",
+                "choose other points",
+            )
+        return values
+
+    def _given_class(self, y: int | None, num_rows: int) -> dict[str, Tensor]:
+        """The label site of so many rows, checked; empty where no class is asked for."""
+        if y is None:
+            return {}
+        self._need_labels("to choose a class")
+        if not 0 <= y < len(self.facts.class_names):
+            last = len(self.facts.class_names) - 1
+            raise InputError(f"a class index from 0 to {last}", str(y), f"choose one of: 0 to {last}")
+        return {LABEL_SITE: torch.full((num_rows,), y, device=self.device)}
 
     def _need_labels(self, purpose: str) -> None:
         if not self.structure.has_label:

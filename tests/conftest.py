@@ -121,6 +121,7 @@ def toy_npz(tmp_path, toy_arrays) -> str:
 
 
 FAST = {"epochs": 2, "batch_size": 20, "hidden": (8,), "latent_dim": 2, "labels": 6}
+FLAGS = ["--epochs", 2, "--batch-size", 20, "--hidden", "8", "--latent-dim", 2, "--labels", 6]
 
 
 @pytest.fixture
@@ -134,3 +135,11 @@ def command(tmp_path, monkeypatch):
         return CliRunner().invoke(main, [str(word) for word in words])
 
     return run
+
+
+@pytest.fixture
+def fitted(command, toy_npz, tmp_path):
+    """The folder of a small semi-supervised run."""
+    result = command("fit", "--model", "ss_vae", "--data", toy_npz, *FLAGS, "--out", "run")
+    assert result.exit_code == 0, result.stderr
+    return tmp_path / "run"

@@ -16,17 +16,9 @@ import torch
 from pyro_vae import fitting
 from pyro_vae.config import FitConfig
 from pyro_vae.progress import Silent
+from tests.conftest import FLAGS
 
 ROOT = Path(__file__).parent.parent
-FLAGS = ["--epochs", 2, "--batch-size", 20, "--hidden", "8", "--latent-dim", 2, "--labels", 6]
-
-
-@pytest.fixture
-def fitted(command, toy_npz, tmp_path):
-    """The folder of a small semi-supervised run."""
-    result = command("fit", "--model", "ss_vae", "--data", toy_npz, *FLAGS, "--out", "run")
-    assert result.exit_code == 0, result.stderr
-    return tmp_path / "run"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -63,6 +63,11 @@ def test_the_run_directory_holds_what_it_should(toy_npz, tmp_path):
         "figures/samples.png",
         "figures/reconstructions.png",
         "figures/classes.png",
+        "figures/latent.png",
+        "figures/traverse.png",
+        "frames/0000.png",
+        "frames/0001.png",
+        "frames/0002.png",
     }
     content = json.loads((run.path / "config.json").read_text())
     assert content["format_version"] == 1
@@ -268,7 +273,7 @@ def test_any_pyro_program_fits_saves_and_loads(tmp_path):
     assert run.evaluate(num_samples=50)["nll"] == pytest.approx(-run.evaluate(num_samples=50)["elbo"], abs=0.02)
     with pytest.raises(InputError, match="a run that was fitted on arrays; pass them as data="):
         loaded.evaluate()
-    with pytest.raises(InputError, match=r"expected the model .*model itself, .* pass it from Python, as model="):
+    with pytest.raises(InputError, match=r"expected the model .*model' itself, .* pass it from Python, as model="):
         pyro_vae.load(tmp_path / "run")
     assert not pyro.get_param_store().keys()
 

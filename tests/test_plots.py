@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pyro_vae import plots
+from pyro_vae import latent_plots, plots
 from pyro_vae.errors import InputError
 
 
@@ -66,3 +66,44 @@ def test_elbo_curves_show_what_the_history_has():
     assert figure.axes[0].texts[0].get_text() == "-5.00"
     assert any(ax.get_ylabel() == "beta" for ax in figure.axes), "a beta that changes is drawn"
     assert len(plots.elbo_curves(history[["epoch", "beta", "validation_elbo"]]).axes) == 1
+
+
+def test_a_map_of_many_dimensions_shows_two_principal_components():
+    points = torch.randn(500, 3) * torch.tensor([1.0, 9.0, 3.0])
+    ax = latent_plots.latent_map(points, None, ()).axes[0]
+    shown = np.asarray(ax.collections[0].get_offsets())
+    assert abs(np.corrcoef(shown[:, 0], points[:, 1])[0, 1]) > 0.99
+    assert abs(np.corrcoef(shown[:, 1], points[:, 2])[0, 1]) > 0.99
+    share = 100 * points[:, 1].var() / points.var(0).sum()
+    assert ax.get_xlabel().startswith("principal component 1, ")
+    assert int(ax.get_xlabel().split(", ")[1].split("%")[0]) == pytest.approx(share.item(), abs=2)
+    assert ax.get_legend() is None
+
+
+def test_a_map_of_one_dimension_counts_the_classes():
+    labels = torch.arange(90) % 3
+    figure = latent_plots.latent_map(torch.randn(90, 1), labels, ["a", "b", "c"], "top")
+    ax = figure.axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("top_0", "images")
+    counts = [sum(bar.get_height() for bar in bars) for bars in ax.containers]
+    assert counts == [30, 30, 30]
+
+
+def test_many_classes_get_a_continuous_map():
+    names = [f"class {i}" for i in range(26)]
+    figure = latent_plots.latent_map(torch.randn(260, 2), torch.arange(260) % 26, names)
+    assert len(np.unique(figure.axes[0].collections[0].get_facecolors(), axis=0)) == 26
+    shown = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    assert shown == [f"class {i}" for i in range(0, 26, 2)]
+
+
+def test_rows_and_columns_of_a_traversal_are_named():
+    images = torch.zeros(2, 3, 3, 8, 8)
+    images[1, 2] = 0.5
+    figure = latent_plots.traversal(images, torch.linspace(-3, 3, 3), ["z_4  var 0.90", "z_1  var 0.10"])
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["z_4  var 0.90", "z_1  var 0.10"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["\N{MINUS SIGN}3", "0", "3"]
+    row, column = round(ax.get_yticks()[1]), round(ax.get_xticks()[2])
+    assert drawn(figure)[row, column].tolist() == [0.5, 0.5, 0.5], "the ticks stand at the images"
+    assert not ax.patches

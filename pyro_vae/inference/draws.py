@@ -126,16 +126,9 @@ def draw(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None, n
     Raises:
         InputError: if a site lies outside the plate "data", so that nothing can be said per datum.
     """
-    need_data_plate(structure)
-    arguments = pair.arguments(x, y)
-    samples = _plate(structure, num_samples)
     with pair.scope():
-        with samples, poutine.trace() as guided, poutine.enum(first_available_dim=-structure.nesting - 2):
-            pair.guide(*arguments)
-        q = prune_subsample_sites(guided.trace)
-        with samples, poutine.trace() as generated, poutine.replay(trace=q):
-            pair.model(*arguments)
-        p = prune_subsample_sites(generated.trace)
+        q = _draw_guide(pair, structure, x, y, num_samples)
+        p = _score_model(pair, structure, x, y, num_samples, q)
     q.compute_log_prob()
     p.compute_log_prob()
     return Draws(p, q, Layout(structure, num_samples, x))
@@ -157,6 +150,18 @@ def draw_terms(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1
         return draw(pair, structure, x, num_samples=num_samples).terms()
 
 
+def draw_means(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1) -> dict[str, Tensor]:
+    """E_q[z | x] of each sampled site, shape (N, D), from the guide alone; arguments and errors as ``draw_terms``."""
+    with torch.no_grad(), poutine.block(), pair.scope():
+        q = _draw_guide(pair, structure, x, None, num_samples)
+        q.compute_log_prob(lambda name, _: name in structure.enumerated)
+    layout = Layout(structure, num_samples, x)
+    weights = layout.total(log_prob_at(q, name) for name in structure.enumerated).flatten(0, -3).exp().unsqueeze(-1)
+    drawn = [name for name in structure.latent if name not in structure.enumerated]
+    means = {name: layout.means(distribution_at(q, name), value_at(q, name)) for name in drawn}
+    return {name: (weights * mean).sum(0).mean(0) for name, mean in means.items()}
+
+
 def draw_along_paths(
     pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None, num_samples: int = 1
 ) -> tuple[Draws, dict[str, Tensor]]:
@@ -176,13 +181,10 @@ def draw_along_paths(
         The draws as scored, and by site the values that they were scored at, of shape (enumerated…, S, plates…,
         \*event): every gradient from the scores to the guide's parameters passes through these, and once.
     """
-    need_data_plate(structure)
     arguments, samples = pair.arguments(x, y), _plate(structure, num_samples)
     noise = torch.get_rng_state()
     with pair.scope():
-        with samples, poutine.trace() as guided, poutine.enum(first_available_dim=-structure.nesting - 2):
-            pair.guide(*arguments)
-        first = prune_subsample_sites(guided.trace)
+        first = _draw_guide(pair, structure, x, y, num_samples)
         values = _expanded(first, structure)
         fixed = first.copy()
         for name, value in values.items():
@@ -198,9 +200,7 @@ def draw_along_paths(
             pair.guide(*arguments)
             q = prune_subsample_sites(guided.trace)
             q.compute_log_prob()  # here, because a distribution may hold parameters themselves
-        with samples, poutine.trace() as generated, poutine.replay(trace=fixed):
-            pair.model(*arguments)
-        p = prune_subsample_sites(generated.trace)
+        p = _score_model(pair, structure, x, y, num_samples, fixed)
     p.compute_log_prob()
     first.compute_log_prob(site_filter=lambda name, _: name in structure.enumerated)
     for name in structure.enumerated:  # the expectation over labels is exact, so its gradient is too
@@ -220,6 +220,20 @@ def need_data_plate(structure: Structure) -> None:
             "one outside it",
             "put the sites of each datum into that plate to get likelihoods per datum",
         )
+
+
+def _draw_guide(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None, num_samples: int) -> Trace:
+    need_data_plate(structure)
+    enumeration = poutine.enum(first_available_dim=-structure.nesting - 2)
+    with _plate(structure, num_samples), poutine.trace() as guided, enumeration:
+        pair.guide(*pair.arguments(x, y))
+    return prune_subsample_sites(guided.trace)
+
+
+def _score_model(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None, num_samples: int, q: Trace) -> Trace:
+    with _plate(structure, num_samples), poutine.trace() as generated, poutine.replay(trace=q):
+        pair.model(*pair.arguments(x, y))
+    return prune_subsample_sites(generated.trace)
 
 
 def _plate(structure: Structure, num_samples: int) -> pyro.plate:

@@ -31,12 +31,37 @@ DATA_PLATE = "data"
 
 
 @dataclass(frozen=True)
+class LatentSite:
+    """A continuous latent site, as one datum has it.
+
+    Args:
+        shape: of its value.
+        support: the values that one number of it can take; None where the distribution does not say.
+    """
+
+    shape: tuple[int, ...]
+    support: constraints.Constraint | None
+
+    @property
+    def size(self) -> int:
+        """The dimension D."""
+        return math.prod(self.shape)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether every point of R^D is a value of it."""
+        return self.support is constraints.real
+
+
+@dataclass(frozen=True)
 class Structure:
     """What one run of a pair shows of it.
 
     Args:
         latent: the guide's sample sites, in order.
         enumerated: those that ask for parallel enumeration.
+        continuous: the others that the model has too, in the guide's order; none where a site lies outside the plate
+            over data.
         nesting: the number of plate dimensions, Pyro's ``max_plate_nesting``.
         combinations: the number of joint values of the enumerated sites.
         data_dim: the dimension of the plate over data, or None where a site lies outside it.
@@ -50,6 +75,7 @@ class Structure:
 
     latent: tuple[str, ...]
     enumerated: tuple[str, ...]
+    continuous: dict[str, LatentSite]
     combinations: int
     nesting: int
     data_dim: int | None
@@ -101,17 +127,10 @@ class Pair:
 
         Parameters that the programs make at their first call are made now.
         """
-        modes = {module: module.training for module in self.modules().values()}
-        for module in modes:
-            module.eval()
-        try:
-            with self.scope(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
-                arguments = self.arguments(x, y)
-                q = poutine.trace(self.guide).get_trace(*arguments)
-                p = poutine.trace(poutine.replay(self.model, q)).get_trace(*arguments)
-        finally:
-            for module, mode in modes.items():
-                module.train(mode)
+        arguments = self.arguments(x, y)
+        with self.evaluating(), self.scope(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
+            q = poutine.trace(self.guide).get_trace(*arguments)
+            p = poutine.trace(poutine.replay(self.model, q)).get_trace(*arguments)
         return _structure(prune_subsample_sites(p), prune_subsample_sites(q))
 
     def modules(self) -> dict[str, nn.Module]:
@@ -123,6 +142,17 @@ class Pair:
         """Switch both programs between training and evaluation."""
         for module in self.modules().values():
             module.train(mode)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode for a while; every module then goes back to the mode it was in."""
+        modes = {module: module.training for program in self.modules().values() for module in program.modules()}
+        self.train(False)
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
     def parameters(self) -> dict[str, Tensor]:
         """The unconstrained parameters that the programs have used so far, by name."""
@@ -176,9 +206,11 @@ def _structure(p: poutine.Trace, q: poutine.Trace) -> Structure:
     label = p.nodes.get(LABEL_SITE)
     enumerated = tuple(n for n in q.stochastic_nodes if (q.nodes[n]["infer"] or {}).get("enumerate") == "parallel")
     sampled = [n for n in q.stochastic_nodes if n not in enumerated]
+    others = [name for name in q.stochastic_nodes if name not in enumerated and name in p.nodes] if shared else []
     return Structure(
         latent=tuple(q.stochastic_nodes),
         enumerated=enumerated,
+        continuous={n: LatentSite(tuple(value_at(p, n).shape[1:]), _support(distribution_at(p, n))) for n in others},
         combinations=math.prod([len(distribution_at(q, n).enumerate_support(expand=False)) for n in enumerated]),
         nesting=max((-(frame.dim or 0) for stack in frames for frame in stack), default=0),
         data_dim=next(iter(shared), None),
@@ -204,7 +236,10 @@ def _factorizes(q: dist.TorchDistribution) -> bool:
 
 
 def _support(p: dist.TorchDistribution) -> constraints.Constraint | None:
-    support = p.support
+    try:
+        support = p.support
+    except NotImplementedError:
+        return None
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support

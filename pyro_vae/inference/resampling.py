@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.images import Images
-from pyro_vae.inference.draws import draw_terms, need_data_plate
+from pyro_vae.inference.draws import draw_means, need_data_plate
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.registry import Registry
 from pyro_vae.validation import Positive, Whole
@@ -105,6 +105,6 @@ def latent_means(pair: Pair, structure: Structure, images: Images) -> Tensor:
     with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(0)
         for chunk in images.chunks(CHUNK):
-            terms = draw_terms(pair, structure, chunk.values())
-            parts.append(torch.cat([terms.latent_mean(site) for site in terms.means], -1).cpu())
+            means = draw_means(pair, structure, chunk.values())
+            parts.append(torch.cat(list(means.values()), -1).cpu())
     return torch.cat(parts)
