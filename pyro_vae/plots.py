@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -115,6 +116,19 @@ def reconstructions(images: Tensor, means: Tensor, columns: int = 10) -> Figure:
         blank = [np.ones_like(above[0])] * (columns - len(above[row]))
         order += [*above[row], *blank, *below[row], *blank]
     return _grid(np.stack(order), columns, "Images and, below each, its reconstruction")
+
+
+def completions(visible: Tensor, filled: Tensor, images: Tensor) -> Figure:
+    """A row an image: its visible part, what a model fills in, and the image itself.
+
+    Args:
+        visible: images with their hidden part blank, shape (N, C, H, W).
+        filled: shape (M, N, C, H, W), M times filled in.
+        images: the images, shape (N, C, H, W).
+    """
+    rows = torch.cat([visible.cpu().unsqueeze(0), filled.cpu(), images.cpu().unsqueeze(0)]).transpose(0, 1)
+    title = "Visible part, filled in by the model, and the image itself"
+    return image_grid(rows.flatten(0, 1), columns=rows.shape[1], title=title)
 
 
 def class_samples(images: Tensor, class_names: Sequence[str]) -> Figure:

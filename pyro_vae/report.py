@@ -14,6 +14,7 @@ from pyro_vae.run import Run
 
 FIRST_SAMPLES = 25  # importance samples of the evaluation that ends a fit: quick, and rough
 STYLES = 10
+COMPLETED_IMAGES, COMPLETIONS = 8, 6
 GRID, STEPS, ROWS = 20, 11, 10  # a manifold's side, a traversal's columns, its most rows unless asked
 SPAN = 3.0  # standard deviations of N(0, 1)
 TRAVERSED_IMAGES, MAPPED_IMAGES = 1000, 2000
@@ -35,7 +36,7 @@ def write_report(run: Run) -> None:
         return
     save_figure(samples_figure(run, 64), run.folder.figures / "samples.png")
     save_figure(reconstructions_figure(run, 30), run.folder.figures / "reconstructions.png")
-    if _has_classes(run):
+    if run.class_matters:
         save_figure(classes_figure(run), run.folder.figures / "classes.png")
     if run.structure.continuous and run.structure.continuous[run.latent_site()].is_real:
         save_figure(traverse_figure(run), run.folder.figures / "traverse.png")
@@ -43,8 +44,17 @@ def write_report(run: Run) -> None:
 
 def samples_figure(run: Run, num_samples: int, label: int | None = None, seed: int = 0) -> Figure:
     """Means of p(x | z) for z from the prior."""
+    if run.conditional:
+        return completions_figure(run, seed)
     title = "Samples from the model" + (f", class {run.facts.class_names[label]}" if label is not None else "")
     return plots.image_grid(run.sample(num_samples, y=label, seed=seed), title=title)
+
+
+def completions_figure(run: Run, seed: int = 0) -> Figure:
+    """What a conditional model makes of the visible part of the first test images."""
+    x = run.part("test")[slice(0, COMPLETED_IMAGES)].x()
+    filled = run.complete(x, COMPLETIONS, seed)
+    return plots.completions(run.model.visible(x), filled, x)
 
 
 def reconstructions_figure(run: Run, num_images: int, split: str = "test") -> Figure:
@@ -121,8 +131,9 @@ def latent_figure(run: Run, split: str = "test", site: str | None = None, num_im
 
 
 def _manifold(run: Run, site: str, num: int, label: int | None, seed: int) -> Figure:
-    label = 0 if label is None and _has_classes(run) else label
-    images = run.decode(latent_space.manifold_points(num), site, label, seed)
+    label = 0 if label is None and run.class_matters else label
+    given = run.part("test")[:1].x() if run.conditional else None
+    images = run.decode(latent_space.manifold_points(num), site, label, seed, given)
     title = f"E[x | {site}] over normal quantiles{_of_class(run, label)}"
     return latent_plots.manifold(images, latent_space.quantiles(num), site, title)
 
@@ -133,18 +144,15 @@ def _traversal(run: Run, site: str, num: int, num_dims: int, span: float, label:
     activity = latent_space.activity(means)
     dims = activity.argsort(descending=True)[:num_dims]
     index = int(torch.randint(len(images), (), generator=torch.Generator().manual_seed(seed)))
-    if label is None and _has_classes(run):
+    if label is None and run.class_matters:
         label = int(run.classify(images.values()[index : index + 1]))
     values = torch.linspace(-span, span, num)
     points = latent_space.traversal_points(means[index], dims, values)
-    pictures = run.decode(points, site, label, seed).unflatten(0, (num_dims, num))
+    given = images[index : index + 1].x() if run.conditional else None
+    pictures = run.decode(points, site, label, seed, given).unflatten(0, (num_dims, num))
     names = [f"{site}_{u}  var {activity[u]:.2f}" for u in dims.tolist()]
     title = f"E[x | {site}] around test image {index}{_of_class(run, label)}: a row a latent dimension"
     return latent_plots.traversal(pictures, values, names, means[index, dims], title)
-
-
-def _has_classes(run: Run) -> bool:
-    return run.structure.has_label and bool(run.facts.class_names)
 
 
 def _of_class(run: Run, label: int | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,23 @@ class Run:
         return self.pair.guide
 
     @property
+    def conditional(self) -> bool:
+        """Whether the model reads part of x instead of generating it."""
+        return bool(getattr(self.model, "conditional", False))
+
+    @cached_property
+    def class_matters(self) -> bool:
+        """Whether the model generates other images for another class."""
+        if not (self.structure.has_label and len(self.facts.class_names) > 1):
+            return False
+        images = []
+        for label in (0, 1):
+            with self._quiet():
+                given = {LABEL_SITE: torch.full((2,), label, device=self.device)}
+                images.append(self._generate(torch.zeros(2, *self.facts.event_shape), given, mean=True))
+        return not torch.equal(*images)
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters live."""
         return next((p.device for p in self.pair.parameters().values()), torch.device("cpu"))
@@ -155,7 +173,14 @@ class Run:
         with self._quiet():
             return draw_means(self.pair, self.structure, self._values(x), num_samples)[site]
 
-    def decode(self, z: ArrayLike | Tensor, site: str | None = None, y: int | None = None, seed: int = 0) -> Tensor:
+    def decode(
+        self,
+        z: ArrayLike | Tensor,
+        site: str | None = None,
+        y: int | None = None,
+        seed: int = 0,
+        x: ArrayLike | Tensor | None = None,
+    ) -> Tensor:
         r"""The images of latent points, E[x | z], shape (N, \*event_shape).
 
         Args:
@@ -164,6 +189,7 @@ class Run:
                 The others are drawn from the model, given z.
             y: the class index, for models with labels; drawn from p(y) unless given.
             seed: of these draws.
+            x: for conditional models, the image whose visible part they read, shape (1, \*event_shape), or one a point.
 
         Raises:
             InputError: if there is no such site, z is of another dimension or outside its support, or there is no such
@@ -172,8 +198,9 @@ class Run:
         site = self.latent_site(site)
         values = self._points(z, site)
         given = {site: values} | self._given_class(y, len(values))
+        template = torch.zeros(1, *self.facts.event_shape) if x is None else self._values(x)
         with self._quiet(seed):
-            return self._generate(torch.zeros(len(values), *self.facts.event_shape), given, mean=True)
+            return self._generate(template.expand(len(values), *self.facts.event_shape), given, mean=True)
 
     def latent_site(self, site: str | None = None) -> str:
         """The name of a continuous latent site: the last one, which a hierarchy has at its top, unless given.
@@ -202,6 +229,26 @@ class Run:
         given = self._given_class(y, num_samples)
         with self._quiet(seed):
             return self._generate(torch.zeros(num_samples, *self.facts.event_shape), given, mean)
+
+    def complete(self, x: ArrayLike | Tensor, num_samples: int = 1, seed: int = 0, mean: bool = True) -> Tensor:
+        r"""Images filled in by the model from their visible part, shape (num_samples, N, \*event_shape).
+
+        Args:
+            x: images; a conditional model reads their visible part alone.
+            num_samples: how many times to fill in each, z drawn anew from p(z | visible part).
+            seed: of the draws.
+            mean: whether to return E[x | z] instead of a draw of x itself.
+
+        Raises:
+            InputError: if the model is not conditional.
+        """
+        if not self.conditional:
+            raise InputError(
+                "a conditional model to fill images in", repr(self.config.model), "fit one that is: --model cvae"
+            )
+        with self._quiet(seed):
+            values = self._values(x)
+            return torch.stack([self._generate(values, {}, mean) for _ in range(num_samples)])
 
     def reconstruct(self, x: ArrayLike | Tensor, seed: int = 0) -> Tensor:
         r"""E[x | z] with z drawn from q(z | x), shape (N, \*event_shape)."""
@@ -266,6 +313,12 @@ class Run:
         if not 0 <= y < len(self.facts.class_names):
             last = len(self.facts.class_names) - 1
             raise InputError(f"a class index from 0 to {last}", str(y), f"choose one of: 0 to {last}")
+        if not self.class_matters:
+            raise InputError(
+                "a model whose images depend on the class",
+                f"{self.config.model!r}, whose class is read off them",
+                "leave out the class, or fit one that generates by class: --model ss_vae",
+            )
         return {LABEL_SITE: torch.full((num_rows,), y, device=self.device)}
 
     def _need_labels(self, purpose: str) -> None:

@@ -221,13 +221,13 @@ def test_a_run_from_before_there_were_frames_starts_them_where_it_stands(toy_npz
 @pytest.mark.parametrize(("model", "guide"), PAIRS)
 def test_decode_and_the_maps_work_for_every_pair(model, guide, toy_npz, tmp_path):
     run = quietly(model=model, guide=guide, data=toy_npz, epochs=1)
-    y = 1 if run.structure.has_label else None
+    y = 1 if run.class_matters else None
     z = torch.randn(5, 2)
     images = run.decode(z, y=y)
     assert images.shape == (5, 1, 6, 6)
-    assert torch.equal(images, run.decode(z.double().numpy(), "z", y))
+    assert torch.equal(images, run.decode(z.double().numpy(), run.latent_site(), y))
     assert not torch.equal(images[0], images[1])
-    assert run.encode(run.data.test.values(), "z").shape == (6, 2)
+    assert run.encode(run.data.test.values(), run.latent_site()).shape == (6, 2)
     for figure in (report.traverse_figure(run), report.traverse_figure(run, dims=1), report.latent_figure(run)):
         assert figure.axes
 

@@ -6,9 +6,10 @@ Debiasing draws a row x with a weight that is high where its latent means are ra
 
 Q_d(z_d) being the share of the rows in the same bin of a histogram of z_d, refreshed at every epoch: Amini et al.,
 *Uncovering and Mitigating Algorithmic Bias through Learned Latent Structure*, 2019.  The larger alpha, the more even
-the draws.  ``combine=max`` takes the largest factor, each normalized over the rows, in place of the product, which
-hundreds of dimensions make extreme.  Rows are weighed within their class where their label is seen, so that classes
-keep their share.
+the draws.  Factors of many dimensions multiply up to draws from a handful of rows, more so the smaller alpha is: the
+history says how many ``effective_rows`` there were, and ``combine=max`` takes the largest factor, each normalized over
+the rows, instead of the product.  Rows are weighed within their class where their label is seen, so that classes keep
+their share.
 """
 
 from __future__ import annotations
@@ -71,9 +72,7 @@ class LatentHistogram(Resampling):
         combine: how the dimensions are put together, ``product`` or ``max``.
     """
 
-    def __init__(
-        self, alpha: Positive = 0.01, bins: Whole = 10, combine: Literal["product", "max"] = "product"
-    ) -> None:
+    def __init__(self, alpha: Positive = 1.0, bins: Whole = 10, combine: Literal["product", "max"] = "product") -> None:
         self.alpha, self.bins, self.combine = alpha, bins, combine
 
     def check(self, structure: Structure) -> None:
@@ -97,6 +96,11 @@ class LatentHistogram(Resampling):
             return log_factors.sum(-1).softmax(0)
         largest = log_factors.softmax(0).amax(-1)
         return largest / largest.sum()
+
+
+def effective_rows(weights: Tensor) -> float:
+    """How many rows, drawn alike, would vary as much as draws by these weights: (sum w)^2 / sum w^2 (Kish 1965)."""
+    return (weights.sum() ** 2 / weights.square().sum()).item()
 
 
 def latent_means(pair: Pair, structure: Structure, images: Images) -> Tensor:

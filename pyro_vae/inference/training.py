@@ -25,7 +25,7 @@ from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.loss import Augment, StepLoss
 from pyro_vae.inference.objectives import OBJECTIVES
 from pyro_vae.inference.pair import Pair, Structure
-from pyro_vae.inference.resampling import Resampling, Uniform
+from pyro_vae.inference.resampling import Resampling, Uniform, effective_rows
 from pyro_vae.inference.schedules import parse_schedule
 
 Row = dict[str, float]
@@ -188,6 +188,8 @@ class Trainer:
             "train_loss": progress.loss_sum / self.batches.num_steps,
             **self._validate(),
         }
+        if self.batches.weights is not None:
+            row["effective_rows"] = effective_rows(self.batches.weights)
         progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
         progress.history.append(row)
         self._epoch_start = self.batches.generator.get_state()

@@ -7,7 +7,7 @@ from pyro_vae.config import TrainingConfig
 from pyro_vae.data import Batches, Images
 from pyro_vae.errors import InputError
 from pyro_vae.inference import RESAMPLINGS, Pair, Trainer
-from pyro_vae.inference.resampling import LatentHistogram, latent_means
+from pyro_vae.inference.resampling import LatentHistogram, effective_rows, latent_means
 from tests.conftest import make_pair
 
 
@@ -18,11 +18,11 @@ def test_rarity_by_hand():
     common, rare = 0.9 + 0.01, 0.1 + 0.01
     expected = torch.full((10,), 1 / common**2)
     expected[:2] = 1 / (common * rare)
-    torch.testing.assert_close(LatentHistogram().rarity(means), expected / expected.sum())
+    torch.testing.assert_close(LatentHistogram(alpha=0.01).rarity(means), expected / expected.sum())
     factors = torch.full((10,), 1 / common)
     factors[0] = 1 / rare
     largest = torch.stack([factors, factors[[1, 0, *range(2, 10)]]]).amax(0)
-    torch.testing.assert_close(LatentHistogram(combine="max").rarity(means), largest / largest.sum())
+    torch.testing.assert_close(LatentHistogram(alpha=0.01, combine="max").rarity(means), largest / largest.sum())
 
 
 def test_a_large_alpha_draws_evenly_and_ends_of_the_range_count():
@@ -75,12 +75,15 @@ def trainer(pair: Pair, x, weights: str, epochs: int = 3) -> Trainer:
 def test_rare_images_are_drawn_more_often():
     common = torch.ones(1, 1, 4, 4)
     debiased = trainer(make_pair("db_vae"), common, "latent_histogram:alpha=0.001", epochs=10)
-    list(debiased.epochs())
+    rows = list(debiased.epochs())
     weights = debiased.batches.weights
     assert weights[-4:].sum() / weights.sum() > 0.4  # of 4 rows in 56
     plain = trainer(make_pair("db_vae"), common, "uniform")
     list(plain.epochs())
     assert plain.batches.weights is None
+    assert rows[-1]["effective_rows"] == pytest.approx(effective_rows(weights))
+    assert effective_rows(torch.ones(9)) == pytest.approx(9)
+    assert effective_rows(torch.tensor([1.0, 0.0, 0.0])) == pytest.approx(1)
 
 
 def test_a_debiased_run_resumes_to_the_bit_in_mid_epoch(x):
