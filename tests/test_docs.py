@@ -1,26 +1,106 @@
-"""What the documents show runs."""
+"""What the documents show runs, and what they list is what there is."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
+from pyro import poutine
 
+import pyro_vae
+from pyro_vae import fitting, pairs
+from pyro_vae.assembly import build_pair, check_names, resolve_resampling
+from pyro_vae.config import FitConfig
+from pyro_vae.data import DATA
+from pyro_vae.errors import PyroVAEError
 from pyro_vae.guides import GUIDES
-from pyro_vae.inference import OBJECTIVES, Pair
-from pyro_vae.models import VAE
-from tests.conftest import EVENT_SHAPE, SMALL
+from pyro_vae.inference import OBJECTIVES, RESAMPLINGS, Pair, parse_schedule
+from pyro_vae.likelihoods import LIKELIHOODS
+from pyro_vae.models import MODELS, VAE
+from pyro_vae.networks import NETWORKS
+from pyro_vae.presets import PRESETS, preset
+from pyro_vae.priors import PRIORS
+from pyro_vae.registry import parse_choice
+from pyro_vae.validation import shown
+from tests.conftest import EVENT_SHAPE, NUM_CLASSES, SMALL
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+REGISTRIES = {
+    "models": (MODELS, RESAMPLINGS),
+    "guides": (GUIDES,),
+    "priors": (PRIORS,),
+    "likelihoods": (LIKELIHOODS,),
+    "networks": (NETWORKS,),
+    "objectives": (OBJECTIVES,),
+}
+EVERY_REGISTRY = [registry for registries in REGISTRIES.values() for registry in registries] + [DATA]
+EPOCHS = 5  # of a fit that a document shows
 
 
-def blocks(document: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+def text(document: str) -> str:
+    return (ROOT / document).read_text()
+
+
+def blocks(document: str, language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text(document), re.DOTALL)
+
+
+def commands(block: str) -> list[list[str]]:
+    """The words after ``python cli.py`` of every command in a block of shell."""
+    lines = re.split(r"\n|&&", block.replace("\\\n", " "))
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line[2:] for line in words if line[:2] == ["python", "cli.py"]]
+
+
+def tables(document: str) -> dict[str, dict[str, str]]:
+    """The rows of a document's tables whose first column is headed ``name``, by the name and the column's heading."""
+    found: dict[str, dict[str, str]] = {}
+    heading: list[str] = []
+    for line in text(document).splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not heading or not cells:
+            heading = cells
+        elif heading[0] == "name" and (name := re.fullmatch(r"`(\w+)`", cells[0])):
+            assert len(cells) == len(heading), line
+            found[name[1]] = dict(zip(heading, cells, strict=True))
+    return found
+
+
+def marked(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.fixture
+def play(monkeypatch, tmp_path) -> Callable[..., dict[str, Any]]:
+    """Run all Python of a document, in one namespace; fits are short, and registries are left as they were."""
+    whole = pyro_vae.fit
+
+    def short(*args: Any, **settings: Any) -> pyro_vae.Run:
+        return whole(*args, **(settings | {"epochs": min(settings.get("epochs", EPOCHS), EPOCHS)}))
+
+    def run(document: str) -> dict[str, Any]:
+        names: dict[str, Any] = {}
+        if document == "docs/extending.md":
+            rates = torch.distributions.Gamma(2.0, 1.0).sample((200, 1))
+            names["counts"] = torch.distributions.Poisson(rates).sample()
+        for block in blocks(document):
+            exec(block, names)  # an example of ours, run as a user would
+        return names
+
+    monkeypatch.setattr(pyro_vae, "fit", short)
+    monkeypatch.chdir(tmp_path)
+    for registry in EVERY_REGISTRY:
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    return run
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -30,43 +110,181 @@ def test_notebooks_run_from_top_to_bottom(path):
     assert all(not cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells), "committed without outputs"
 
 
-def test_the_program_of_extending_md():
-    program, _ = blocks("docs/extending.md")
-    counts = torch.distributions.Poisson(torch.distributions.Gamma(2.0, 1.0).sample((200, 1))).sample()
-    names = {"counts": counts}
-    exec(program.replace("epochs=100", "epochs=3"), names)  # an example of ours, read as a user would
-    assert len(names["run"].history) == 3
+SEEN_BELOW = {"docs/extending.md", "docs/data.md", "docs/models.md"}
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d) and d not in SEEN_BELOW])
+def test_the_python_runs(document, play):
+    play(document)
+
+
+def test_the_programs_of_extending_md(play, x, y):
+    names = play("docs/extending.md")
     with names["run"].pair.scope():
-        names["guide"](counts)
+        names["guide"](names["counts"])
+    isotropic_guide(x)
+    mixture_model(x, y)
+    assert names["run"].config.model == "gm_vae"
+    assert names["p_y"].shape == (400, 10)
 
 
-def test_the_guide_of_extending_md(x):
-    before = dict(GUIDES._entries)
-    try:
-        exec(blocks("docs/extending.md")[1], {})
-        model = VAE(EVENT_SHAPE, 2, network=SMALL)
-        guide = GUIDES.build("isotropic", model=model, network=SMALL)
-        assert guide.posterior(x).stddev.unique(dim=-1).shape == (7, 1)
-        OBJECTIVES["elbo"](Pair(model, guide))(x).backward()
-    finally:
-        GUIDES._entries = before
+def isotropic_guide(x: torch.Tensor) -> None:
+    model = VAE(EVENT_SHAPE, 2, network=SMALL)
+    guide = GUIDES.build("isotropic", model=model, network=SMALL)
+    assert guide.posterior(x).stddev.unique(dim=-1).shape == (7, 1)
+    OBJECTIVES["elbo"](Pair(model, guide))(x).backward()
 
 
-def test_the_python_of_the_readme(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for block in blocks("README.md"):
-        exec(re.sub(r"labels=100", "labels=100, epochs=2", block), {})
+def mixture_model(x: torch.Tensor, y: torch.Tensor) -> None:
+    """Its joint is the formula's, p(y | z) by Bayes' rule is the linear one, and its bound reaches every parameter."""
+    model = MODELS.build(
+        "gm_vae:spread=2", event_shape=EVENT_SHAPE, num_classes=NUM_CLASSES, latent_dim=2, network=SMALL
+    )
+    z, means = torch.randn(7, 2), model.means
+    joint = []
+    for label in range(NUM_CLASSES):
+        given = {"y": torch.full((7,), label), "z": z}
+        trace = poutine.trace(poutine.condition(model, data=given)).get_trace(x)
+        trace.compute_log_prob()
+        joint.append(trace.nodes["y"]["log_prob"] + trace.nodes["z"]["log_prob"])
+        normal = torch.distributions.MultivariateNormal(means[label], torch.eye(2))
+        torch.testing.assert_close(joint[-1].exp(), normal.log_prob(z).exp() / NUM_CLASSES)
+        pixels = torch.distributions.Bernoulli(logits=model.decoder(z)).log_prob(x).flatten(1).sum(-1)
+        torch.testing.assert_close(trace.nodes["x"]["log_prob"], pixels)
+    linear = z @ means.T - means.square().sum(-1) / 2
+    torch.testing.assert_close(torch.stack(joint, -1).softmax(-1), linear.softmax(-1))
+    pair = Pair(model, GUIDES.build("mean_field", model=model, network=SMALL))
+    (OBJECTIVES["elbo"](pair)(x) + OBJECTIVES["elbo"](pair)(x, y)).backward()
+    assert all(p.grad.abs().sum() > 0 for module in pair.modules().values() for p in module.parameters())
 
 
-def test_the_python_of_data_md():
-    (program,) = blocks("docs/data.md")
-    names = {}
-    exec(program.replace("latent_dim=2", "latent_dim=2, epochs=5"), names)
+def test_the_python_of_data_md(play):
+    names = play("docs/data.md")
     gap = names["run"].evaluate()["nll"] + names["log_evidence"].mean()
     assert -0.05 < gap < 1  # nats; importance weighting leaves the bound a little below the evidence
 
 
+def test_the_python_of_models_md(play):
+    names = play("docs/models.md")
+    figures = names["run"].evaluate(num_samples=1000)
+    assert (names["evidence"] + figures["nll"]).abs() < 0.2
+    assert (names["gap"] - (names["evidence"] - figures["elbo"])).abs() < 0.5  # one is exact, the other is drawn
+    filled, blank = names["filled"], names["blank"]
+    left = filled.shape[-1] // 2
+    assert torch.equal(filled[..., :left], blank[..., :left])
+    assert set(filled.unique().tolist()) == {0, 1}
+    assert (blank[..., left:] == 0.5).all()
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_the_tables_name_what_there_is(kind):
+    """Every entry has a row and every row an entry, with its options at their defaults, all of them and no others."""
+    rows = tables(f"docs/{kind}.md")
+    entries = {name: registry for registry in REGISTRIES[kind] for name in registry}
+    assert rows.keys() == entries.keys()
+    for name, registry in entries.items():
+        said = dict(option.split("=") for option in marked(rows[name].get("options", "")))
+        assert said == {option: shown(default) for option, default in registry.options(name).items()}, name
+
+
+def test_every_preset_and_data_set_has_a_row():
+    assert tables("docs/presets.md").keys() == set(PRESETS)
+    assert tables("docs/data.md").keys() == set(DATA)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_choices_exist(document):
+    """``name:option=value`` anywhere, of a name that is registered, is one that its registry takes."""
+    code = [*marked(re.sub(r"```.*?```", "", text(document), flags=re.DOTALL)), *blocks(document, "sh")]
+    for word in " ".join(code).split():
+        name, options = parse_choice(word)
+        homes = [registry for registry in EVERY_REGISTRY if name in registry]
+        if options and homes:
+            assert any(options.keys() <= registry.options(name).keys() for registry in homes), word
+            assert any(_takes(registry, word) for registry in homes), word
+        if re.fullmatch(r"(linear|cyclical):[\d.:]+", word):
+            parse_schedule(word)
+
+
+def _takes(registry: Any, choice: str) -> bool:
+    try:
+        registry.check(choice)
+    except PyroVAEError:
+        return False
+    return True
+
+
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "celeba": (3, 64, 64), "toy": (5,)}
+
+
+@pytest.fixture
+def understood(command, monkeypatch) -> Callable[[list[str]], FitConfig]:
+    """The configuration that a ``fit`` command means, of parts that go together on data of that shape; not trained."""
+    seen: list[FitConfig] = []
+
+    def put_together(**settings: Any) -> None:
+        config = FitConfig.of(**{key: value for key, value in settings.items() if key in FitConfig.model_fields})
+        check_names(config, config.model, config.guide)
+        data, options = DATA.check(config.data)
+        shape = (SHAPES[data][0], options["size"], options["size"]) if "size" in options else SHAPES[data]
+        classes = {"toy": None, "celeba": 2 if options.get("attribute") else None}.get(data, 10)
+        pair = build_pair(config, shape, classes, config.model, config.guide)
+        structure = pair.probe(torch.zeros(2, *shape))
+        OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=100)
+        resolve_resampling(config, pair).check(structure)
+        parse_schedule(config.beta)
+        seen.append(config)
+        raise PyroVAEError("understood")
+
+    def run(words: list[str]) -> FitConfig:
+        result = command(*words)
+        assert result.stderr == "Error: understood\n", (words, result.output)
+        return seen[-1]
+
+    monkeypatch.setattr(fitting, "fit", put_together)
+    return run
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_are_understood(document, understood):
+    for block in blocks(document, "sh"):
+        for words in commands(block):
+            if words[0] == "fit" and "--resume" not in words:
+                understood(words)
+
+
+def test_presets_are_what_they_are_said_to_be(understood):
+    said = re.findall(r"```sh\n([^`]*?)```\n\nis\n\n```sh\n([^`]*?)```", text("docs/presets.md"))
+    names = []
+    for short, long in said:
+        (by_name,), (in_full,) = commands(short), commands(long)
+        names.append(by_name[-1])
+        one, other = understood(by_name), understood(in_full)
+        assert one.beta == pytest.approx(other.beta)
+        assert one.model_copy(update={"beta": 1.0}) == other.model_copy(update={"beta": 1.0})
+        flags = {word[2:].replace("-", "_") for word in in_full if word.startswith("--")}
+        assert flags == preset(by_name[-1]).keys()
+    assert sorted(names) == sorted(PRESETS)
+
+
+def test_the_tables_name_the_pairs_that_are_refused():
+    with_models, with_guides = pairs.with_models(), pairs.with_guides()
+    assert not any(reason for row in with_models["guides"].values() for reason in row.values())
+    for name, row in tables("docs/objectives.md").items():
+        reasons = with_models["objectives"][name] | with_guides["objectives"][name]
+        assert set(marked(row["refuses"])) == {other for other, reason in reasons.items() if reason}, name
+    for name, row in tables("docs/priors.md").items():
+        reasons = with_guides["priors"][name]
+        assert set(marked(row["guides that it refuses"])) == {other for other, reason in reasons.items() if reason}
+
+
 def test_links_lead_somewhere():
-    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
-            assert target.startswith("http") or (document.parent / target).exists(), f"{document.name}: {target}"
+    for document in ["CONTRIBUTING.md", *DOCUMENTS]:
+        for target, heading in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text(document)):
+            if target.startswith("http"):
+                continue
+            path = (ROOT / document).parent / target if target else ROOT / document
+            assert path.exists(), f"{document}: {target}"
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE) if heading else []
+            anchors = {re.sub(r"[^\w -]", "", words.lower()).replace(" ", "-") for words in headings}
+            assert not heading or heading in anchors, f"{document}: {target}#{heading}"
