@@ -22,6 +22,8 @@ from pyro_vae import fitting
 from pyro_vae.config import FitConfig
 from pyro_vae.data import load_data
 from pyro_vae.errors import InputError, TrainingError
+from pyro_vae.guides import MeanField
+from pyro_vae.inference import OBJECTIVES, draw_terms
 from pyro_vae.models import VAE
 from pyro_vae.networks import MLP
 from pyro_vae.progress import Silent
@@ -344,3 +346,34 @@ def test_check_names_is_quick_to_say(monkeypatch):
     monkeypatch.setattr(fitting, "load_data", lambda *a, **k: pytest.fail("loaded data before looking names up"))
     with pytest.raises(InputError, match="did you mean 'mean_field'"):
         quietly(guide="meanfield", data="mnist")
+
+
+def test_the_best_epoch_is_chosen_by_the_objective(toy_npz):
+    """At a capacity that only the last epochs reach, the ELBO would choose an early one with little KL."""
+    run = quietly(data=toy_npz, objective="capacity:nats=6,epochs=10", beta=100, epochs=30, lr=0.01, labels="none")
+    best = run.history["validation_objective"].idxmax()
+    beta_elbo = run.history["validation_log_likelihood"] - 100 * run.history["validation_kl"]
+    assert beta_elbo.idxmax() != best
+    assert run.history["validation_kl"][best] > 3
+    loss = OBJECTIVES.build("capacity:nats=6,epochs=10", pair=run.pair)
+    run.pair.train(False)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        x = run.part("validation").x()
+        draw_terms(run.pair, run.structure, x)  # which the validation looks at first
+        score = -loss(x, beta=100).item()
+    assert score == pytest.approx(run.history["validation_objective"][best], rel=1e-4)
+    plain = quietly(data=toy_npz, labels="none")
+    assert "validation_objective" not in plain.history
+
+
+def test_parameters_held_fixed_stay_and_warn_nobody(toy_npz):
+    torch.manual_seed(0)
+    model = VAE((1, 6, 6), 2, network=MLP(hidden=(8,)))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    guide = MeanField(model, network=MLP(hidden=(8,)))
+    run = quietly(model=model, guide=guide, data=toy_npz, labels="none")
+    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+    assert run.history["validation_elbo"].iloc[-1] != run.history["validation_elbo"].iloc[0]

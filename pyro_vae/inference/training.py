@@ -157,6 +157,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             with pyro.validation_enabled(first), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # said better below
+                warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # held fixed
                 loss = self.loss(batch, beta, now)
                 loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
@@ -193,7 +194,8 @@ class Trainer:
         progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
         progress.history.append(row)
         self._epoch_start = self.batches.generator.get_state()
-        score = row["validation_elbo"] + (1 - self.beta.final) * row.get("validation_kl", 0.0)
+        beta_elbo = row["validation_elbo"] + (1 - self.beta.final) * row.get("validation_kl", 0.0)
+        score = row.get("validation_objective", beta_elbo)
         if score > progress.best:
             progress.best, progress.best_epoch = score, progress.epoch
         waited = progress.epoch - max(progress.best_epoch, int(self.beta.length))
@@ -224,6 +226,8 @@ class Trainer:
         """The summed terms of the bound, and the number of labels guessed right."""
         terms = draw_terms(self.pair, self.structure, images.x())
         row = {name: getattr(terms, name).sum().item() for name in ("elbo", "log_likelihood", "kl")}
+        if not self.loss.objective.is_elbo:
+            row["objective"] = -self.loss.objective(images.x(), beta=self.beta.final).item() * len(images)
         if self.structure.has_label and images.labels is not None:
             guess = label_distribution(self.pair, images.values()).probs.argmax(-1)
             row["accuracy"] = (guess == images.labels).sum().item()

@@ -2,8 +2,8 @@
 
 Burgess et al., *Understanding Disentangling in beta-VAE*, 2018, as the disentangling-vae code has it for 32x32 images:
 an encoder of three convolutions with 32 maps each and a dense layer of 256 gives mean and log-variance of 10 latents.
-The total, the reconstruction and the KL of every epoch are ``validation_elbo``, ``validation_log_likelihood`` and
-``validation_kl`` of the history.  A normal likelihood of variance 1/2 is the sum of squared errors and a constant.
+The history has, for every epoch, the total as ``train_loss``, the reconstruction as ``validation_log_likelihood`` and
+the KL as ``validation_kl``.  A normal likelihood of variance 1/2 is the sum of squared errors and a constant.
 """
 
 SETTINGS = {

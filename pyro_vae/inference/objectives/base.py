@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from pyro.infer import ELBO
 from torch import Tensor
@@ -35,7 +35,13 @@ class Objective:
         pair: the model and the guide.
         structure: what a probe of them without labels said, so that an objective that does not suit them is refused
             now; None leaves that to the first call.
+
+    Attributes:
+        is_elbo: whether its value is the ELBO with the KL term times beta, whatever its gradient is; the best epoch of
+            any other is chosen by the objective itself.
     """
+
+    is_elbo: ClassVar[bool] = False
 
     def __init__(self, pair: Pair, structure: Structure | None = None) -> None:
         self.pair = pair
@@ -74,6 +80,8 @@ OBJECTIVES: Registry[Objective] = Registry("objective", ("pair", "structure", "n
 
 class PyroObjective(Objective):
     """An objective that one of Pyro's ELBOs estimates; these objects remember the programs they first met."""
+
+    is_elbo: ClassVar[bool] = True
 
     def estimator(self, structure: Structure) -> ELBO:
         """The Pyro ELBO for programs of this structure.

@@ -13,7 +13,7 @@ Monte Carlo Objectives*, 2019.  The model's parameters get their ordinary gradie
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -60,6 +60,8 @@ class PathObjective(Objective):
 @OBJECTIVES.register("stl")
 class StickingTheLanding(PathObjective):
     """The ELBO without the score function in its gradient: sticking the landing."""
+
+    is_elbo: ClassVar[bool] = True
 
     def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: Whole = 1) -> None:
         super().__init__(pair, structure, num_samples)
