@@ -15,7 +15,7 @@ from pyro_vae.inference import OBJECTIVES, RESAMPLINGS, Pair, Resampling, Struct
 from pyro_vae.likelihoods import LIKELIHOODS
 from pyro_vae.models import MODELS, Model
 from pyro_vae.networks import NETWORKS
-from pyro_vae.priors import PRIORS, VampPrior
+from pyro_vae.priors import PRIORS, follow
 from pyro_vae.registry import Registry, parse_choice
 from pyro_vae.validation import shown
 
@@ -86,9 +86,7 @@ def build_pair(
         choice = ("conv" if _are_images(event_shape) else "mlp") if config.classifier == AUTO else config.classifier
         classifier = NETWORKS.build(choice, hidden=config.hidden, dropout=CLASSIFIER_DROPOUT)
         guide = GUIDES.build(guide, model=model, network=network, classifier=classifier)
-        for part in model.modules():
-            if isinstance(part, VampPrior):
-                part.follow(guide)
+        follow(model, guide)
     return Pair(model, guide)
 
 

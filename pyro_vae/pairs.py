@@ -11,7 +11,7 @@ from pyro_vae.guides import GUIDES
 from pyro_vae.inference import OBJECTIVES, Pair
 from pyro_vae.models import MODELS, Model
 from pyro_vae.networks import MLP
-from pyro_vae.priors import PRIORS, VampPrior
+from pyro_vae.priors import PRIORS, follow
 
 Reasons = dict[str, dict[str, str]]  # by row and column: why not, or empty
 EVENT_SHAPE, NUM_CLASSES, LATENT_DIM = (1, 8, 8), 3, 2
@@ -31,8 +31,7 @@ def build(model: str, guide: str = "mean_field", prior: str | None = None) -> Pa
         model, event_shape=EVENT_SHAPE, num_classes=NUM_CLASSES, latent_dim=LATENT_DIM, prior=part, network=NETWORK
     )
     amortized = GUIDES.build(guide, model=program, network=NETWORK)
-    if isinstance(part, VampPrior):
-        part.follow(amortized)
+    follow(program, amortized)
     return Pair(program, amortized)
 
 

@@ -147,3 +147,14 @@ class VampPrior(nn.Module):
         components = self._followed[0](*self.pseudo_inputs)
         weights = dist.Categorical(logits=self.pseudo_inputs[0].new_zeros(self.num_components))
         return dist.MixtureSameFamily(weights, components)
+
+
+def follow(model: nn.Module, guide: Any) -> None:
+    """Let those parts of a model that follow a guide follow this one.
+
+    Raises:
+        InputError: if one cannot.
+    """
+    for part in model.modules():
+        if isinstance(part, VampPrior):
+            part.follow(guide)

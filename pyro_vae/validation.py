@@ -42,7 +42,13 @@ SizeOrNone = Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width
 
 def wanted(errors: Iterable[Mapping[str, Any]]) -> str:
     """What a value should have been, from pydantic's errors about it."""
-    return " or ".join(dict.fromkeys(filter(None, map(_wanted, errors))))
+    found = list(dict.fromkeys(filter(None, map(_wanted, errors))))
+    if len(found) > 1 and _EMPTY in found:  # what is left of a list when its faulty items are gone
+        found.remove(_EMPTY)
+    return " or ".join(found)
+
+
+_EMPTY = "at least one value"
 
 
 def _wanted(error: Mapping[str, Any]) -> str:
@@ -64,7 +70,7 @@ def _wanted(error: Mapping[str, Any]) -> str:
     }
     if kind in words:
         return words[kind].format(**context)
-    return "at least one value" if kind == "too_short" else message[0].lower() + message[1:]
+    return _EMPTY if kind == "too_short" else message[0].lower() + message[1:]
 
 
 def shown(value: object) -> str:

@@ -35,7 +35,7 @@ def test_configuration_is_frozen():
         ({"lr": "nan"}, "expected lr to be a number; got 'nan'"),
         ({"labels": -3}, "expected labels .*; got -3"),
         ({"labels": "some"}, "expected labels to be a whole number or 'all' or 'none'; got 'some'"),
-        ({"hidden": "64,zero"}, "expected hidden .*; got"),
+        ({"hidden": "64,zero"}, "expected hidden to be a whole number; got"),
         ({"hidden": ()}, "expected hidden"),
         ({"binarization": "sometimes"}, "expected binarization .*'dynamic'.*; got 'sometimes'"),
         ({"device": "gpu"}, "expected device .*; got 'gpu'"),
