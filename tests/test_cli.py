@@ -179,6 +179,24 @@ BAD_FLAGS = [
     (["--network", "conv"], "something that takes a hidden, for --hidden 8; got the network 'conv', which has none"),
     (["--objective", "elbo:num_samples=2"], "got 'num_samples'; it takes none"),
     (["--model", "ss_vae:size=2"], "got 'size'; it takes none"),
+    (
+        ["--model", "cvae", "--prior", "flow"],
+        "takes a prior, for --prior flow; got the model 'cvae', which has its own",
+    ),
+    (["--model", "linear_gaussian", "--likelihood", "laplace"], "got the model 'linear_gaussian', which has its own"),
+    (["--model", "hvae:num_layers=1"], "at least two stochastic layers for the model 'hvae'; got 1"),
+    (["--model", "hvae", "--objective", "analytic_kl"], "visits the latent sites in the model's order"),
+    (
+        ["--model", "vae", "--guide", "planar", "--objective", "stl"],
+        "a guide whose density can be evaluated at any point",
+    ),
+    (["--model", "vae", "--guide", "iaf", "--prior", "vampprior"], "for the prior 'vampprior'; got one without; use"),
+    (["--guide", "full_rank", "--objective", "beta_tc", "--model", "vae"], "use --guide mean_field"),
+    (["--objective", "renyi:alpha=1"], "expected alpha other than 1"),
+    (["--network", "resnet:channels=8,8", "--hidden", "8"], "got the network 'resnet:channels=8,8', which has none"),
+    (["--resampling", "latent_histogram:combine=sum"], "combine of the resampling 'latent_histogram' to be 'product'"),
+    (["--beta", "cyclical:0:1:10"], "cyclical:START:END:EPOCHS:CYCLES"),
+    (["--preset", "mlpvae"], "expected a known preset; got 'mlpvae'; did you mean 'mlp_vae'?"),
 ]
 
 
@@ -376,3 +394,26 @@ def test_the_doors_of_a_checkout():
     script = "from models import SSVAE, VAE; from guides import MeanField; import pyro_vae; pyro_vae.fit, pyro_vae.load"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_flags_and_files_win_over_a_preset(command, toy_npz, tmp_path):
+    """A preset is a set of defaults, and the environment is weaker still."""
+    (tmp_path / "settings.json").write_text(json.dumps({"lr": 0.01, "batch_size": 7}))
+    flags = ["--data", toy_npz, "--epochs", 1, "--batch-size", 9, "--latent-dim", 2]
+    result = command("fit", "--preset", "mlp_vae", "--config", "settings.json", *flags, "--out", "run")
+    assert result.exit_code == 0, result.stderr
+    config = json.loads((tmp_path / "run/config.json").read_text())["config"]
+    assert config["network"] == "mlp:hidden=200"
+    assert (config["lr"], config["batch_size"], config["latent_dim"], config["objective"]) == (
+        0.01,
+        9,
+        2,
+        "analytic_kl",
+    )
+
+
+def test_sides_that_a_network_cannot_halve(command, toy_npz):
+    result = command("fit", "--data", toy_npz, "--labels", "none", "--network", "resnet", "--out", "run")
+    assert_refused(
+        result, "image sides that can be halved 2 times for the network 'resnet'; got 6x6; use --network conv"
+    )
