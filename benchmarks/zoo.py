@@ -36,12 +36,13 @@ def main() -> None:
     parser.add_argument("--hidden", default="256,256")
     parser.add_argument("--latent-dim", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--warm-up", type=float, default=5, help="epochs over which beta rises from 0 to 1")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one of the runs, by the start of its name")
     given = parser.parse_args()
     settings = {
         "data": "mnist", "labels": "none", "hidden": given.hidden, "latent_dim": given.latent_dim, "lr": given.lr,
-        "lr_schedule": "cosine", "batch_size": 100, "epochs": given.epochs, "seed": given.seed, "display": False,
+        "lr_schedule": "cosine", "beta": f"linear:0:1:{given.warm_up:g}", "batch_size": 100, "epochs": given.epochs, "seed": given.seed, "display": False,
     }  # fmt: skip
     title = f"MNIST, {given.images:,} test images, {given.samples} importance samples, {given.epochs} epochs"
     table = Table("run", "NLL", "against the first", "ELBO", "seconds", title=title)

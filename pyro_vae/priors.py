@@ -123,9 +123,10 @@ class VampPrior(nn.Module):
         """
         conditional, shapes = guide.last_factor()
         self._followed = (conditional,)
-        self.pseudo_inputs = nn.ParameterList(
-            nn.Parameter((0.5 + 0.5 * torch.randn(self.num_components, *shape)).clamp(0, 1)) for shape in shapes
-        )
+        noise = {name: torch.randn(self.num_components, *shape) for name, shape in shapes.items()}
+        if "x" in noise:
+            noise["x"] = (0.5 + 0.5 * noise["x"]).clamp(0, 1)  # as images are
+        self.pseudo_inputs = nn.ParameterList(noise.values())
         try:
             with torch.no_grad():
                 self().log_prob(torch.zeros(2, self.latent_dim))

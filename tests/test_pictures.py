@@ -25,6 +25,8 @@ from tests.test_plots import drawn
 
 NORMAL = torch.distributions.Normal(0.0, 1.0)
 
+EACH_ONCE = [(model, guide) for model, guide in PAIRS if model == "vae" or guide == "mean_field"]
+
 
 def frames(run) -> dict[int, bytes]:
     return {epoch: path.read_bytes() for epoch, path in run.folder.frames.items()}
@@ -218,8 +220,8 @@ def test_a_run_from_before_there_were_frames_starts_them_where_it_stands(toy_npz
 # The latent space
 
 
-@pytest.mark.parametrize(("model", "guide"), PAIRS)
-def test_decode_and_the_maps_work_for_every_pair(model, guide, toy_npz, tmp_path):
+@pytest.mark.parametrize(("model", "guide"), EACH_ONCE)
+def test_decode_and_the_maps_work_for_every_model_and_guide(model, guide, toy_npz, tmp_path):
     run = quietly(model=model, guide=guide, data=toy_npz, epochs=1)
     y = 1 if run.class_matters else None
     z = torch.randn(5, 2)

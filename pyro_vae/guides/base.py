@@ -64,10 +64,10 @@ class Guide(Program):
             encoder, kind = encoders[latent.given], Categorical if latent.discrete else family
             self.conditionals[latent.name] = Conditional(encoder, kind(cast(int, encoder.num_features), latent.size))
 
-    def last_factor(self) -> tuple[Conditional, list[Shape]]:
-        """The conditional of the model's last site, and the shapes of what it is given."""
+    def last_factor(self) -> tuple[Conditional, dict[str, Shape]]:
+        """The conditional of the model's last site, and the shapes of what it is given, by name and in order."""
         last = self.latents[-1]
-        return cast(Conditional, self.conditionals[last.name]), [self._shapes[name] for name in last.given]
+        return cast(Conditional, self.conditionals[last.name]), {name: self._shapes[name] for name in last.given}
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         r"""Sample the latent sites.
