@@ -41,9 +41,18 @@ def main() -> None:
     parser.add_argument("--only", help="one of the runs, by the start of its name")
     given = parser.parse_args()
     settings = {
-        "data": "mnist", "labels": "none", "hidden": given.hidden, "latent_dim": given.latent_dim, "lr": given.lr,
-        "lr_schedule": "cosine", "beta": f"linear:0:1:{given.warm_up:g}", "batch_size": 100, "epochs": given.epochs, "seed": given.seed, "display": False,
-    }  # fmt: skip
+        "data": "mnist",
+        "labels": "none",
+        "hidden": given.hidden,
+        "latent_dim": given.latent_dim,
+        "lr": given.lr,
+        "lr_schedule": "cosine",
+        "beta": f"linear:0:1:{given.warm_up:g}",
+        "batch_size": 100,
+        "epochs": given.epochs,
+        "seed": given.seed,
+        "display": False,
+    }
     title = f"MNIST, {given.images:,} test images, {given.samples} importance samples, {given.epochs} epochs"
     table = Table("run", "NLL", "against the first", "ELBO", "seconds", title=title)
     first = None
