@@ -1,6 +1,6 @@
 """What a better prior, a second layer or a better guide brings: negative log-likelihoods on MNIST.
 
-    python benchmarks/zoo.py [--epochs 15] [--images 2000] [--samples 500]      # needs PYRO_VAE_DATA
+    python benchmarks/zoo.py [--epochs 25] [--images 2000] [--samples 500]      # needs PYRO_VAE_DATA
 
 Four runs that differ in one part: ``vae`` + ``normal`` + ``mean_field``; ``hvae``; ``iaf``; ``vampprior``.  Width,
 latent dimension, epochs, optimizer and seed are the same, pixels are binarized dynamically, and the likelihood is
@@ -23,14 +23,14 @@ RUNS: dict[str, dict[str, str]] = {
     "vae + normal + mean_field": {},
     "hvae": {"model": "hvae"},
     "iaf": {"guide": "iaf"},
-    "vampprior": {"prior": "vampprior"},
+    "vampprior": {"prior": "vampprior:num_components=100"},
 }
 
 
 def main() -> None:
     """Train the four, and print their figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--hidden", default="256,256")

@@ -275,7 +275,7 @@ def test_any_pyro_program_fits_saves_and_loads(tmp_path):
     assert run.evaluate(num_samples=50)["nll"] == pytest.approx(-run.evaluate(num_samples=50)["elbo"], abs=0.02)
     with pytest.raises(InputError, match="a run that was fitted on arrays; pass them as data="):
         loaded.evaluate()
-    with pytest.raises(InputError, match=r"expected the model .*model' itself, .* pass it from Python, as model="):
+    with pytest.raises(InputError, match=r"expected the model .*model itself, .* pass it from Python, as model="):
         pyro_vae.load(tmp_path / "run")
     assert not pyro.get_param_store().keys()
 

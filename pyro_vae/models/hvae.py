@@ -16,7 +16,7 @@ from pyro_vae.conditionals import Conditional, DiagonalNormal
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.models.base import MODELS, Latent, Model
-from pyro_vae.networks import MLP, Network
+from pyro_vae.networks import MLP, Network, start_near_identity
 from pyro_vae.priors import StandardNormal
 from pyro_vae.validation import Whole
 
@@ -58,7 +58,9 @@ class HVAE(Model):
         self.layers = nn.ModuleDict()
         for name in names[:-1]:
             encoder = network.for_vectors().encoder([(latent_dim,)])
-            self.layers[name] = Conditional(encoder, DiagonalNormal(cast(int, encoder.num_features), latent_dim))
+            normal = DiagonalNormal(cast(int, encoder.num_features), latent_dim)
+            start_near_identity(normal)  # near N(0, I) whatever is above: training begins as that of a VAE
+            self.layers[name] = Conditional(encoder, normal)
 
     def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         *lower, top = (latent.name for latent in self.latents)

@@ -49,7 +49,7 @@ NETWORKS: Registry[Network] = Registry("network")
 
 
 def start_near_identity(module: nn.Module) -> None:
-    """Scale the initial weights of a flow's transforms down: a chain of random ones would drown the signal of x."""
+    """Scale the initial weights of a module down: a chain of random transforms would drown the signal of x."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(START)
