@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
+from pyro import poutine
 
 from pyro_vae.assembly import build_pair, check_names
 from pyro_vae.config import FitConfig
@@ -33,3 +37,16 @@ def test_a_preset_is_a_copy():
 def test_unknown_presets_suggest_the_near_miss():
     with pytest.raises(InputError, match=r"a known preset; got 'mlpvae'; did you mean 'mlp_vae'\?"):
         preset("mlpvae")
+
+
+@pytest.mark.parametrize("model", ["vae", "ss_vae", "db_vae"])
+def test_the_forms_of_the_l1_preset(model):
+    """A Laplace likelihood of scale 1 is the sum of absolute errors and 784 log 2."""
+    config = FitConfig.of(**(preset("l1_vae") | {"model": model}))
+    pair = build_pair(config, (1, 28, 28), 10, config.model, config.guide)
+    x = torch.rand(2, 1, 28, 28)
+    trace = poutine.trace(pair.model).get_trace(x)
+    trace.compute_log_prob()
+    error = (x - trace.nodes["x"]["fn"].mean).abs().flatten(1).sum(1)
+    torch.testing.assert_close(-trace.nodes["x"]["log_prob"], error + 784 * math.log(2), rtol=1e-4, atol=1e-2)
+    assert config.beta == pytest.approx(0.005 * 784)
