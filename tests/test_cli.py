@@ -184,6 +184,7 @@ BAD_FLAGS = [
         "takes a prior, for --prior flow; got the model 'cvae', which has its own",
     ),
     (["--model", "linear_gaussian", "--likelihood", "laplace"], "got the model 'linear_gaussian', which has its own"),
+    (["--model", "cvae:quadrants=4"], "quadrants of the model 'cvae' to be at most 3; got '4'"),
     (["--model", "hvae:num_layers=1"], "at least two stochastic layers for the model 'hvae'; got 1"),
     (["--model", "hvae", "--objective", "analytic_kl"], "visits the latent sites in the model's order"),
     (

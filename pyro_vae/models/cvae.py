@@ -7,11 +7,12 @@ hidden pixels have a likelihood: the evidence is log p(h | v).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import pyro
 import pyro.distributions as dist
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from pyro_vae.conditionals import DiagonalNormal
@@ -71,7 +72,7 @@ class CVAE(Model):
         self,
         event_shape: tuple[int, ...],
         latent_dim: int = 32,
-        quadrants: Literal["1", "2", "3"] = "1",
+        quadrants: Annotated[int, Field(ge=1, le=3)] = 1,
         *,
         likelihood: Likelihood | None = None,
         network: Network | None = None,
@@ -88,7 +89,7 @@ class CVAE(Model):
         features = cast(int, self.encoder.num_features)
         self.prior = DiagonalNormal(features, latent_dim)
         self.decoder = network.decoder([latent_dim, features], self.event_shape)
-        self.register_buffer("hidden", hidden_quadrants(self.event_shape, int(quadrants)), persistent=False)
+        self.register_buffer("hidden", hidden_quadrants(self.event_shape, quadrants), persistent=False)
 
     def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         whole = self.hidden.new_zeros((1, *self.event_shape), dtype=torch.get_default_dtype()) if x is None else x

@@ -108,7 +108,7 @@ def test_hvae_goes_with_convolutions_and_needs_two_layers():
 
 
 def test_quadrants():
-    visible = {n: (~CVAE((1, 2, 2), 1, quadrants=str(n), network=SMALL).hidden[0]).long().tolist() for n in (1, 2, 3)}
+    visible = {n: (~CVAE((1, 2, 2), 1, quadrants=n, network=SMALL).hidden[0]).long().tolist() for n in (1, 2, 3)}
     assert visible == {1: [[0, 0], [1, 0]], 2: [[1, 0], [1, 0]], 3: [[1, 0], [1, 1]]}
 
 
