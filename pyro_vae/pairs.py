@@ -6,33 +6,28 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from pyro_vae.assembly import AUTO, build_pair
+from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES
 from pyro_vae.inference import OBJECTIVES, Pair
-from pyro_vae.models import MODELS, Model
-from pyro_vae.networks import MLP
-from pyro_vae.priors import PRIORS, follow
+from pyro_vae.models import MODELS
+from pyro_vae.priors import PRIORS
 
 Reasons = dict[str, dict[str, str]]  # by row and column: why not, or empty
-EVENT_SHAPE, NUM_CLASSES, LATENT_DIM = (1, 8, 8), 3, 2
-NETWORK = MLP(hidden=(8,))
+EVENT_SHAPE, NUM_CLASSES = (1, 8, 8), 3
 
 
-def build(model: str, guide: str = "mean_field", prior: str | None = None) -> Pair:
+def build(model: str, guide: str = "mean_field", prior: str = AUTO) -> Pair:
     """A small pair of registered programs.
 
     Raises:
         InputError: if they do not go together.
     """
-    if prior is not None and not MODELS.takes(model, "prior"):
+    if prior != AUTO and not MODELS.takes(model, "prior"):
         raise InputError("a model that takes a prior", "one that has its own", "leave out --prior")
-    part = None if prior is None else PRIORS.build(prior, latent_dim=LATENT_DIM)
-    program: Model = MODELS.build(
-        model, event_shape=EVENT_SHAPE, num_classes=NUM_CLASSES, latent_dim=LATENT_DIM, prior=part, network=NETWORK
-    )
-    amortized = GUIDES.build(guide, model=program, network=NETWORK)
-    follow(program, amortized)
-    return Pair(program, amortized)
+    config = FitConfig.of(model=model, guide=guide, prior=prior, latent_dim=2, classifier="mlp", hidden=(8,))
+    return build_pair(config, EVENT_SHAPE, NUM_CLASSES, model, guide)
 
 
 def with_models() -> dict[str, Reasons]:

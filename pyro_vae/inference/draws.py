@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyro
 import pyro.distributions as dist
@@ -80,12 +81,13 @@ class Draws:
         return self.layout.structure
 
     @property
-    def sampled(self) -> list[str]:
+    def sampled(self) -> tuple[str, ...]:
         """The latent sites that were drawn, not enumerated."""
-        return [name for name in self.structure.latent if name not in self.structure.enumerated]
+        return self.structure.sampled
 
+    @cached_property
     def terms(self) -> Terms:
-        """The terms of the bound."""
+        """The terms of the bound, computed once."""
         structure, layout, p, q = self.structure, self.layout, self.p, self.q
         groups = (
             layout.total(log_prob_at(p, name) for name in p.observation_nodes),
@@ -147,7 +149,7 @@ def draw_terms(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1
         InputError: as ``draw`` does.
     """
     with torch.no_grad(), poutine.block():
-        return draw(pair, structure, x, num_samples=num_samples).terms()
+        return draw(pair, structure, x, num_samples=num_samples).terms
 
 
 def draw_means(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1) -> dict[str, Tensor]:
@@ -157,8 +159,7 @@ def draw_means(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1
         q.compute_log_prob(lambda name, _: name in structure.enumerated)
     layout = Layout(structure, num_samples, x)
     weights = layout.total(log_prob_at(q, name) for name in structure.enumerated).flatten(0, -3).exp().unsqueeze(-1)
-    drawn = [name for name in structure.latent if name not in structure.enumerated]
-    means = {name: layout.means(distribution_at(q, name), value_at(q, name)) for name in drawn}
+    means = {name: layout.means(distribution_at(q, name), value_at(q, name)) for name in structure.sampled}
     return {name: (weights * mean).sum(0).mean(0) for name, mean in means.items()}
 
 
@@ -247,8 +248,7 @@ def _expanded(q: Trace, structure: Structure) -> dict[str, Tensor]:
     batches = [value_at(q, name).shape[: value_at(q, name).dim() - event_dims[name]] for name in sites]
     batch = torch.broadcast_shapes(*batches)
     values = {}
-    for name in sites:
-        if name not in structure.enumerated:
-            value = value_at(q, name)
-            values[name] = value.expand(batch + value.shape[value.dim() - event_dims[name] :]).clone()
+    for name in structure.sampled:
+        value = value_at(q, name)
+        values[name] = value.expand(batch + value.shape[value.dim() - event_dims[name] :]).clone()
     return values

@@ -22,7 +22,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
-from pyro_vae.inference.traces import distribution_at, value_at
+from pyro_vae.inference.traces import distribution_at, is_independent, value_at
 
 Program = Callable[..., Any]
 LABEL_SITE = "y"
@@ -85,6 +85,11 @@ class Structure:
     own_draws_only: tuple[str, ...] = ()
     factorized: bool = True
     same_order: bool = True
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """The latent sites that are drawn, not enumerated, in order."""
+        return tuple(name for name in self.latent if name not in self.enumerated)
 
 
 class Pair:
@@ -206,7 +211,7 @@ def _structure(p: poutine.Trace, q: poutine.Trace) -> Structure:
     label = p.nodes.get(LABEL_SITE)
     enumerated = tuple(n for n in q.stochastic_nodes if (q.nodes[n]["infer"] or {}).get("enumerate") == "parallel")
     sampled = [n for n in q.stochastic_nodes if n not in enumerated]
-    others = [name for name in q.stochastic_nodes if name not in enumerated and name in p.nodes] if shared else []
+    others = [n for n in sampled if n in p.nodes] if shared else []
     return Structure(
         latent=tuple(q.stochastic_nodes),
         enumerated=enumerated,
@@ -218,7 +223,9 @@ def _structure(p: poutine.Trace, q: poutine.Trace) -> Structure:
         has_label=label is not None and label["type"] == "sample" and not label["is_observed"],
         score_function=tuple(n for n in sampled if not distribution_at(q, n).has_rsample),
         own_draws_only=tuple(n for n in sampled if not _scores_any_point(distribution_at(q, n), value_at(q, n))),
-        factorized=all(_factorizes(distribution_at(q, n)) for n in sampled),
+        factorized=all(
+            distribution_at(q, n).event_shape == () or is_independent(distribution_at(q, n)) for n in sampled
+        ),
         same_order=[n for n in p.stochastic_nodes if n in q.stochastic_nodes] == q.stochastic_nodes,
     )
 
@@ -229,10 +236,6 @@ def _scores_any_point(q: dist.TorchDistribution, value: Tensor) -> bool:
     except (NotImplementedError, KeyError):  # Pyro's word for a transform without an inverse
         return False
     return True
-
-
-def _factorizes(q: dist.TorchDistribution) -> bool:
-    return q.event_shape == () or (isinstance(q, torch.distributions.Independent) and q.base_dist.event_shape == ())
 
 
 def _support(p: dist.TorchDistribution) -> constraints.Constraint | None:

@@ -50,21 +50,12 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Linear:
-    """From ``start`` to ``end`` in a straight line over ``epochs``, step by step, and ``end`` from then on."""
+class _Ramp:
+    """What takes ``epochs`` to get from ``start`` to ``end`` for good."""
 
     start: float
     end: float
     epochs: float
-
-    def __post_init__(self) -> None:
-        _check("a first beta", self.start)
-        _check("a last beta", self.end)
-        _check("a number of warm-up epochs", self.epochs)
-
-    def at(self, epoch: float) -> float:
-        done = min(1.0, epoch / self.epochs) if self.epochs else 1.0
-        return self.start + (self.end - self.start) * done
 
     @property
     def final(self) -> float:
@@ -76,15 +67,26 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Cyclical:
+class Linear(_Ramp):
+    """From ``start`` to ``end`` in a straight line over ``epochs``, step by step, and ``end`` from then on."""
+
+    def __post_init__(self) -> None:
+        _check("a first beta", self.start)
+        _check("a last beta", self.end)
+        _check("a number of warm-up epochs", self.epochs)
+
+    def at(self, epoch: float) -> float:
+        done = min(1.0, epoch / self.epochs) if self.epochs else 1.0
+        return self.start + (self.end - self.start) * done
+
+
+@dataclass(frozen=True)
+class Cyclical(_Ramp):
     """In each of ``cycles`` cycles up from ``start`` to ``end`` for half of it, then there; ``end`` after ``epochs``.
 
     Fu et al., *Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing*, 2019.
     """
 
-    start: float
-    end: float
-    epochs: float
     cycles: float
 
     def __post_init__(self) -> None:
@@ -99,14 +101,6 @@ class Cyclical:
             return self.end
         done = math.fmod(epoch * self.cycles / self.epochs, 1.0)
         return self.start + (self.end - self.start) * min(1.0, 2 * done)
-
-    @property
-    def final(self) -> float:
-        return self.end
-
-    @property
-    def length(self) -> float:
-        return self.epochs
 
 
 SCHEDULES: dict[str, type[Linear] | type[Cyclical]] = {"linear": Linear, "cyclical": Cyclical}

@@ -197,7 +197,7 @@ def test_the_total_correlation_decomposition_adds_up_to_the_kl(x):
     with pair.scope():
         draws = draw(pair, pair.probe(x), x)
         parts = objective.parts(draws)
-    torch.testing.assert_close(sum(parts), draws.terms().kl, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sum(parts), draws.terms.kl, rtol=1e-4, atol=1e-5)
     torch.manual_seed(5)
     loss = objective(x).item()
     torch.manual_seed(5)
@@ -279,7 +279,7 @@ def test_free_bits_keep_the_kl_from_collapsing(guide, x):
             optimizer.step()
         structure = pair.probe(noise)
         with pair.scope(), torch.no_grad():
-            reached[choice] = draw(pair, structure, noise, num_samples=50).terms().kl.mean().item()
+            reached[choice] = draw(pair, structure, noise, num_samples=50).terms.kl.mean().item()
     assert reached["elbo"] < 0.5
     assert reached["free_bits:floor=0.5"] > 0.7
 
@@ -382,7 +382,7 @@ def test_full_rank_reaches_the_evidence_and_mean_field_does_not(linear_gaussian:
         objective = OBJECTIVES.build("stl", pair=pair)
         train(objective, x, 1500)
         with pair.scope(), torch.no_grad():
-            gaps[name] = evidence - draw(pair, pair.probe(x), x, num_samples=2000).terms().elbo.mean().item()
+            gaps[name] = evidence - draw(pair, pair.probe(x), x, num_samples=2000).terms.elbo.mean().item()
     print(f"evidence {evidence:.4f}; below it: full_rank {gaps['full_rank']:.4f}, mean_field {gaps['mean_field']:.4f}")
     assert abs(gaps["full_rank"]) < 0.02
     assert gaps["mean_field"] == pytest.approx(best_gap, abs=0.03)

@@ -102,8 +102,8 @@ class PyroObjective(Objective):
         return total / x.shape[0]
 
 
-class SampledObjective(Objective):
-    """An objective that is a function of the log-probabilities of reparameterized draws.
+class ReparameterizedObjective(Objective):
+    """An objective that needs log-probabilities per datum, differentiable in the draws.
 
     Args:
         pair: the model and the guide.
@@ -115,12 +115,16 @@ class SampledObjective(Objective):
         self.num_samples = num_samples
         super().__init__(pair, structure)
 
+    def prepare(self, structure: Structure) -> Structure:
+        return need_reparameterized(structure)
+
+
+class SampledObjective(ReparameterizedObjective):
+    """An objective that is a function of these log-probabilities."""
+
     def bound(self, draws: Draws) -> Tensor:
         """The bound on the evidence per datum, nats, shape (N,)."""
         raise NotImplementedError
-
-    def prepare(self, structure: Structure) -> Structure:
-        return need_reparameterized(structure)
 
     def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
         with temper(beta):

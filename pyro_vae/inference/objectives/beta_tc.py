@@ -21,14 +21,14 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.inference.draws import Draws, draw
-from pyro_vae.inference.objectives.base import OBJECTIVES, Objective, need_reparameterized
+from pyro_vae.inference.objectives.base import OBJECTIVES, ReparameterizedObjective
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.inference.traces import distribution_at, value_at
 from pyro_vae.validation import NotNegative
 
 
 @OBJECTIVES.register("beta_tc")
-class BetaTC(Objective):
+class BetaTC(ReparameterizedObjective):
     """The beta-TCVAE objective: beta weighs the total correlation alone.
 
     Args:
@@ -52,7 +52,7 @@ class BetaTC(Objective):
         super().__init__(pair, structure)
 
     def prepare(self, structure: Structure) -> Structure:
-        need_reparameterized(structure)
+        super().prepare(structure)
         if structure.enumerated or len(structure.latent) != 1:
             raise InputError(
                 "one latent site, whose aggregate is taken apart, for the objective 'beta_tc'",
@@ -71,7 +71,7 @@ class BetaTC(Objective):
         draws = draw(self.pair, prepared, x, y)
         information, correlation, dimensions = self.parts(draws)
         kl = self.weights[0] * information + beta * correlation + self.weights[1] * dimensions
-        return (kl - draws.terms().log_likelihood).mean()
+        return (kl - draws.terms.log_likelihood).mean()
 
     def parts(self, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """Mutual information, total correlation and dimension-wise KL per datum, nats, each of shape (B,)."""
@@ -86,4 +86,4 @@ class BetaTC(Objective):
         joint = (across.sum(-1) + log_weights).logsumexp(1)
         product = (across + log_weights.unsqueeze(-1)).logsumexp(1).sum(-1)
         given = torch.einsum("iid->i", across)
-        return given - joint, joint - product, product - draws.terms().prior[0, 0]
+        return given - joint, joint - product, product - draws.terms.prior[0, 0]

@@ -13,14 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.inference.draws import draw
-from pyro_vae.inference.objectives.base import OBJECTIVES, Objective, need_reparameterized
+from pyro_vae.inference.objectives.base import OBJECTIVES, ReparameterizedObjective
 from pyro_vae.inference.objectives.divergences import label_divergence, site_divergence
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.validation import NotNegative
 
 
 @OBJECTIVES.register("capacity")
-class Capacity(Objective):
+class Capacity(ReparameterizedObjective):
     """The ELBO with its KL term pulled to a target that rises.
 
     Args:
@@ -36,13 +36,10 @@ class Capacity(Objective):
         self.nats, self.epochs = nats, epochs
         super().__init__(pair, structure)
 
-    def prepare(self, structure: Structure) -> Structure:
-        return need_reparameterized(structure)
-
     def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
         draws = draw(self.pair, prepared, x, y)
         kl = label_divergence(draws).mean()
         for site in draws.sampled:
             kl = kl + site_divergence(draws, site).mean(0).sum()
         target = self.nats * min(1.0, epoch / self.epochs) if self.epochs else self.nats
-        return beta * (kl - target).abs() - draws.terms().log_likelihood.mean()
+        return beta * (kl - target).abs() - draws.terms.log_likelihood.mean()

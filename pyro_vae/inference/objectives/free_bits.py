@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.inference.draws import draw
-from pyro_vae.inference.objectives.base import OBJECTIVES, Objective, need_reparameterized
+from pyro_vae.inference.objectives.base import OBJECTIVES, ReparameterizedObjective
 from pyro_vae.inference.objectives.divergences import label_divergence, site_divergence
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.inference.traces import value_at
@@ -22,7 +22,7 @@ from pyro_vae.validation import NotNegative
 
 
 @OBJECTIVES.register("free_bits")
-class FreeBits(Objective):
+class FreeBits(ReparameterizedObjective):
     """The ELBO with a floor under its KL term.
 
     Args:
@@ -35,9 +35,6 @@ class FreeBits(Objective):
         self.floor = floor
         super().__init__(pair, structure)
 
-    def prepare(self, structure: Structure) -> Structure:
-        return need_reparameterized(structure)
-
     def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
         draws = draw(self.pair, prepared, x, y)
         kl = label_divergence(draws).mean()
@@ -45,4 +42,4 @@ class FreeBits(Objective):
             groups = site_divergence(draws, site).mean(0)
             floor = self.floor * value_at(draws.q, site).shape[-1] / len(groups)
             kl = kl + groups.clamp(min=floor).sum()
-        return beta * kl - draws.terms().log_likelihood.mean()
+        return beta * kl - draws.terms.log_likelihood.mean()

@@ -24,5 +24,5 @@ class IWAE(SampledObjective):
         super().__init__(pair, structure, num_samples)
 
     def bound(self, draws: Draws) -> Tensor:
-        terms = draws.terms()
+        terms = draws.terms
         return terms.over_labels(terms.power_bound(1.0))

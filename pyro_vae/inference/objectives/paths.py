@@ -20,23 +20,13 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.inference.draws import Draws, draw_along_paths
 from pyro_vae.inference.handlers import temper
-from pyro_vae.inference.objectives.base import OBJECTIVES, Objective, need_reparameterized
+from pyro_vae.inference.objectives.base import OBJECTIVES, ReparameterizedObjective
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.validation import Whole
 
 
-class PathObjective(Objective):
-    """Base of these objectives; a new one writes ``bound``.
-
-    Args:
-        pair: the model and the guide.
-        structure: as for ``Objective``.
-        num_samples: draws a datum.
-    """
-
-    def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: int = 1) -> None:
-        self.num_samples = num_samples
-        super().__init__(pair, structure)
+class PathObjective(ReparameterizedObjective):
+    """Base of these objectives; a new one writes ``bound``."""
 
     def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
         """The bound per datum, nats, shape (N,), from what ``draw_along_paths`` gives."""
@@ -49,7 +39,7 @@ class PathObjective(Objective):
                 f"one that knows it at its own draws only, at the site {structure.own_draws_only[0]!r}",
                 "use --objective elbo or iwae, or another --guide",
             )
-        return need_reparameterized(structure)
+        return super().prepare(structure)
 
     def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
         with temper(beta):
@@ -67,7 +57,7 @@ class StickingTheLanding(PathObjective):
         super().__init__(pair, structure, num_samples)
 
     def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
-        return draws.terms().elbo
+        return draws.terms.elbo
 
 
 @OBJECTIVES.register("dreg")
@@ -78,7 +68,7 @@ class DoublyReparameterized(PathObjective):
         super().__init__(pair, structure, num_samples)
 
     def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
-        terms = draws.terms()
+        terms = draws.terms
         weights = terms.log_ratios.detach().softmax(1)  # the bound's own gradient brings the other factor w_s
         for value in values.values():
             if value.requires_grad:

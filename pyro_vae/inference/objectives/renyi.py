@@ -30,5 +30,5 @@ class Renyi(SampledObjective):
         super().__init__(pair, structure, num_samples)
 
     def bound(self, draws: Draws) -> Tensor:
-        terms = draws.terms()
+        terms = draws.terms
         return terms.over_labels(terms.power_bound(1 - self.alpha))
