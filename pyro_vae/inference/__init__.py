@@ -1,5 +1,11 @@
 """Objectives, schedules, the training loop and checkpoints: what fits a guide to a model."""
 
+from pyro_vae.inference.compiled import (
+    CompiledRenyiELBO,
+    CompiledTrace_ELBO,
+    CompiledTraceEnum_ELBO,
+    CompiledTraceMeanField_ELBO,
+)
 from pyro_vae.inference.draws import Draws, draw, draw_terms
 from pyro_vae.inference.handlers import temper
 from pyro_vae.inference.labels import label_distribution
@@ -13,6 +19,10 @@ from pyro_vae.inference.training import Trainer
 __all__ = [
     "OBJECTIVES",
     "RESAMPLINGS",
+    "CompiledRenyiELBO",
+    "CompiledTraceEnum_ELBO",
+    "CompiledTraceMeanField_ELBO",
+    "CompiledTrace_ELBO",
     "Constant",
     "Cyclical",
     "Draws",
