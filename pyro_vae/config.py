@@ -84,6 +84,10 @@ class TrainingConfig(_Group):
     patience: Whole | None = Field(None, description="stop after so many epochs without a better validation ELBO")
     seed: int = Field(0, ge=0, description="of every random choice")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="one compiled graph a step; auto: where there are enough steps to gain from it"
+    )
+    precision: Literal["32", "bf16"] = Field("32", description="of the networks; distributions are always in float32")
 
 
 class FitConfig(TrainingConfig, DataConfig, ProgramConfig):

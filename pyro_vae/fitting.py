@@ -224,7 +224,7 @@ class _Fit:
             display.say(self._describe())
             display.start(self.config, trainer)
             animation.begin(self._run())
-            for row in trainer.epochs(display.step):
+            for row in trainer.epochs(display.step, display.say):
                 if trainer.is_best:
                     best = self._weights()
                 animation.keep(self._run(), last=trainer.done)  # before the checkpoint, so that none is ever missing

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from pyro_vae.config import TrainingConfig
-    from pyro_vae.inference.training import Progress, Row, Trainer
+    from pyro_vae.inference.training import Progress, Trainer
+    from pyro_vae.inference.validation import Row
+
+
+REFRESH = 0.1  # seconds
 
 
 class Display(Protocol):
@@ -81,6 +86,7 @@ class Bar(Silent):
             expand=True,
         )
         self._figures: Row = {}
+        self._shown = 0.0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -96,9 +102,15 @@ class Bar(Silent):
         self._steps = trainer.batches.num_steps
         self._figures = trainer.progress.history[-1] if trainer.progress.history else {}
         self._task = self._bar.add_task("", total=config.epochs * self._steps, figures="")
-        self.step(trainer.progress)
+        self._show(trainer.progress)
 
     def step(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._shown >= REFRESH or progress.step == self._steps:
+            self._shown = now
+            self._show(progress)
+
+    def _show(self, progress: Progress) -> None:
         done = progress.epoch * self._steps + progress.step
         beta = self._trainer.beta.at(done / self._steps)
         shown = [f"{label} {self._figures[name]:.2f}" for name, label in _SHOWN.items() if name in self._figures]

@@ -42,6 +42,18 @@ class Batch:
     labelled: Rows | None
 
 
+@dataclass(frozen=True)
+class Indices:
+    """Which rows a step sees, int64 of shape (B,); None where there are none of that kind."""
+
+    unlabelled: Tensor | None
+    labelled: Tensor | None
+
+    def tensors(self) -> list[Tensor]:
+        """Those that are there."""
+        return [rows for rows in (self.unlabelled, self.labelled) if rows is not None]
+
+
 class Batches:
     """The minibatches of a training set.
 
@@ -85,12 +97,24 @@ class Batches:
         Args:
             start: the first step to give, for an epoch that was cut off.
         """
+        return map(self.batch, self.indices(start))
+
+    def indices(self, start: int = 0) -> Iterator[Indices]:
+        """The rows of these batches; ``batch`` makes them."""
         unlabelled, labelled = self._passes(self.unlabelled_rows), self._passes(self.labelled_rows)
         for step in range(start, self.num_steps):
-            yield Batch(
-                None if unlabelled is None else self._rows(unlabelled[step], with_labels=False),
-                None if labelled is None else self._rows(labelled[step], with_labels=True),
+            yield Indices(
+                None if unlabelled is None else unlabelled[step],
+                None if labelled is None else labelled[step],
             )
+
+    def batch(self, indices: Indices) -> Batch:
+        """The rows themselves, binarized anew."""
+        unlabelled, labelled = indices.unlabelled, indices.labelled
+        return Batch(
+            None if unlabelled is None else self._rows(unlabelled, with_labels=False),
+            None if labelled is None else self._rows(labelled, with_labels=True),
+        )
 
     def _passes(self, rows: Tensor) -> Tensor | None:
         """Row indices of shape (num_steps, rows a batch)."""

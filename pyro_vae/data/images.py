@@ -45,6 +45,10 @@ class Images:
         r"""The images as the programs see them, binary where they are to be, float32 of shape (N, \*event_shape)."""
         return self.values() if self.binary is None else self.binary.float()
 
+    def tensors(self) -> list[Tensor]:
+        """The tensors that are there, pixels first."""
+        return [tensor for tensor in (self.pixels, self.labels, self.binary) if tensor is not None]
+
     def chunks(self, size: int) -> Iterator[Images]:
         """Runs of at most ``size`` rows, in order."""
         for start in range(0, len(self), size):

@@ -19,17 +19,19 @@ from typing import Any, Self
 
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
-from torch import nn
+from torch import Tensor, nn
+
+Number = float | Tensor
 
 
 class temper(Messenger):
     """Scale the log-probability of every latent sample site.
 
     Args:
-        beta: the factor, at least 0.
+        beta: the factor, at least 0; a tensor where it changes from run to run of a graph.
     """
 
-    def __init__(self, beta: float) -> None:
+    def __init__(self, beta: Number) -> None:
         super().__init__()
         self.beta = beta
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batch
+from pyro_vae.inference.handlers import Number
 from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.objectives import Objective
 
@@ -52,7 +53,7 @@ class StepLoss:
         self.consistency_weight = config.consistency_weight
         self.augment = augment
 
-    def __call__(self, batch: Batch, beta: float, epoch: float = math.inf) -> Tensor:
+    def __call__(self, batch: Batch, beta: Number, epoch: Number = math.inf) -> Tensor:
         """The differentiable loss, a scalar in nats per datum."""
         unlabelled, labelled = batch.unlabelled, batch.labelled
         terms = []

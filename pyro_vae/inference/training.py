@@ -7,30 +7,29 @@ place in the epoch, the history.  Put back, the run goes on as if it had never s
 from __future__ import annotations
 
 import math
-import warnings
-from collections import defaultdict
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
 import torch
+from torch import Tensor
 
 from pyro_vae.config import TrainingConfig
-from pyro_vae.data.batches import Batches
+from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
 from pyro_vae.errors import TrainingError
-from pyro_vae.inference.draws import draw_terms
-from pyro_vae.inference.labels import label_distribution
+from pyro_vae.inference.compiled.choice import compile_if_it_pays
+from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.inference.loss import Augment, StepLoss
 from pyro_vae.inference.objectives import OBJECTIVES
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.inference.resampling import Resampling, Uniform, effective_rows
-from pyro_vae.inference.schedules import parse_schedule
+from pyro_vae.inference.schedules import Constant, parse_schedule
+from pyro_vae.inference.step import EagerStep, Step
+from pyro_vae.inference.validation import Row, Validation
 
-Row = dict[str, float]
-VALIDATION_SEED = 0
-VALIDATION_CHUNK = 500
+REPORT_INTERVAL = 0.1  # seconds
 
 
 @dataclass
@@ -40,7 +39,7 @@ class Progress:
     Args:
         epoch: completed epochs.
         step: completed steps of the epoch under way.
-        loss_sum: the sum of their losses.
+        loss_sum: the sum of their losses, as far as they were read.
         best: the highest validation objective so far, nats per datum.
         best_epoch: the epoch that reached it.
         history: one row a completed epoch.
@@ -79,33 +78,40 @@ class Trainer:
         augment: Augment | None = None,
         resampling: Resampling | None = None,
     ) -> None:
-        self.pair, self.structure, self.batches, self.validation = pair, structure, batches, validation
+        self.pair, self.structure, self.batches = pair, structure, batches
         self.config = config
         self.beta = parse_schedule(config.beta)
         self.resampling = resampling or Uniform()
         self.resampling.check(structure)
         objective = OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=len(batches.images))
+        self.validation = Validation(pair, structure, validation, objective, self.beta.final)
         self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
-        self.parameters = [p for p in pair.parameters().values() if p.requires_grad]
-        fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in self.parameters)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=fused)
+        parameters = [p for p in pair.parameters().values() if p.requires_grad]
+        self.eager = EagerStep(self.loss, batches, parameters, config)
+        self.step: Step = self.eager
+        self.compiled: bool | None = False if config.compile == "off" else None  # None: not chosen yet
         self.progress = Progress()
         self.stop_requested = False
         self._epoch_start = batches.generator.get_state()
 
-    def epochs(self, on_step: Callable[[Progress], None] = lambda progress: None) -> Iterator[Row]:
+    def epochs(
+        self,
+        on_step: Callable[[Progress], None] = lambda progress: None,
+        on_note: Callable[[str], None] = lambda line: None,
+    ) -> Iterator[Row]:
         """Train to the last epoch, giving the history row of each as it ends.
 
         Returns early when ``stop_requested`` is set, after the step under way.
 
         Args:
-            on_step: called after every step.
+            on_step: called after every step; ``Progress.loss_sum`` lags by up to ``REPORT_INTERVAL`` seconds.
+            on_note: called with what a person should know.
 
         Raises:
             TrainingError: if the loss or its gradient is no finite number.
         """
         while not (self.done or self.stop_requested):
-            if self._train_epoch(on_step):
+            if self._train_epoch(on_step, on_note):
                 yield self._close_epoch()
 
     @property
@@ -121,7 +127,8 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All but the parameters: tensors, numbers and strings only."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.eager.optimizer.state_dict(),
+            "compiled": self.compiled,
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "order": self._epoch_start,
@@ -131,7 +138,8 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what ``state_dict`` gave; the parameters must have been put back already."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.eager.optimizer.load_state_dict(state["optimizer"])
+        self.compiled = state.get("compiled", False)  # as the run began, so that it goes on to the bit
         torch.set_rng_state(state["random"])
         if state["cuda_random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_random"])
@@ -140,39 +148,67 @@ class Trainer:
         self.batches.weights = state.get("row_weights")
         self.progress = Progress(**state["progress"])
 
-    def _train_epoch(self, on_step: Callable[[Progress], None]) -> bool:
+    def _train_epoch(self, on_step: Callable[[Progress], None], on_note: Callable[[str], None]) -> bool:
         """Train the epoch under way to its end; False where a stop was requested before that."""
-        progress = self.progress
+        progress, num_steps = self.progress, self.batches.num_steps
         if progress.step == 0:
             self.pair.train(False)
             images, groups = self.batches.images, self.batches.groups
             self.batches.weights = self.resampling.weights(self.pair, self.structure, images, groups)
         self.pair.train()
-        for batch in self.batches.epoch(start=progress.step):
-            now = progress.epoch + progress.step / self.batches.num_steps
+        pending: list[tuple[Tensor, Tensor]] = []
+        reported = time.monotonic()
+        for rows in self.batches.indices(start=progress.step):
+            now = progress.epoch + progress.step / num_steps
             beta = self.beta.at(now)
-            first = progress.epoch == progress.step == 0  # checked by Pyro, for mistakes in a program
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._learning_rate()
-            self.optimizer.zero_grad(set_to_none=True)
-            with pyro.validation_enabled(first), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # said better below
-                warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # held fixed
-                loss = self.loss(batch, beta, now)
-                loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-            if not torch.isfinite(loss + norm):
-                raise TrainingError(
-                    f"the loss became {loss.item():g} (gradient norm {norm.item():g}) "
-                    f"in epoch {progress.epoch + 1}, step {progress.step + 1}; try a smaller --lr"
-                )
-            self.optimizer.step()
+            if now > 0 and self.step is self.eager and self.compiled is not False:
+                self._compile(rows, beta, on_note)
+            pending.append(self.step(rows, self._learning_rate(), beta, now))
             progress.step += 1
-            progress.loss_sum += loss.item()
+            last = progress.step == num_steps
+            if last or time.monotonic() - reported >= REPORT_INTERVAL:
+                self._settle(pending)
+                reported = time.monotonic()
             on_step(progress)
-            if self.stop_requested and progress.step < self.batches.num_steps:
+            if self.stop_requested and not last:
+                self._settle(pending)
                 return False
         return True
+
+    def _settle(self, pending: list[tuple[Tensor, Tensor]]) -> None:
+        """Read the losses of the last steps, the only moment at which the host waits for the device."""
+        if not pending:
+            return
+        losses, norms = (torch.stack(values).tolist() for values in zip(*pending, strict=True))
+        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
+            if not math.isfinite(loss + norm):
+                raise TrainingError(
+                    f"the loss became {loss:g} (gradient norm {norm:g}) in epoch {self.progress.epoch + 1}, "
+                    f"step {self.progress.step - len(losses) + i + 1}; try a smaller --lr"
+                )
+            self.progress.loss_sum += loss
+        pending.clear()
+
+    def _compile(self, rows: Indices, beta: float, note: Callable[[str], None]) -> None:
+        """Compile the step if that pays, and then the validation if that does too."""
+        wanted = bool(self.compiled) or self.config.compile == "on"
+        buffers = [buffer for module in self.pair.modules().values() for buffer in module.buffers()]
+        constant = isinstance(self.beta, Constant)
+        step = compile_if_it_pays(
+            "step",
+            lambda: CompiledStep(self.eager, buffers, constant, rows, beta),
+            self.config.epochs * self.batches.num_steps,
+            wanted,
+            note,
+        )
+        self.compiled = step is not None
+        if step is not None:
+            self.step = step
+            runs = self.config.epochs * self.validation.num_full_chunks
+            if runs:
+                replay = compile_if_it_pays("validation", self.validation.record, runs, wanted, note)
+                self.validation.use(replay)
+                self.pair.train()
 
     def _learning_rate(self) -> float:
         """Adam's rate at this step; the cosine falls from ``lr`` at the first step to 0 after the last (SGDR, 2017)."""
@@ -187,7 +223,7 @@ class Trainer:
             "epoch": progress.epoch + 1,
             "beta": self.beta.at(progress.epoch + 1),
             "train_loss": progress.loss_sum / self.batches.num_steps,
-            **self._validate(),
+            **self.validation(),
         }
         if self.batches.weights is not None:
             row["effective_rows"] = effective_rows(self.batches.weights)
@@ -204,31 +240,4 @@ class Trainer:
                 f"stopped early after epoch {progress.epoch}: the validation objective has not risen above "
                 f"{progress.best:.3f}, of epoch {progress.best_epoch}, for {waited} epochs"
             )
-        return row
-
-    def _validate(self) -> Row:
-        """The bound on the validation rows, with the same noise every time."""
-        self.pair.train(False)
-        measure = self._bound if self.structure.data_dim is None else self._terms
-        totals: defaultdict[str, float] = defaultdict(float)
-        with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
-            torch.manual_seed(VALIDATION_SEED)
-            for chunk in self.validation.chunks(VALIDATION_CHUNK):
-                for name, value in measure(chunk).items():
-                    totals[f"validation_{name}"] += value
-        return {name: value / len(self.validation) for name, value in totals.items()}
-
-    def _bound(self, images: Images) -> Row:
-        """The summed bound of rows that do not come apart: a program with sites outside the plate over data."""
-        return {"elbo": -self.loss.objective(images.x()).item() * len(images)}
-
-    def _terms(self, images: Images) -> Row:
-        """The summed terms of the bound, and the number of labels guessed right."""
-        terms = draw_terms(self.pair, self.structure, images.x())
-        row = {name: getattr(terms, name).sum().item() for name in ("elbo", "log_likelihood", "kl")}
-        if not self.loss.objective.is_elbo:
-            row["objective"] = -self.loss.objective(images.x(), beta=self.beta.final).item() * len(images)
-        if self.structure.has_label and images.labels is not None:
-            guess = label_distribution(self.pair, images.values()).probs.argmax(-1)
-            row["accuracy"] = (guess == images.labels).sum().item()
         return row

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.inference.draws import Draws, draw, need_data_plate
-from pyro_vae.inference.handlers import temper
+from pyro_vae.inference.handlers import Number, temper
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.registry import Registry
 
@@ -55,11 +55,11 @@ class Objective:
         """
         raise NotImplementedError
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
         """The differentiable loss, a scalar in nats per datum; arguments as for a call."""
         raise NotImplementedError
 
-    def __call__(self, x: Tensor, y: Tensor | None = None, beta: float = 1.0, epoch: float = math.inf) -> Tensor:
+    def __call__(self, x: Tensor, y: Tensor | None = None, beta: Number = 1.0, epoch: Number = math.inf) -> Tensor:
         r"""The differentiable loss of a batch, a scalar in nats per datum.
 
         Args:
@@ -94,9 +94,9 @@ class PyroObjective(Objective):
     def prepare(self, structure: Structure) -> Any:
         return self.estimator(structure)
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
         model, guide = self.pair.model, self.pair.guide
-        if beta != 1.0:
+        if not (isinstance(beta, float) and beta == 1.0):
             model, guide = _tempered(model, beta), _tempered(guide, beta)
         total: Tensor = prepared.differentiable_loss(model, guide, *self.pair.arguments(x, y))
         return total / x.shape[0]
@@ -126,7 +126,7 @@ class SampledObjective(ReparameterizedObjective):
         """The bound on the evidence per datum, nats, shape (N,)."""
         raise NotImplementedError
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
         with temper(beta):
             draws = draw(self.pair, prepared, x, y, self.num_samples)
         return -self.bound(draws).mean()
@@ -156,7 +156,7 @@ def need_reparameterized(structure: Structure) -> Structure:
     return structure
 
 
-def _tempered(program: Callable[..., Any], beta: float) -> Callable[..., Any]:
+def _tempered(program: Callable[..., Any], beta: Number) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         with temper(beta):
             return program(*args, **kwargs)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.inference.draws import Draws, draw
+from pyro_vae.inference.handlers import Number
 from pyro_vae.inference.objectives.base import OBJECTIVES, ReparameterizedObjective
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.inference.traces import distribution_at, value_at
@@ -67,7 +68,7 @@ class BetaTC(ReparameterizedObjective):
             )
         return structure
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
         draws = draw(self.pair, prepared, x, y)
         information, correlation, dimensions = self.parts(draws)
         kl = self.weights[0] * information + beta * correlation + self.weights[1] * dimensions

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyro_vae.inference.draws import draw
+from pyro_vae.inference.handlers import Number
 from pyro_vae.inference.objectives.base import OBJECTIVES, ReparameterizedObjective
 from pyro_vae.inference.objectives.divergences import label_divergence, site_divergence
 from pyro_vae.inference.pair import Pair, Structure
@@ -36,10 +38,10 @@ class Capacity(ReparameterizedObjective):
         self.nats, self.epochs = nats, epochs
         super().__init__(pair, structure)
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
         draws = draw(self.pair, prepared, x, y)
         kl = label_divergence(draws).mean()
         for site in draws.sampled:
             kl = kl + site_divergence(draws, site).mean(0).sum()
-        target = self.nats * min(1.0, epoch / self.epochs) if self.epochs else self.nats
+        target = self.nats * torch.as_tensor(epoch / self.epochs).clamp(max=1.0) if self.epochs else self.nats
         return beta * (kl - target).abs() - draws.terms.log_likelihood.mean()

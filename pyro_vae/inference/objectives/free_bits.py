@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.inference.draws import draw
+from pyro_vae.inference.handlers import Number
 from pyro_vae.inference.objectives.base import OBJECTIVES, ReparameterizedObjective
 from pyro_vae.inference.objectives.divergences import label_divergence, site_divergence
 from pyro_vae.inference.pair import Pair, Structure
@@ -35,7 +36,7 @@ class FreeBits(ReparameterizedObjective):
         self.floor = floor
         super().__init__(pair, structure)
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
         draws = draw(self.pair, prepared, x, y)
         kl = label_divergence(draws).mean()
         for site in draws.sampled:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.inference.draws import Draws, draw_along_paths
-from pyro_vae.inference.handlers import temper
+from pyro_vae.inference.handlers import Number, temper
 from pyro_vae.inference.objectives.base import OBJECTIVES, ReparameterizedObjective
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.validation import Whole
@@ -41,7 +41,7 @@ class PathObjective(ReparameterizedObjective):
             )
         return super().prepare(structure)
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: float, epoch: float) -> Tensor:
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
         with temper(beta):
             draws, values = draw_along_paths(self.pair, prepared, x, y, self.num_samples)
         return -self.bound(draws, values).mean()

@@ -1,0 +1,100 @@
+"""The whole training step as one compiled graph: rows, noise, loss, gradients, clipping, Adam.
+
+The step is recorded once, on state that is put back afterwards, so that a run which is resumed takes the same steps as
+one that never stopped.  Learning rate, beta (unless it is one number for the whole run) and epoch are tensors of the
+graph, so a schedule never compiles anything anew; parameters and Adam's moments are updated in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.data.batches import Indices
+from pyro_vae.inference.compiled.lowering import Flat, compile_recording
+from pyro_vae.inference.compiled.tracing import record
+from pyro_vae.inference.handlers import Number
+from pyro_vae.inference.step import EagerStep
+
+
+class CompiledStep:
+    """A training step that replays a graph.
+
+    Args:
+        eager: the step; its optimizer's state is the one that is used.
+        buffers: tensors that the programs change in place as they run.
+        constant_beta: whether beta never changes.
+        rows: an example.
+        beta: likewise.
+    """
+
+    def __init__(
+        self, eager: EagerStep, buffers: Sequence[Tensor], constant_beta: bool, rows: Indices, beta: float
+    ) -> None:
+        self.eager = eager
+        device = eager.parameters[0].device
+        self._lr, self._beta, self._epoch = (torch.zeros((), device=device) for _ in range(3))
+        self._constant_beta = constant_beta
+        self._rows = rows
+        moments = [eager.moments(parameter) for parameter in eager.parameters]
+        self._state = [*eager.parameters, *(value for state in moments for value in state.values())]
+        inputs = self._inputs(rows, 0.0, beta, 0.0)
+        with _kept([*self._state, *buffers]), pyro.validation_enabled(False):
+            self.recording = record(lambda: self._step(rows, beta if constant_beta else self._beta), inputs)
+        self._example = inputs
+        self._run: Flat | None = None
+
+    def compile(self) -> None:
+        """Compile the recording.
+
+        Raises:
+            Exception: whatever the compiler raises.
+        """
+        self._run = compile_recording(self.recording, self._example)
+
+    def __call__(self, rows: Indices, lr: float, beta: float, epoch: float) -> tuple[Tensor, Tensor]:
+        assert self._run is not None
+        loss, norm = self._run(self._inputs(rows, lr, beta, epoch))
+        return loss, norm
+
+    def _inputs(self, rows: Indices, lr: float, beta: float, epoch: float) -> list[Tensor]:
+        for tensor, value in ((self._lr, lr), (self._beta, beta), (self._epoch, epoch)):
+            tensor.fill_(value)
+        return [self._lr, self._beta, self._epoch, *rows.tensors(), *self._state]
+
+    def _step(self, rows: Indices, beta: Number) -> tuple[Tensor, Tensor]:
+        eager = self.eager
+        loss = eager.value(rows, beta, self._epoch)
+        found = torch.autograd.grad(loss, eager.parameters, allow_unused=True)
+        with torch.no_grad():
+            used = [(parameter, g) for parameter, g in zip(eager.parameters, found, strict=True) if g is not None]
+            norm = torch.stack([g.square().sum() for _, g in used]).sum().sqrt()
+            scale = (eager.config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            for parameter, gradient in used:
+                self._adam(parameter, gradient * scale)
+        return loss.detach(), norm
+
+    def _adam(self, parameter: Tensor, gradient: Tensor) -> None:
+        group = self.eager.optimizer.param_groups[0]
+        (beta1, beta2), eps = group["betas"], group["eps"]
+        state = self.eager.moments(parameter)
+        step, m, v = state["step"].add_(1), state["exp_avg"], state["exp_avg_sq"]
+        m.lerp_(gradient, 1 - beta1)
+        v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = (1 - beta2**step).sqrt()  # the same update with one square root and one division an entry
+        parameter.sub_(self._lr * root / (1 - beta1**step) * (m / (v.sqrt() + eps * root)))
+
+
+@contextmanager
+def _kept(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Put tensors and the random state back."""
+    saved = [tensor.detach().clone() for tensor in tensors]
+    with torch.random.fork_rng():
+        yield
+    with torch.no_grad():
+        for tensor, value in zip(tensors, saved, strict=True):
+            tensor.copy_(value)
