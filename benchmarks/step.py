@@ -14,7 +14,7 @@ why in its row.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -28,14 +28,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import timing
 from benchmarks.timing import Contender, Timing
 
-# pyro_vae's own compiled steps are registered here, by what they train:
-#   vae, vae bfloat16   VAE((1, 28, 28), 50), MeanField, MLP(hidden=(400,)), batch 128
-#   iaf, conv           the same with the guide IAF, or with the networks Conv
-#   ss_vae              SSVAE((1, 28, 28), 10, 50), MLP(hidden=(256, 256)), 200 unlabelled rows, labels enumerated
-#   cvae_mnist          the preset
-# each with Adam, on benchmarks.peers.settings.images(), gathered and binarized in every step.
-OURS: dict[str, Callable[[], Contender]] = {}
-
 
 @dataclass(frozen=True)
 class Row:
@@ -44,7 +36,7 @@ class Row:
     Args:
         name: for ``--only``.
         title: what is compared.
-        ours: a key of ``OURS``.
+        ours: a key of ``own.ours()``.
         reference: the peer that the target is about.
         target: the largest ratio of medians, ours / reference, that is good enough.
         others: peers beside it, for information.
@@ -126,7 +118,9 @@ def main(rounds: int, steps: int, only: tuple[str, ...], python: str, threads: i
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     available, console, about = peers(python), Console(highlight=False), set()
-    own = {key: make() for key, make in OURS.items()}
+    from benchmarks.own import ours
+
+    own = {key: make() for key, make in ours().items()}
     for setting, members in groupby((row for row in ROWS if not only or row.name in only), key=lambda row: row.setting):
         rows = list(members)
         with console.status(f"{setting} …"):

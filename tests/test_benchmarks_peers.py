@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from pyro.infer import TraceEnum_ELBO, TraceMeanField_ELBO, config_enumerate
 
-from benchmarks import step
+from benchmarks import own, step
 from benchmarks.peers import batches, pyro_m2, settings, torch_vae
 from benchmarks.timing import ROOT, Here, repeat
 from pyro_vae.guides import MeanField
@@ -135,7 +135,7 @@ def test_the_table_judges_our_ratio_and_says_who_is_missing(monkeypatch):
         raise ImportError("No module named 'jax'")
 
     monkeypatch.setattr(step.timing, "use_threads", lambda count: None)
-    monkeypatch.setattr(step, "OURS", {"vae": lambda: Here("pyro_vae, compiled", lambda: repeat(idle))})
+    monkeypatch.setattr(own, "ours", lambda: {"vae": lambda: Here("pyro_vae, compiled", lambda: repeat(idle))})
     fakes = [Here("NumPyro, jitted epoch", lambda: repeat(idle)), Here("NumPyro, jitted step", missing)]
     monkeypatch.setattr(step, "peers", lambda python: {fake.name: fake for fake in fakes})
     arguments = ["--only", "numpyro", "--rounds", "2", "--steps", "3", "--threads", str(torch.get_num_threads())]

@@ -83,12 +83,23 @@ def uses_onednn() -> bool:
 
 def _use_onednn(graph: fx.GraphModule) -> None:
     aten, own = torch.ops.aten, torch.ops.pyro_vae
-    for node in graph.graph.nodes:
+    for node in list(graph.graph.nodes):
         if node.target is aten.mm.default and _is_large(*node.args):
             node.target = own.mm.default
         elif node.target is aten.addmm.default and not node.kwargs and _is_large(*node.args[1:]):
-            if node.args[0].meta["val"].dim() == 1:
-                node.target = own.addmm.default
+            if node.args[0].meta["val"].dim() != 1:
+                continue
+            node.target = own.addmm.default
+        else:
+            continue
+        *bias, left, right = node.args
+        if not left.meta["val"].is_contiguous():  # oneDNN would copy it, on one core; the compiler's own copy is fused
+            with graph.graph.inserting_before(node):
+                copy = graph.graph.call_function(
+                    aten.clone.default, (left,), {"memory_format": torch.contiguous_format}
+                )
+            copy.meta["val"] = left.meta["val"].contiguous()
+            node.args = (*bias, copy, right)
     graph.recompile()
 
 

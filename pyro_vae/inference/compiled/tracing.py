@@ -120,13 +120,13 @@ class _Recording(TorchFunctionMode):
             and getattr(args[1], "__code__", None) in pyro_util.warn_if_nan.__code__.co_consts
         ):
             return None  # the same look at values, on gradients
-        if func is Tensor.masked_select and sys._getframe(1).f_code in _ANSWERS:
+        if func is Tensor.masked_select and _asking().f_code in _ANSWERS:
             value, mask = args
             return torch.where(mask, value, value.new_zeros(()))
         if func is nn.functional.one_hot and _num_classes(*args, **kwargs) > 0:
             return _one_hot(args[0], _num_classes(*args, **kwargs))
         if func in _VALUES:
-            return _value(func, args, kwargs, sys._getframe(1))
+            return _value(func, args, kwargs, _asking())
         return func(*args, **kwargs)
 
     def _collect(self, loss: Tensor, gradient: Tensor | None = None, **options: Any) -> None:
@@ -135,6 +135,14 @@ class _Recording(TorchFunctionMode):
         for i, (old, new) in enumerate(zip(self.gradients, found, strict=True)):
             if new is not None:
                 self.gradients[i] = new if old is None else old + new
+
+
+def _asking() -> FrameType:
+    """The frame whose code calls torch, behind this mode and any other."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_name == "__torch_function__" and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
 
 
 def _num_classes(labels: Tensor, num_classes: int = -1) -> int:
