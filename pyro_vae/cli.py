@@ -6,6 +6,7 @@ Exit status: 0 done, 1 a run that failed, 2 bad usage or bad input, 130 stopped 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ def fit(
 def evaluate(run: Path, samples: int, split: str, checkpoint: str, device: str, seed: int, as_json: bool) -> None:
     """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
     opened = _open(run, checkpoint, device)
-    figures = opened.evaluate(split=split, num_samples=samples, seed=seed)
+    figures = opened.evaluate(split=split, num_samples=samples, seed=seed, note=partial(click.echo, err=True))
     assert opened.folder is not None
     opened.folder.save_evaluation(figures)
     if as_json:

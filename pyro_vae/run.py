@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -129,16 +129,31 @@ class Run:
             raise InputError("a split: train, validation or test", repr(split), "use --split test")
         return binarize_once(self.data.part(split), self.binarization).to(self.device)
 
-    def evaluate(self, split: str = "test", num_samples: int = 100, seed: int = 0) -> dict[str, Any]:
+    def evaluate(
+        self,
+        split: str = "test",
+        num_samples: int = 100,
+        seed: int = 0,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> dict[str, Any]:
         """The figures of the run on a split, in nats per datum; see ``diagnostics.Evaluation``.
 
         Args:
             split: train, validation or test.
             num_samples: importance samples per datum.
             seed: of the samples.
+            note: takes what a person should know of how it runs.
         """
         begin = time.perf_counter()
-        figures = diagnostics.evaluate(self.pair, self.structure, self.part(split), num_samples, seed).as_dict()
+        figures = diagnostics.evaluate(
+            self.pair,
+            self.structure,
+            self.part(split),
+            num_samples,
+            seed,
+            compiled=self.config.compile != "off",
+            note=note,
+        ).as_dict()
         names = {"model": self.config.model, "guide": self.config.guide, "data": self.config.data, "split": split}
         return names | figures | {"seconds": round(time.perf_counter() - begin, 3)}
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from pyro_vae.data.images import Images
 from pyro_vae.diagnostics.calibration import accuracy, expected_calibration_error
 from pyro_vae.errors import InputError
+from pyro_vae.inference.compiled.choice import Note, compile_if_it_pays
+from pyro_vae.inference.compiled.replay import Replay
 from pyro_vae.inference.draws import draw_terms
 from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.pair import Pair, Structure
@@ -58,7 +60,16 @@ class Evaluation:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def evaluate(pair: Pair, structure: Structure, images: Images, num_samples: int = 100, seed: int = 0) -> Evaluation:
+def evaluate(
+    pair: Pair,
+    structure: Structure,
+    images: Images,
+    num_samples: int = 100,
+    seed: int = 0,
+    *,
+    compiled: bool = True,
+    note: Note = lambda line: None,
+) -> Evaluation:
     """Evaluate a pair.
 
     Args:
@@ -67,13 +78,15 @@ def evaluate(pair: Pair, structure: Structure, images: Images, num_samples: int 
         images: the data, binarized for good where the likelihood needs it.
         num_samples: importance samples per datum.
         seed: of the samples.
+        compiled: whether it may be compiled, where that pays.
+        note: takes what a person should know of that.
 
     Raises:
         InputError: if there are no samples to take, or the programs have no likelihood per datum.
     """
     if num_samples < 1:
         raise InputError("at least one sample per datum", str(num_samples), "use --samples 100")
-    parts = _parts(pair, structure, images, num_samples, seed)
+    parts = _parts(pair, structure, images, num_samples, seed, compiled, note)
     columns = {name: torch.cat([part[name] for part in parts]).double().cpu() for name in parts[0]}
     means = columns.pop("means")
     figures = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
@@ -90,37 +103,91 @@ def evaluate(pair: Pair, structure: Structure, images: Images, num_samples: int 
     return Evaluation(num_data=len(images), num_samples=num_samples, active_units=active, **figures, **labelled)
 
 
-def nll_per_datum(pair: Pair, structure: Structure, images: Images, num_samples: int = 100, seed: int = 0) -> Tensor:
+def nll_per_datum(
+    pair: Pair,
+    structure: Structure,
+    images: Images,
+    num_samples: int = 100,
+    seed: int = 0,
+    *,
+    compiled: bool = True,
+    note: Note = lambda line: None,
+) -> Tensor:
     """Minus the importance-weighted log-likelihood of each image, nats, shape (N,); arguments as for ``evaluate``."""
-    return torch.cat([part["nll"] for part in _parts(pair, structure, images, num_samples, seed)]).double().cpu()
+    parts = _parts(pair, structure, images, num_samples, seed, compiled, note)
+    return torch.cat([part["nll"] for part in parts]).double().cpu()
 
 
-def _parts(pair: Pair, structure: Structure, images: Images, num_samples: int, seed: int) -> list[dict[str, Tensor]]:
+def _parts(
+    pair: Pair, structure: Structure, images: Images, num_samples: int, seed: int, compiled: bool, note: Note
+) -> list[dict[str, Tensor]]:
     """The figures per datum, chunk by chunk."""
     pair.train(False)
     widest = max(math.prod(images.pixels.shape[1:]), 512) * structure.combinations
     draws = max(1, NUMBERS_AT_ONCE // widest)
+    size = max(1, draws // num_samples)
+    num_runs = math.ceil(num_samples / max(1, draws // size))
+    counts = [num_samples // num_runs + (i < num_samples % num_runs) for i in range(num_runs)]
+    sampler = _Sampler(pair, structure, size, counts)
     with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        chunks = images.chunks(max(1, draws // num_samples))
-        return [_figures(pair, structure, chunk, num_samples, draws) for chunk in chunks]
+        if compiled:
+            sampler.compile(images, note)
+        return [sampler.figures(chunk) for chunk in images.chunks(size)]
 
 
-def _figures(pair: Pair, structure: Structure, images: Images, num_samples: int, draws: int) -> dict[str, Tensor]:
-    """Per datum: shape (n,), but for the latent means (n, D) and the label probabilities (n, K)."""
-    x = images.x()
-    log_weights, columns = [], []
-    at_once = max(1, draws // len(images))
-    for start in range(0, num_samples, at_once):
-        size = min(at_once, num_samples - start)
-        terms = draw_terms(pair, structure, x, size)
-        log_weights.append(terms.log_weights)
+class _Sampler:
+    """The figures of chunks of images from several runs of draws, most of them of one shape."""
+
+    def __init__(self, pair: Pair, structure: Structure, size: int, counts: list[int]) -> None:
+        self.pair, self.structure, self.size, self.counts = pair, structure, size, counts
+        self._names: tuple[str, ...] = ()
+        self._replay: Replay | None = None
+
+    def compile(self, images: Images, note: Note) -> None:
+        chunk, count = next(images.chunks(self.size)), self.counts[0]
+        runs = len(images) // self.size * self.counts.count(count)
+        with self.pair.scope():
+            self._replay = compile_if_it_pays(
+                "evaluation",
+                lambda: Replay(lambda: list(self._run(chunk, count).values()), chunk.tensors()),
+                runs,
+                wanted=False,
+                note=note,
+            )
+
+    def figures(self, images: Images) -> dict[str, Tensor]:
+        """Per datum: shape (n,), but for the latent means (n, D) and the label probabilities (n, K)."""
+        runs = [self._any_run(images, count) for count in self.counts]
+        num_samples = sum(self.counts)
+        log_weights = torch.stack([run.pop("log_weight") for run in runs])
+        figures = {
+            name: torch.stack(
+                [run[name] * (count / num_samples) for run, count in zip(runs, self.counts, strict=True)]
+            ).sum(0)
+            for name in runs[0]
+        }
+        figures["nll"] = math.log(num_samples) - log_weights.logsumexp(0)
+        if self.structure.has_label:
+            figures["probabilities"] = label_distribution(self.pair, images.values()).probs
+        return figures
+
+    def _any_run(self, images: Images, count: int) -> dict[str, Tensor]:
+        if self._replay is None or len(images) != self.size or count != self.counts[0]:
+            return self._run(images, count)
+        return dict(zip(self._names, self._replay(images.tensors()), strict=True))
+
+    def _run(self, images: Images, count: int) -> dict[str, Tensor]:
+        """Means over so many draws, and the logarithm of the sum of the importance weights."""
+        x = images.x()
+        terms = draw_terms(self.pair, self.structure, x, count)
         latent = [terms.latent_mean(site) for site in terms.means]
-        means = torch.cat(latent, -1) if latent else x.new_zeros((len(x), 0))
-        parts = {"elbo": terms.elbo, "log_likelihood": terms.log_likelihood, "kl": terms.kl, "means": means}
-        columns.append({name: value * (size / num_samples) for name, value in parts.items()})
-    figures = {name: torch.stack([column[name] for column in columns]).sum(0) for name in columns[0]}
-    figures["nll"] = math.log(num_samples) - torch.cat(log_weights).logsumexp(0)
-    if structure.has_label:
-        figures["probabilities"] = label_distribution(pair, images.values()).probs
-    return figures
+        figures = {
+            "log_weight": terms.log_weights.logsumexp(0),
+            "elbo": terms.elbo,
+            "log_likelihood": terms.log_likelihood,
+            "kl": terms.kl,
+            "means": torch.cat(latent, -1) if latent else x.new_zeros((len(x), 0)),
+        }
+        self._names = tuple(figures)
+        return figures

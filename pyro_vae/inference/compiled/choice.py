@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Protocol, Self, TypeVar
 
-from torch import Tensor
+from torch import Tensor, fx
 
 from pyro_vae.inference.compiled.tracing import Recording, Untraceable
 
@@ -22,6 +23,9 @@ SECONDS_AN_OPERATION = 0.025
 SAVED_AN_OPERATION = 6e-6
 SAVED_A_BYTE = 1 / 8e9
 FEWEST_RUNS = 200
+
+
+Note = Callable[[str], None]
 
 
 class Compilable(Protocol):
@@ -53,7 +57,7 @@ class Outlook:
     @classmethod
     def of(cls, recording: Recording, runs: int) -> Self:
         """Of so many runs of a recording."""
-        calls = [node for node in recording.graph.graph.nodes if node.op == "call_function"]
+        calls = [node for node in recording.graph.graph.nodes if node.op == "call_function" and not _is_view(node)]
         values = [node.meta.get("val") for node in calls]
         return cls(len(calls), sum(value.nbytes for value in values if isinstance(value, Tensor)), runs)
 
@@ -76,9 +80,16 @@ class Outlook:
         return f"{self.runs:,} runs would save about {self.gain:.0f} s, compiling takes about {self.cost:.0f} s"
 
 
-def compile_if_it_pays(
-    name: str, make: Callable[[], C], runs: int, wanted: bool, note: Callable[[str], None]
-) -> C | None:
+def _is_view(node: fx.Node) -> bool:
+    """Whether an operation looks at its input in another way, and moves nothing."""
+    returned = [value.alias_info for value in getattr(node.target, "_schema", _NONE).returns]
+    return any(alias is not None and not alias.is_write for alias in returned)
+
+
+_NONE = SimpleNamespace(returns=())
+
+
+def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, wanted: bool, note: Note) -> C | None:
     """Record and compile something, or say why not.
 
     Args:

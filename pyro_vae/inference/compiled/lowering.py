@@ -20,6 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pyro_vae.inference.compiled.tracing import Recording
 
@@ -64,8 +67,9 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
     if uses_onednn():
         _use_onednn(graph)
     on_cpu = all(tensor.device.type == "cpu" for tensor in (*inputs, *held))
-    with torch.no_grad(), _quiet():
-        from torch._inductor.compile_fx import compile_fx
+    context = TracingContext(FakeTensorMode(shape_env=ShapeEnv()))  # without one, Inductor's cache is passed over
+    with torch.no_grad(), _quiet(), tracing(context):
+        from torch._inductor.compile_fx import compile_fx  # late: a second to import
 
         compiled: Any = compile_fx(graph, [*inputs, *held], config_patches={"fallback_random": on_cpu})
 
