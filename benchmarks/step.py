@@ -73,7 +73,8 @@ ROWS = (
     Row("conv", "vae with conv, against stock SVI", "conv", "stock Pyro, conv", 0.6),
     Row("cvae_mnist", "the preset cvae_mnist, against TensorFlow", "cvae_mnist", "TensorFlow, tf.function", 1.0),
 )
-NAMES = [row.name for row in ROWS]
+WHOLES = ("nll", "epoch", "first_step", "memory")  # of benchmarks/whole.py
+NAMES = [*(row.name for row in ROWS), *WHOLES]
 
 
 def peers(python: str) -> dict[str, Contender]:
@@ -128,6 +129,11 @@ def main(rounds: int, steps: int, only: tuple[str, ...], python: str, threads: i
         about |= {found.about for found in timings.values() if found.about}
         for row in rows:
             show(console, row, timings, own[row.ours].name if row.ours in own else None)
+    from benchmarks.whole import WHOLE
+
+    for name in WHOLES:
+        if not only or name in only:
+            WHOLE[name](console, rounds)
     console.print(f"{rounds} rounds of {steps} steps; {timing.machine(threads, ('torch', 'pyro', 'pyro_vae'))}")
     for versions in sorted(about):
         console.print(f"peers: {versions}")
