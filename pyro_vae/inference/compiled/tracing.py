@@ -223,6 +223,7 @@ def _lift(graph: fx.GraphModule) -> list[Tensor]:
                 places[node.target] = graph.graph.placeholder(f"held_{len(held)}")
             last = [places[node.target]]
             held.append(getattr(graph, node.target))
+            places[node.target].meta["val"] = held[-1].detach()
         node.replace_all_uses_with(places[node.target])
         graph.graph.erase_node(node)
     graph.graph.lint()
