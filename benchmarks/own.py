@@ -14,6 +14,7 @@ from pyro_vae.assembly import build_pair
 from pyro_vae.config import FitConfig
 from pyro_vae.data import Batches, Images
 from pyro_vae.data.batches import Indices
+from pyro_vae.data.binarization import Binarization
 from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.inference.loss import StepLoss
 from pyro_vae.inference.objectives import OBJECTIVES
@@ -46,7 +47,7 @@ def ours() -> dict[str, Callable[[], Contender]]:
         "iaf": lambda: own_step("iaf", guide="iaf", **MLP),
         "conv": lambda: own_step("conv", network="conv", **VAE),
         "ss_vae": lambda: own_step("ss_vae", **SS_VAE),
-        "cvae_mnist": lambda: own_step("cvae_mnist", **preset("cvae_mnist") | {"binarization": "dynamic"}),
+        "cvae_mnist": lambda: own_step("cvae_mnist", **preset("cvae_mnist")),
     }
 
 
@@ -61,7 +62,8 @@ def build(config: FitConfig, compiled: bool) -> Callable[[], Tensor]:
     images = Images(torch.from_numpy(settings.images()).view(-1, *EVENT_SHAPE), scale=255)
     pair = build_pair(config, EVENT_SHAPE, settings.NUM_CLASSES, config.model, config.guide)
     structure = pair.probe(torch.zeros(2, *EVENT_SHAPE))
-    batches = Batches(images, torch.arange(0), config.batch_size, "dynamic", config.seed)
+    how: Binarization = "dynamic" if config.binarization == "auto" else config.binarization
+    batches = Batches(images, torch.arange(0), config.batch_size, how, config.seed)
     objective = OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=len(images))
     parameters = [parameter for parameter in pair.parameters().values() if parameter.requires_grad]
     step: Any = EagerStep(StepLoss(objective, 0.0, config), batches, parameters, config)

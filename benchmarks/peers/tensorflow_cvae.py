@@ -3,8 +3,10 @@
     python -m benchmarks.peers.tensorflow_cvae
 
 Two strided convolutions to a plane of latents, three transposed ones back, one draw's bound with the log-densities
-written out, batches of 32, Adam at 1e-4, pixels binarized at 0.5.  What is fair about it: the loop over the steps runs
-inside one ``tf.function`` of static shapes, which is faster than a call a step, as the tutorial has it, and than XLA.
+written out, batches of 32, Adam at 1e-4, pixels binarized at 0.5.  What is fair about it: the network is that of the
+preset ``cvae_mnist`` to the last weight (the tutorial's own does not pad in the encoder, and starts the decoder from 32
+maps instead of 64), and the loop over the steps runs inside one ``tf.function`` of static shapes, which is faster than
+a call a step, as the tutorial has it, and than XLA.
 """
 
 from __future__ import annotations
@@ -64,15 +66,15 @@ def build() -> Work:
 
 
 def networks() -> tuple[Any, Any]:
-    """The tutorial's encoder, to mean and log-variance side by side, and its decoder, to logits."""
+    """The encoder, to mean and log-variance side by side, and the decoder, to logits."""
     import tensorflow as tf
 
     layers = tf.keras.layers
     encoder = tf.keras.Sequential(
         [
             layers.InputLayer((settings.SIDE, settings.SIDE, 1)),
-            layers.Conv2D(32, 3, strides=2, activation="relu"),
-            layers.Conv2D(64, 3, strides=2, activation="relu"),
+            layers.Conv2D(32, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(64, 3, strides=2, padding="same", activation="relu"),
             layers.Flatten(),
             layers.Dense(2 * settings.CVAE_LATENT_DIM),
         ]
@@ -80,8 +82,8 @@ def networks() -> tuple[Any, Any]:
     decoder = tf.keras.Sequential(
         [
             layers.InputLayer((settings.CVAE_LATENT_DIM,)),
-            layers.Dense(7 * 7 * 32, activation="relu"),
-            layers.Reshape((7, 7, 32)),
+            layers.Dense(7 * 7 * 64, activation="relu"),
+            layers.Reshape((7, 7, 64)),
             layers.Conv2DTranspose(64, 3, strides=2, padding="same", activation="relu"),
             layers.Conv2DTranspose(32, 3, strides=2, padding="same", activation="relu"),
             layers.Conv2DTranspose(1, 3, strides=1, padding="same"),
