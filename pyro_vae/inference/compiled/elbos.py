@@ -15,6 +15,7 @@ call to call.  What cannot be recorded runs eagerly, and says why, once.
 from __future__ import annotations
 
 import copy
+import functools
 import types
 import weakref
 from collections.abc import Hashable
@@ -59,7 +60,7 @@ class CompiledELBO(ELBO):
         }
         self._stock = self.stock(**given, **options)
         super().__init__(num_particles, max_plate_nesting, vectorize_particles=vectorize_particles)  # type: ignore[no-untyped-call]
-        self._pairs: dict[Hashable, CompiledPair] = {}
+        self._pairs: dict[Hashable, tuple[CompiledPair, list[weakref.ref[Any]]]] = {}
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss, nats, without gradients; as the stock estimator's, and so are the arguments."""
@@ -69,17 +70,17 @@ class CompiledELBO(ELBO):
         """The loss, nats; its gradients are added to those of the parameters."""
         outcome = self._evaluate("loss_and_grads", model, guide, args, kwargs)
         if isinstance(outcome, Outcome):
-            for tensor, gradient in zip(outcome.tensors, outcome.gradients, strict=True):
-                tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
+            outcome.accumulate()
         return _number(outcome)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, nats, as a tensor that can be differentiated, once."""
         outcome = self._evaluate("differentiable_loss", model, guide, args, kwargs)
-        if isinstance(outcome, Outcome):
-            result: Tensor = _Differentiable.apply(outcome, *outcome.tensors)
-            return result
-        return cast(Tensor, outcome)
+        if not isinstance(outcome, Outcome):
+            return cast(Tensor, outcome)
+        warn_if_nan(outcome.loss, "loss")
+        loss: Tensor = _Differentiable.apply(outcome, *outcome.tensors)
+        return loss
 
     def num_graphs(self, model: Program, guide: Program) -> int:
         """How many graphs were compiled for a pair of programs so far."""
@@ -96,10 +97,15 @@ class CompiledELBO(ELBO):
     def _pair(self, model: Program, guide: Program) -> CompiledPair:
         key = _identity(model), _identity(guide)
         if key not in self._pairs:
-            self._pairs[key] = CompiledPair(copy.copy(self._stock))
-            for program in (model, guide):  # an identity is given anew once a program is gone
-                weakref.finalize(getattr(program, "__self__", program), self._pairs.pop, key, None)
-        return self._pairs[key]
+            forget = functools.partial(
+                _forget, weakref.ref(self), key
+            )  # an identity is given anew once its owner is gone
+            owners = [weakref.ref(getattr(program, "__self__", program), forget) for program in (model, guide)]
+            self._pairs[key] = CompiledPair(copy.copy(self._stock)), owners
+        return self._pairs[key][0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_pairs": {}}  # graphs are not copied
 
 
 class CompiledTrace_ELBO(CompiledELBO):
@@ -119,6 +125,14 @@ class CompiledTraceEnum_ELBO(CompiledELBO):
 
     stock = TraceEnum_ELBO
 
+    def compute_marginals(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
+        """As the stock estimator's, and not compiled."""
+        return cast(TraceEnum_ELBO, self._stock).compute_marginals(model, guide, *args, **kwargs)
+
+    def sample_posterior(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
+        """As the stock estimator's, and not compiled."""
+        return cast(TraceEnum_ELBO, self._stock).sample_posterior(model, guide, *args, **kwargs)
+
 
 class CompiledRenyiELBO(CompiledELBO):
     """Pyro's ``RenyiELBO``, compiled; at alpha = 0, the default, the importance-weighted bound.
@@ -126,16 +140,22 @@ class CompiledRenyiELBO(CompiledELBO):
     Args:
         alpha: the order of the divergence, not 1.
         num_particles: draws, at least 2.
+        max_plate_nesting: how deep plates are nested; found by a run unless given.
         vectorize_particles: whether the draws are made in one run.
-        **options: as for ``CompiledELBO``.
+        **options: further arguments of the stock class.
     """
 
     stock = RenyiELBO
 
     def __init__(
-        self, alpha: float = 0.0, num_particles: int = 2, vectorize_particles: bool = True, **options: Any
+        self,
+        alpha: float = 0.0,
+        num_particles: int = 2,
+        max_plate_nesting: float = float("inf"),
+        vectorize_particles: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(num_particles, vectorize_particles=vectorize_particles, alpha=alpha, **options)
+        super().__init__(num_particles, max_plate_nesting, vectorize_particles, alpha=alpha, **options)
 
 
 class _Differentiable(torch.autograd.Function):
@@ -153,9 +173,16 @@ class _Differentiable(torch.autograd.Function):
 
 
 def _number(outcome: Outcome | Any) -> float:
-    value: float = outcome.loss.item() if isinstance(outcome, Outcome) else outcome
-    warn_if_nan(torch.tensor(value), "loss")
-    return value
+    if not isinstance(outcome, Outcome):
+        return cast(float, outcome)
+    warn_if_nan(outcome.loss, "loss")
+    return outcome.loss.item()
+
+
+def _forget(owner: weakref.ref[CompiledELBO], key: Hashable, _: weakref.ref[Any]) -> None:
+    elbo = owner()
+    if elbo is not None:
+        elbo._pairs.pop(key, None)
 
 
 def _identity(program: Program) -> Hashable:

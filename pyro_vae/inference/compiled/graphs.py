@@ -11,8 +11,9 @@ plain values among them, torch's own switches, and the state of the programs (se
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import pyro
@@ -25,11 +26,15 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
 
 from pyro_vae.inference.compiled.lowering import Flat, compile_recording
-from pyro_vae.inference.compiled.tracing import Untraceable, record
+from pyro_vae.inference.compiled.parameters import Parameter, announce, find, used
+from pyro_vae.inference.compiled.tracing import Recording, Untraceable, record
 from pyro_vae.inference.compiled.watching import Watch
 
 Program = Callable[..., Any]
+Key = tuple[Hashable, int]  # the kind of the arguments, and the number of the programs' state
 MAX_GRAPHS = 16  # of one pair; further kinds of calls run eagerly
+_PATIENCE = 3  # calls in a row that change their own programs, until these run eagerly for good
+_COMPARED = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, Enum, slice, range)
 
 
 class NotCompiled(UserWarning):
@@ -63,26 +68,42 @@ class Call:
             TypeError: if an argument cannot be compared with that of another call.
         """
         leaves, layout = pytree.tree_flatten((self.args, self.kwargs))
-        described = [_describe(leaf) if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in leaves]
-        identities = [id(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
-        repeated = tuple(identities.index(identity) for identity in identities)
+        for leaf in leaves:
+            if not isinstance(leaf, (Tensor, *_COMPARED)):
+                name = type(leaf).__name__
+                raise TypeError(
+                    f"an argument is of type {name}; hand over tensors, plain values and containers of them"
+                )
+        described = tuple(_describe(leaf) if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in leaves)
         switches = (
             torch.get_default_dtype(),
+            torch.get_default_device(),
             torch.is_autocast_enabled("cpu"),
             torch.is_autocast_enabled("cuda"),
             torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
         )
-        kind = (self.method, str(layout), tuple(described), repeated, switches)
-        hash(kind)
-        return kind
+        return (self.method, str(layout), described, switches)
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """A compiled run: a function of the parameters and of the tensors among the arguments."""
+    """A compiled run.
+
+    Args:
+        run: a function of the parameters and of the tensors among the arguments.
+        held: further tensors that it reads, each with its description when it was compiled.
+        leaves: those with a gradient that are none of its inputs.
+        has_gradient: of the inputs that can be differentiated, then of the leaves, which have a gradient.
+    """
 
     run: Flat
+    held: list[tuple[Tensor, Hashable]]
+    leaves: list[Tensor]
     has_gradient: list[bool]
+
+    def fits(self) -> bool:
+        return all(_describe(tensor) == description for tensor, description in self.held)
 
 
 @dataclass(frozen=True)
@@ -93,6 +114,19 @@ class Outcome:
     tensors: list[Tensor]
     gradients: list[Tensor]
 
+    def accumulate(self) -> None:
+        """Add the gradients to those that the tensors have, as ``backward`` does."""
+        taken: set[int] = set()
+        for tensor, gradient in zip(self.tensors, self.gradients, strict=True):
+            place = gradient.data_ptr()
+            fresh = place not in taken and gradient.stride() == tensor.stride()
+            taken.add(place)
+            hooked = tensor._backward_hooks or tensor._post_accumulate_grad_hooks
+            if fresh and tensor.is_leaf and tensor.grad is None and not hooked:
+                tensor.grad = gradient
+            else:
+                torch.autograd.backward(tensor, gradient)
+
 
 class CompiledPair:
     """One pair of programs under one estimator."""
@@ -100,87 +134,124 @@ class CompiledPair:
     def __init__(self, stock: ELBO) -> None:
         self.stock = stock
         self.graphs: dict[Hashable, _Graph] = {}
-        self._watch: Watch | None = None
-        self._names: dict[Hashable, list[str]] = {}
-        self._states: dict[Hashable, tuple[Hashable, ...]] = {}
+        self._watch = Watch()
+        self._started = False
+        self._parameters: dict[Key, list[Parameter]] = {}
+        self._states: dict[Hashable, int] = {}  # that of the last graph of a kind
+        self._unsettled = 0
         self._reason = ""
         self._said: set[str] = set()
 
     def evaluate(self, call: Call) -> Outcome | Any:
         """An outcome, or what the stock estimator returned where it ran."""
-        key = self._key(call)
-        names = None if key is None else self._names.get(key)
-        parameters = None if names is None else _parameters(names)
-        if names is None or parameters is None:
+        key = self._key(call) if self._started else None
+        names = None if key is None else self._parameters.get(key)
+        parameters = None if names is None else find(names)
+        if key is None or names is None or parameters is None:
             return self._run(key, call)
-        key = (key, tuple(map(_describe, parameters)))
-        if key in self.graphs:
-            return self._replay(self.graphs[key], names, parameters, call)
-        return self._record(key, names, parameters, call)
+        inputs = [*parameters, *call.tensors()]
+        identities = list(map(id, inputs))
+        same = tuple(map(identities.index, identities)), tuple(map(self._watch.position, inputs))
+        whole = (key, tuple(map(_describe, parameters)), same)
+        graph = self.graphs.get(whole)
+        if graph is None or not graph.fits():
+            return self._record(key, whole, inputs, call)
+        loss, *gradients = graph.run(inputs)
+        announce(names)
+        return Outcome(loss, _chosen([*_differentiable(inputs), *graph.leaves], graph.has_gradient), gradients)
 
-    def _run(self, key: Hashable, call: Call) -> Any:
+    def _run(self, key: Key | None, call: Call) -> Any:
         with poutine.trace(param_only=True) as seen:
             result = call.run(self.stock)
-        if self._watch is None:
-            self._watch = Watch({"model": call.model, "guide": call.guide})
+        if not self._started:  # now the programs have made what they make at their first call
+            self._started = True
             key = self._key(call)
-        if key is not None and (key in self._names or len(self._names) < MAX_GRAPHS):
-            self._names[key] = [name for name, site in seen.trace.nodes.items() if site["type"] == "param"]
-        elif key is not None:
-            self._say(f"calls of more than {MAX_GRAPHS} kinds; hand over as tensors what changes from call to call")
+        if key is None:
+            return result
+        self._has_settled(key, call)
+        if key in self._parameters or len(self._parameters) < MAX_GRAPHS:
+            self._parameters[key] = used(seen.trace)
+        else:
+            self._say_too_many(key)
         return result
 
-    def _replay(self, graph: _Graph, names: list[str], parameters: list[Tensor], call: Call) -> Outcome:
-        tensors = call.tensors()
-        loss, *gradients = graph.run([*parameters, *tensors])
-        _announce(names)
-        return Outcome(loss, _chosen(_differentiable(parameters, tensors), graph.has_gradient), gradients)
-
-    def _record(self, key: Hashable, names: list[str], parameters: list[Tensor], call: Call) -> Outcome | Any:
-        tensors = call.tensors()
-        inputs, differentiable = [*parameters, *tensors], _differentiable(parameters, tensors)
-        noise = torch.get_rng_state()
+    def _record(self, key: Key, whole: Hashable, inputs: list[Tensor], call: Call) -> Outcome | Any:
+        differentiable = _differentiable(inputs)
+        before = _Snapshot(tensor for tensor in self._watch.tensors.values() if not tensor.requires_grad)
         try:
             with poutine.block(), pyro.validation_enabled(False):
                 recording = record(lambda: (_with_gradients(call.run(self.stock)),), inputs, differentiable)
+            self._refuse_unreached(recording)
         except Exception as error:  # of any kind: what cannot be recorded still runs
-            torch.set_rng_state(noise)
+            before.restore()
             self._give_up(_first_line(error))
             return self._run(key, call)
+        announce(self._parameters[key])
         has_gradient = [gradient is not None for gradient in recording.gradients]
-        try:
-            self.graphs[key] = _Graph(compile_recording(recording, inputs), has_gradient)
-        except Exception as error:
-            self._give_up(_first_line(error))
-        _announce(names)
+        if self._has_settled(key, call):
+            self._say_changes(key)
+            try:
+                run = compile_recording(recording, inputs)
+            except Exception as error:
+                self._give_up(_first_line(error))
+            else:
+                held = [(tensor, _describe(tensor)) for tensor in recording.held]
+                self.graphs[whole] = _Graph(run, held, recording.leaves, has_gradient)
         found = [gradient for gradient in recording.gradients if gradient is not None]
-        return Outcome(recording.results[0], _chosen(differentiable, has_gradient), found)
+        return Outcome(recording.results[0], _chosen([*differentiable, *recording.leaves], has_gradient), found)
 
-    def _key(self, call: Call) -> Hashable:
+    def _refuse_unreached(self, recording: Recording) -> None:
+        """A tensor that the programs do not hold, out of an iterator say, may be another one at the next call."""
+        reached = {_storage(tensor) for tensor in self._watch.tensors.values()}
+        for tensor in recording.held:
+            if _storage(tensor) not in reached:
+                shape = tuple(tensor.shape)
+                raise Untraceable(f"a tensor of shape {shape} is none that the programs hold; hand it over as argument")
+
+    def _has_settled(self, key: Key, call: Call) -> bool:
+        """Whether a run has left the programs as they were; gives up if one after another does not."""
+        state, after = key[1], self._read(call)
+        self._unsettled = 0 if after == state else self._unsettled + 1
+        if self._unsettled >= _PATIENCE:
+            changes = "" if after is None else ", ".join(self._watch.difference(state, after))
+            self._give_up(f"the program changes itself at each call ({changes})")
+        return after == state
+
+    def _say_changes(self, key: Key) -> None:
+        """Say what is another now than at the last graph, but for what tells training from evaluation."""
+        kind, state = key
+        before = self._states.get(kind, state)
+        self._states[kind] = state
+        changes = [text for text in self._watch.difference(before, state) if ".training: " not in text]
+        if changes:
+            text = f"compiled anew, because the program has changed: {', '.join(changes)}"
+            warnings.warn(text, Recompiled, stacklevel=2)
+
+    def _key(self, call: Call) -> Key | None:
         """What tells one graph from another; None where there is to be none."""
-        if self._watch is None or self._reason:
+        if self._reason:
+            return None
+        around = [handler for handler in _PYRO_STACK if not _only_looks(handler)]
+        if around:
+            self._say(f"an effect handler stands around the call ({type(around[-1]).__name__})")
             return None
         try:
             kind = call.kind()
         except TypeError as error:
-            self._give_up(f"an argument cannot be compared with that of another call ({error})")
+            self._give_up(str(error))
             return None
-        if any(not (isinstance(handler, TraceMessenger) and handler.param_only) for handler in _PYRO_STACK):
-            return None  # an effect handler around the call may change what the programs do
-        state = self._watch.read()
-        self._notice(kind, state)
-        return None if self._reason else (kind, state)
+        state = self._read(call)
+        return None if state is None else (kind, state)
 
-    def _notice(self, kind: Hashable, state: tuple[Hashable, ...]) -> None:
-        """Say it where the programs' own state has changed in another way than between training and evaluation."""
-        assert self._watch is not None
-        before = self._states.get(kind)
-        self._states[kind] = state
-        if before is None or before == state or (kind, state) in self._names:
-            return
-        changes = [text for text in self._watch.difference(before, state) if ".training: " not in text]
-        if changes and len(self._names) < MAX_GRAPHS:
-            warnings.warn(f"compiled anew, because the program has changed: {', '.join(changes)}", Recompiled, 2)
+    def _read(self, call: Call) -> int | None:
+        return self._watch.read((("model", call.model), ("guide", call.guide)))
+
+    def _say_too_many(self, key: Key) -> None:
+        others = [state for kind, state in self._parameters if kind == key[0]]
+        changes = ", ".join(self._watch.difference(others[-1], key[1])) if others else "the arguments"
+        self._say(
+            f"calls of more than {MAX_GRAPHS} kinds; hand over as tensors what changes from call to call ({changes})"
+        )
 
     def _give_up(self, reason: str) -> None:
         self._reason = reason
@@ -192,36 +263,47 @@ class CompiledPair:
             warnings.warn(f"{type(self.stock).__name__} runs eagerly: {reason}", NotCompiled, stacklevel=2)
 
 
+class _Snapshot:
+    """Noise and tensors as they are, to go back to."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self._noise = pyro.util.get_rng_state()
+        self._devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        self._values = [(tensor, tensor.detach().clone()) for tensor in tensors]
+
+    def restore(self) -> None:
+        pyro.util.set_rng_state(self._noise)
+        if self._devices:
+            torch.cuda.set_rng_state_all(self._devices)
+        with torch.no_grad():
+            for tensor, value in self._values:
+                tensor.copy_(value)
+
+
 def _with_gradients(loss: Any) -> Any:
     if isinstance(loss, Tensor) and loss.requires_grad:
         loss.backward()
     return loss
 
 
-def _parameters(names: list[str]) -> list[Tensor] | None:
-    """The unconstrained parameters of the current parameter store; None if it was cleared."""
-    store = dict(pyro.get_param_store().named_parameters())
-    return [store[name] for name in names] if all(name in store for name in names) else None
+def _only_looks(handler: Any) -> bool:
+    return isinstance(handler, TraceMessenger) and bool(handler.param_only)
 
 
-def _announce(names: list[str]) -> None:
-    """Tell the handlers around the call, ``SVI.step`` above all, which parameters were used."""
-    if _PYRO_STACK:
-        for name in names:
-            pyro.param(name)
+def _differentiable(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return list({id(tensor): tensor for tensor in tensors if tensor.requires_grad}.values())
 
 
-def _differentiable(parameters: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-    unique = {id(tensor): tensor for tensor in (*parameters, *tensors) if tensor.requires_grad}
-    return list(unique.values())
-
-
-def _chosen(tensors: list[Tensor], chosen: Sequence[bool]) -> list[Tensor]:
+def _chosen(tensors: Sequence[Tensor], chosen: Sequence[bool]) -> list[Tensor]:
     return [tensor for tensor, choice in zip(tensors, chosen, strict=True) if choice]
 
 
 def _describe(tensor: Tensor) -> Hashable:
     return (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
 
 def _first_line(error: Exception) -> str:
