@@ -29,9 +29,21 @@ def binarize(x: Tensor, how: Binarization, generator: torch.Generator | None = N
         generator: the source of the draws; torch's own unless given.
     """
     if how == "dynamic":
-        noise = torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        return (noise < x).to(x.dtype)  # several times faster than torch.bernoulli on a CPU
+        return _below(x, generator).to(x.dtype)
     return (x >= 0.5).to(x.dtype) if how == "threshold" else x
+
+
+def _below(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Whether a uniform number lies below each pixel, in a way that is many times faster than torch.bernoulli.
+
+    On the CPU, where torch draws one number after another, four pixels share the 64 bits of one draw: the probability
+    is then x rounded to a multiple of 2^-16.
+    """
+    if x.device.type != "cpu":
+        return torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator) < x
+    words = torch.randint(-(2**63), 2**63 - 1, ((x.numel() + 3) // 4,), generator=generator)
+    high, low = words.view(torch.uint8)[: 2 * x.numel()].view(2, *x.shape).to(x.dtype)
+    return high * 256 + low < x * 2**16 - 0.5
 
 
 def binarize_once(images: Images, how: Binarization, seed: int = 0) -> Images:

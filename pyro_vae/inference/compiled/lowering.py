@@ -4,8 +4,8 @@ The recording holds forward and backward pass alike, so the whole of it is one g
 the backward pass needs is kept or computed again as suits, and elementwise work is fused across both.
 
 On the CPU noise comes from torch's own generator, in the order in which Pyro draws it: a compiled program sees the very
-draws that the eager one would, and torch's vectorized generator is the faster one, too.  Products and convolutions are
-put in the form that suits the processor first (see ``onednn``).
+draws that the eager one would, and torch's vectorized generator is the faster one, too.  What suits the
+processor better is rewritten first (see ``cpu``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from pyro_vae.inference.compiled.onednn import suit_onednn
+from pyro_vae.inference.compiled.cpu import suit_cpu
 from pyro_vae.inference.compiled.tracing import Recording
 
 Flat = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
@@ -42,7 +42,7 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
         Exception: whatever the compiler raises; without a C++ compiler, torch's ``InvalidCxxCompiler``.
     """
     graph, held = recording.graph, recording.held
-    suit_onednn(graph)
+    suit_cpu(graph)
     on_cpu = all(tensor.device.type == "cpu" for tensor in (*inputs, *held))
     fake = FakeTensorMode(shape_env=ShapeEnv())  # without a shape environment Inductor's cache is passed over
     examples = [fake.from_tensor(tensor, static_shapes=True) for tensor in (*inputs, *held)]

@@ -1,4 +1,4 @@
-"""Matrix products and convolutions on the CPU, in the form that its libraries compute fastest.
+"""What a recorded graph computes on the CPU, in the form that is fastest there.
 
 Large float32 matrix products go to oneDNN where the processor has AVX-512: torch's own go to MKL, which leaves half of
 such a processor's arithmetic idle where it is not Intel's.  Images are laid out with their channels last, which
@@ -7,6 +7,10 @@ oneDNN's convolutions are written for, and the backward pass of a transposed con
     dL/dx = conv(dL/dy, w),        dL/dw = that of the convolution which takes dL/dy to x,
 
 two ordinary convolutions, which torch would otherwise compute by unfolding the image into a matrix.
+
+A Bernoulli log-likelihood with logits l is -max(l, 0) + l x - log(1 + exp(-|l|)).  Where a pixel is almost surely black
+exp(-|l|) is subnormal, and a processor takes thirty times as long for it; |l| is therefore taken to be at most 80, which
+changes the result by less than 2e-35.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ import torch
 from torch import Tensor, fx
 
 SMALLEST_PRODUCT = 2**20  # multiplications; below, a call costs more than is gained
+
+LARGEST_LOGIT = 80.0
 
 aten = torch.ops.aten
 _library = torch.library.Library("pyro_vae", "DEF")
@@ -42,11 +48,13 @@ _library.impl("mm", lambda a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
 _library.impl("addmm", lambda bias, a, b: a.new_empty(a.shape[0], b.shape[1]), "Meta")
 
 
-def suit_onednn(graph: fx.GraphModule) -> None:
+def suit_cpu(graph: fx.GraphModule) -> None:
     """Rewrite a recorded graph in place; operations on other devices stay as they are."""
     for node in list(graph.graph.nodes):
         if node.target is aten.convolution_backward.default and _on_cpu(node) and node.args[7]:
             _split_transposed_backward(graph.graph, node)
+        elif node.target is aten.binary_cross_entropy_with_logits.default and _on_cpu(node):
+            _avoid_subnormals(graph.graph, node)
     fast = uses_onednn()
     copies: dict[tuple[fx.Node, torch.memory_format], fx.Node] = {}
     for node in list(graph.graph.nodes):
@@ -87,6 +95,24 @@ def _split_transposed_backward(graph: fx.Graph, node: fx.Node) -> None:
         part.meta.update(user.meta)
         user.replace_all_uses_with(part)
         graph.erase_node(user)
+    graph.erase_node(node)
+
+
+def _avoid_subnormals(graph: fx.Graph, node: fx.Node) -> None:
+    logits, x, *options = node.args
+    if any(option is not None for option in options[:2]) or (options[2:] or [1])[0] != 0:
+        return  # weighted, or summed up
+
+    def call(operation: Any, *arguments: Any) -> fx.Node:
+        return graph.call_function(operation, arguments)
+
+    with graph.inserting_before(node):
+        size = call(aten.clamp_max.default, call(aten.abs.default, logits), LARGEST_LOGIT)
+        rest = call(aten.log1p.default, call(aten.exp.default, call(aten.neg.default, size)))
+        linear = call(aten.sub.Tensor, call(aten.clamp_min.default, logits, 0), call(aten.mul.Tensor, logits, x))
+        entropy = call(aten.add.Tensor, linear, rest)
+    entropy.meta.update(node.meta)
+    node.replace_all_uses_with(entropy)
     graph.erase_node(node)
 
 
