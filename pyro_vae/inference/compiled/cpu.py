@@ -2,25 +2,23 @@
 
 Large float32 matrix products go to oneDNN where the processor has AVX-512: torch's own go to MKL, which leaves half of
 such a processor's arithmetic idle where it is not Intel's.  Images are laid out with their channels last, which
-oneDNN's convolutions are written for, and the backward pass of a transposed convolution is written as what it is,
+oneDNN's convolutions are written for; some convolutions are written otherwise (see ``convolutions``).
 
-    dL/dx = conv(dL/dy, w),        dL/dw = that of the convolution which takes dL/dy to x,
-
-two ordinary convolutions, which torch would otherwise compute by unfolding the image into a matrix.
-
-A Bernoulli log-likelihood with logits l is -max(l, 0) + l x - log(1 + exp(-|l|)).  Where a pixel is almost surely black
-exp(-|l|) is subnormal, and a processor takes thirty times as long for it; |l| is therefore taken to be at most 80, which
-changes the result by less than 2e-35.
+A Bernoulli log-likelihood with logits l is -max(l, 0) + l x - log(1 + exp(-|l|)).  Where a pixel is almost surely
+black exp(-|l|) is subnormal, and a processor takes thirty times as long for it; |l| is therefore taken to be at most
+80, which changes the result by less than 2e-35.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+from pyro_vae.inference.compiled.convolutions import rewrite_convolution
+from pyro_vae.inference.compiled.inlining import inline
 
 SMALLEST_PRODUCT = 2**20  # multiplications; below, a call costs more than is gained
 
@@ -51,10 +49,10 @@ _library.impl("addmm", lambda bias, a, b: a.new_empty(a.shape[0], b.shape[1]), "
 def suit_cpu(graph: fx.GraphModule) -> None:
     """Rewrite a recorded graph in place; operations on other devices stay as they are."""
     for node in list(graph.graph.nodes):
-        if node.target is aten.convolution_backward.default and _on_cpu(node) and node.args[7]:
-            _split_transposed_backward(graph.graph, node)
-        elif node.target is aten.binary_cross_entropy_with_logits.default and _on_cpu(node):
-            _avoid_subnormals(graph.graph, node)
+        if node.op == "call_function" and _on_cpu(node):
+            rewrite_convolution(graph.graph, node)
+            if node.target is aten.binary_cross_entropy_with_logits.default:
+                _avoid_subnormals(graph.graph, node)
     fast = uses_onednn()
     copies: dict[tuple[fx.Node, torch.memory_format], fx.Node] = {}
     for node in list(graph.graph.nodes):
@@ -78,41 +76,15 @@ def uses_onednn() -> bool:
     return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-def _split_transposed_backward(graph: fx.Graph, node: fx.Node) -> None:
-    gradient, x, weight, _, stride, padding, dilation, _, _, groups, _ = node.args
-    ordinary = (stride, padding, dilation, False, [0] * len(stride), groups)  # type: ignore[arg-type]
-    backward = aten.convolution_backward.default
-    for user in list(node.users):
-        with graph.inserting_before(user):
-            if user.args[1] == 0:
-                part = graph.call_function(aten.convolution.default, (gradient, weight, None, *ordinary))
-            elif user.args[1] == 1:
-                both = (x, gradient, weight, None, *ordinary, [False, True, False])
-                part = graph.call_function(operator.getitem, (graph.call_function(backward, both), 1))
-            else:
-                others = [dim for dim in range(gradient.meta["val"].dim()) if dim != 1]  # type: ignore[union-attr]
-                part = graph.call_function(aten.sum.dim_IntList, (gradient, others))
-        part.meta.update(user.meta)
-        user.replace_all_uses_with(part)
-        graph.erase_node(user)
-    graph.erase_node(node)
-
-
 def _avoid_subnormals(graph: fx.Graph, node: fx.Node) -> None:
     logits, x, *options = node.args
     if any(option is not None for option in options[:2]) or (options[2:] or [1])[0] != 0:
         return  # weighted, or summed up
 
-    def call(operation: Any, *arguments: Any) -> fx.Node:
-        return graph.call_function(operation, arguments)
+    def entropy(logits: Tensor, x: Tensor) -> Tensor:
+        return logits.clamp(min=0) - logits * x + logits.abs().clamp(max=LARGEST_LOGIT).neg().exp().log1p()
 
-    with graph.inserting_before(node):
-        size = call(aten.clamp_max.default, call(aten.abs.default, logits), LARGEST_LOGIT)
-        rest = call(aten.log1p.default, call(aten.exp.default, call(aten.neg.default, size)))
-        linear = call(aten.sub.Tensor, call(aten.clamp_min.default, logits, 0), call(aten.mul.Tensor, logits, x))
-        entropy = call(aten.add.Tensor, linear, rest)
-    entropy.meta.update(node.meta)
-    node.replace_all_uses_with(entropy)
+    node.replace_all_uses_with(inline(graph, node, entropy, logits, x))
     graph.erase_node(node)
 
 
@@ -161,7 +133,8 @@ def _lay_back(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _on_cpu(node: fx.Node) -> bool:
-    return all(arg.meta["val"].device.type == "cpu" for arg in node.args[:2] if isinstance(arg, fx.Node))
+    values = [argument.meta.get("val") for argument in node.args[:2] if isinstance(argument, fx.Node)]
+    return all(isinstance(value, Tensor) and value.device.type == "cpu" for value in values)
 
 
 def _is_large(a: fx.Node, b: fx.Node) -> bool:

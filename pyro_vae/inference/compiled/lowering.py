@@ -28,6 +28,9 @@ from pyro_vae.inference.compiled.tracing import Recording
 Flat = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
+_LEAN = {"size_asserts": False, "alignment_asserts": False, "scalar_asserts": False}  # what a call would look at again
+
+
 def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
     """Compile a recording for inputs of these shapes.
 
@@ -49,7 +52,7 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
     with torch.no_grad(), _quiet(), tracing(TracingContext(fake)):
         from torch._inductor.compile_fx import compile_fx  # late: a second to import
 
-        compiled: Any = compile_fx(graph, examples, config_patches={"fallback_random": on_cpu})
+        compiled: Any = compile_fx(graph, examples, config_patches={"fallback_random": on_cpu} | _LEAN)
 
     def run(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         with torch.no_grad():

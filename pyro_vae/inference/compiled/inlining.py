@@ -1,0 +1,38 @@
+"""Operations of a recorded graph, replaced by what a function does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+
+def inline(graph: fx.Graph, before: fx.Node, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Write what a function of tensors does into a graph.
+
+    Args:
+        graph: the graph.
+        before: the node before which it is written.
+        function: what is done.
+        *arguments: nodes of the graph.
+
+    Returns:
+        The node of the result; a list of nodes for a tuple.
+    """
+    examples = [_like(argument.meta["val"]) for argument in arguments]
+    with torch.no_grad():
+        done = make_fx(function)(*examples).graph
+    nodes = dict(zip((node for node in done.nodes if node.op == "placeholder"), arguments, strict=True))
+    with graph.inserting_before(before):
+        for node in done.nodes:
+            if node.op == "call_function":
+                nodes[node] = graph.node_copy(node, nodes.__getitem__)
+    (result,) = next(node for node in done.nodes if node.op == "output").args
+    return nodes[result] if isinstance(result, fx.Node) else [nodes[part] for part in result]
+
+
+def _like(value: Tensor) -> Tensor:
+    return torch.zeros_like(torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device))

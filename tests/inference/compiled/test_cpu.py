@@ -1,0 +1,116 @@
+"""What is rewritten for the processor gives what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pyro_vae.inference.compiled import cpu
+from pyro_vae.inference.compiled.cpu import suit_cpu
+from pyro_vae.inference.compiled.tracing import record
+
+aten = torch.ops.aten
+
+
+def rewritten(function: Callable[[], Tensor], inputs: list[Tensor]) -> tuple[set[object], float]:
+    """The operations after rewriting, and the largest relative error of the value and of all gradients."""
+    for tensor in inputs:
+        tensor.requires_grad_(tensor.is_floating_point())
+
+    def run() -> tuple[Tensor]:
+        loss = function()
+        loss.backward()
+        return (loss,)
+
+    recording = record(run, inputs, inputs)
+    suit_cpu(recording.graph)
+    recording.graph.graph.lint()
+    found = recording.graph(*inputs, *recording.held)
+    expected = [*recording.results, *recording.gradients]
+    assert len(found) == len(expected)
+    errors = [((a - b).norm() / b.norm()).item() for a, b in zip(found, expected, strict=True)]
+    return {node.target for node in recording.graph.graph.nodes if node.op == "call_function"}, max(errors)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding"), [((3, 3), 1), ((3, 3), 0), ((5, 3), (2, 1)), ((1, 1), 0), ((4, 2), (3, 0))]
+)
+@pytest.mark.parametrize("out", [1, 3])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_convolution_to_few_channels_is_a_product(kernel, padding, out, with_bias):
+    x, weight = torch.randn(2, 5, 7, 6), torch.randn(out, 5, *kernel)
+    bias = [torch.randn(out)] if with_bias else []
+    operations, error = rewritten(
+        lambda: F.conv2d(x, weight, *(bias or [None]), padding=padding).sin().sum(), [x, weight, *bias]
+    )
+    assert aten.convolution.default not in operations
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"stride": 2}, {"dilation": 2}, {"padding": 3}],
+    ids=["strided", "dilated", "padded more than its kernel"],
+)
+def test_other_convolutions_to_few_channels_stay(options):
+    x, weight = torch.randn(2, 5, 9, 9), torch.randn(1, 5, 3, 3)
+    operations, error = rewritten(lambda: F.conv2d(x, weight, **options).sin().sum(), [x, weight])
+    assert aten.convolution.default in operations
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("stride", "output_padding"), [(1, 0), (2, 1), (3, 2)])
+def test_the_backward_pass_of_a_transposed_convolution_is_ordinary(groups, stride, output_padding):
+    x, weight, bias = torch.randn(2, 8, 5, 4), torch.randn(8, 6 // groups, 3, 3), torch.randn(6)
+    options = {"stride": stride, "padding": 1, "output_padding": output_padding, "groups": groups}
+    operations, error = rewritten(lambda: F.conv_transpose2d(x, weight, bias, **options).sin().sum(), [x, weight, bias])
+    assert error < 1e-5
+    assert aten.convolution.default in operations
+
+
+def test_one_dimension_has_no_channels_to_put_last():
+    x, weight = torch.randn(2, 5, 9), torch.randn(4, 5, 3)
+    _, error = rewritten(lambda: F.conv1d(x, weight).sin().sum(), [x, weight])
+    assert error < 1e-5
+
+
+def test_large_products_go_to_onednn_and_small_ones_do_not(monkeypatch):
+    monkeypatch.setattr(cpu, "uses_onednn", lambda: True)
+    x, weight, bias = torch.randn(64, 256), torch.randn(128, 256) / 16, torch.randn(128)
+    operations, error = rewritten(lambda: (F.linear(x, weight, bias).sin() @ weight).square().sum(), [x, weight, bias])
+    assert torch.ops.pyro_vae.mm.default in operations
+    assert torch.ops.pyro_vae.addmm.default in operations
+    assert not operations & {aten.mm.default, aten.addmm.default}
+    assert error < 1e-5
+    small = torch.randn(4, 4)
+    assert aten.mm.default in rewritten(lambda: (small @ small).sum(), [small])[0]
+    double = torch.randn(64, 256, dtype=torch.float64)
+    assert aten.mm.default in rewritten(lambda: (double @ double.t()).sum(), [double])[0]
+
+
+def test_a_bernoulli_likelihood_keeps_its_value_where_exp_would_be_subnormal():
+    logits = torch.tensor([-1e4, -100.0, -90.0, -80.0, -3.0, 0.0, 0.5, 80.0, 95.0, 1e4])
+    x = torch.tensor([0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
+    expected = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+    graph = record(lambda: (F.binary_cross_entropy_with_logits(logits, x, reduction="none"),), [logits, x]).graph
+    suit_cpu(graph)
+    assert aten.binary_cross_entropy_with_logits.default not in {node.target for node in graph.graph.nodes}
+    (found,) = graph(logits, x)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-30)
+    _, error = rewritten(lambda: F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(), [logits])
+    assert error < 1e-6
+
+
+def test_a_weighted_or_averaged_one_stays():
+    logits, x = torch.randn(5), torch.ones(5)
+    for options in ({"reduction": "mean"}, {"pos_weight": torch.full((5,), 2.0), "reduction": "sum"}):
+        operations, error = rewritten(
+            lambda options=options: F.binary_cross_entropy_with_logits(logits, x, **options), [logits]
+        )
+        assert error < 1e-6
+        assert operations
