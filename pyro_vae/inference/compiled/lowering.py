@@ -48,7 +48,7 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
     suit_cpu(graph)
     on_cpu = all(tensor.device.type == "cpu" for tensor in (*inputs, *held))
     fake = FakeTensorMode(shape_env=ShapeEnv())  # without a shape environment Inductor's cache is passed over
-    examples = [fake.from_tensor(tensor, static_shapes=True) for tensor in (*inputs, *held)]
+    examples = [fake.from_tensor(tensor.detach(), static_shapes=True) for tensor in (*inputs, *held)]
     with torch.no_grad(), _quiet(), tracing(TracingContext(fake)):
         from torch._inductor.compile_fx import compile_fx  # late: a second to import
 
