@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 
 
@@ -16,7 +17,10 @@ class DiagonalNormal(nn.Module):
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
         """The distribution, with batch shape (...) and event shape (size,)."""
-        return dist.Normal(self.loc(features), self.log_scale(features).exp()).to_event(1)
+        heads = (self.loc, self.log_scale)  # in one product, which is faster than two narrow ones
+        weight, bias = (torch.cat([getattr(head, name) for head in heads]) for name in ("weight", "bias"))
+        loc, log_scale = nn.functional.linear(features, weight, bias).chunk(2, -1)
+        return dist.Normal(loc, log_scale.exp()).to_event(1)
 
 
 class Categorical(nn.Module):
