@@ -19,7 +19,7 @@ from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
 from pyro_vae.errors import TrainingError
-from pyro_vae.inference.compiled.choice import compile_if_it_pays
+from pyro_vae.inference.compiled.choice import Note, compile_if_it_pays
 from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.inference.loss import Augment, StepLoss
 from pyro_vae.inference.objectives import OBJECTIVES
@@ -90,6 +90,7 @@ class Trainer:
         self.eager = EagerStep(self.loss, batches, parameters, config)
         self.step: Step = self.eager
         self.compiled: bool | None = False if config.compile == "off" else None  # None: not chosen yet
+        self.validation_compiled: bool | None = None
         self.progress = Progress()
         self.stop_requested = False
         self._epoch_start = batches.generator.get_state()
@@ -97,7 +98,7 @@ class Trainer:
     def epochs(
         self,
         on_step: Callable[[Progress], None] = lambda progress: None,
-        on_note: Callable[[str], None] = lambda line: None,
+        on_note: Note = lambda line: None,
     ) -> Iterator[Row]:
         """Train to the last epoch, giving the history row of each as it ends.
 
@@ -112,7 +113,7 @@ class Trainer:
         """
         while not (self.done or self.stop_requested):
             if self._train_epoch(on_step, on_note):
-                yield self._close_epoch()
+                yield self._close_epoch(on_note)
 
     @property
     def done(self) -> bool:
@@ -129,6 +130,7 @@ class Trainer:
         return {
             "optimizer": self.eager.optimizer.state_dict(),
             "compiled": self.compiled,
+            "validation_compiled": self.validation_compiled,
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "order": self._epoch_start,
@@ -140,6 +142,7 @@ class Trainer:
         """Put back what ``state_dict`` gave; the parameters must have been put back already."""
         self.eager.optimizer.load_state_dict(state["optimizer"])
         self.compiled = state.get("compiled", False)  # as the run began, so that it goes on to the bit
+        self.validation_compiled = state.get("validation_compiled", False)
         torch.set_rng_state(state["random"])
         if state["cuda_random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_random"])
@@ -148,7 +151,7 @@ class Trainer:
         self.batches.weights = state.get("row_weights")
         self.progress = Progress(**state["progress"])
 
-    def _train_epoch(self, on_step: Callable[[Progress], None], on_note: Callable[[str], None]) -> bool:
+    def _train_epoch(self, on_step: Callable[[Progress], None], on_note: Note) -> bool:
         """Train the epoch under way to its end; False where a stop was requested before that."""
         progress, num_steps = self.progress, self.batches.num_steps
         if progress.step == 0:
@@ -162,7 +165,7 @@ class Trainer:
             now = progress.epoch + progress.step / num_steps
             beta = self.beta.at(now)
             if now > 0 and self.step is self.eager and self.compiled is not False:
-                self._compile(rows, beta, on_note)
+                self._compile_step(rows, beta, on_note)
             pending.append(self.step(rows, self._learning_rate(), beta, now))
             progress.step += 1
             last = progress.step == num_steps
@@ -189,26 +192,26 @@ class Trainer:
             self.progress.loss_sum += loss
         pending.clear()
 
-    def _compile(self, rows: Indices, beta: float, note: Callable[[str], None]) -> None:
-        """Compile the step if that pays, and then the validation if that does too."""
-        wanted = bool(self.compiled) or self.config.compile == "on"
+    def _compile_step(self, rows: Indices, beta: float, note: Note) -> None:
         buffers = [buffer for module in self.pair.modules().values() for buffer in module.buffers()]
         constant = isinstance(self.beta, Constant)
         step = compile_if_it_pays(
             "step",
             lambda: CompiledStep(self.eager, buffers, constant, rows, beta),
             self.config.epochs * self.batches.num_steps,
-            wanted,
-            note,
+            wanted=bool(self.compiled) or self.config.compile == "on",
+            note=note,
         )
         self.compiled = step is not None
-        if step is not None:
-            self.step = step
-            runs = self.config.epochs * self.validation.num_full_chunks
-            if runs:
-                replay = compile_if_it_pays("validation", self.validation.record, runs, wanted, note)
-                self.validation.use(replay)
-                self.pair.train()
+        self.step = step or self.eager
+
+    def _compile_validation(self, note: Note) -> None:
+        """Where the step is compiled; after the first epoch, so that training begins sooner."""
+        runs = self.config.epochs * self.validation.num_full_chunks
+        wanted = bool(self.validation_compiled) or self.config.compile == "on"
+        replay = compile_if_it_pays("validation", self.validation.record, runs, wanted, note) if runs else None
+        self.validation.use(replay)
+        self.validation_compiled = replay is not None
 
     def _learning_rate(self) -> float:
         """Adam's rate at this step; the cosine falls from ``lr`` at the first step to 0 after the last (SGDR, 2017)."""
@@ -217,8 +220,10 @@ class Trainer:
         done = self.progress.epoch + self.progress.step / self.batches.num_steps
         return self.config.lr * (1 + math.cos(math.pi * done / self.config.epochs)) / 2
 
-    def _close_epoch(self) -> Row:
+    def _close_epoch(self, on_note: Note) -> Row:
         progress = self.progress
+        if self.compiled and self.validation_compiled is not False and not self.validation.is_compiled:
+            self._compile_validation(on_note)
         row: Row = {
             "epoch": progress.epoch + 1,
             "beta": self.beta.at(progress.epoch + 1),

@@ -41,6 +41,11 @@ class Validation:
         """How many chunks of an evaluation have the same shape."""
         return len(self.images) // CHUNK
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether full chunks are replayed."""
+        return self._replay is not None
+
     def record(self) -> Replay:
         """The measures of a full chunk, to be compiled."""
         self.pair.train(False)

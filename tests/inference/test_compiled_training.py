@@ -107,7 +107,7 @@ def test_recording_leaves_state_and_noise_as_they_were(x):
     before = {name: value.clone() for name, value in pair.state_dict().items()}
     moments = [value.clone() for state in trainer.eager.optimizer.state.values() for value in state.values()]
     noise = torch.get_rng_state()
-    trainer._compile(rows, 1.0, lambda line: None)
+    trainer._compile_step(rows, 1.0, lambda line: None)
     assert trainer.compiled
     assert torch.equal(noise, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in pair.state_dict().items())

@@ -31,8 +31,8 @@ class Objective:
     ``bound``, or this and write ``prepare`` and ``loss``; in a file of its own, entered with
     ``@OBJECTIVES.register("name")``.  Further arguments of ``__init__`` are its options.  An instance serves one pair.
 
-    In a compiled step ``beta`` (where it changes) and ``epoch`` are tensors: compute with them, as ``capacity`` does; an
-    ``if`` on their value makes training eager, which is said.
+    In a compiled step ``beta`` (where it changes) and ``epoch`` are tensors: compute with them, as ``capacity`` does;
+    an ``if`` on their value makes training eager, which is said.
 
     Args:
         pair: the model and the guide.
