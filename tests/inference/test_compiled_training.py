@@ -140,6 +140,20 @@ def test_an_eager_run_is_resumed_eagerly(toy_npz, tmp_path, monkeypatch):
     assert not any("compiling" in line for line in listening.lines)
 
 
+@pytest.mark.parametrize("chosen", [True, False])
+def test_the_choice_for_the_validation_is_part_of_the_run(x, monkeypatch, chosen):
+    """It may have been another than for the step, and more epochs must not change it."""
+    monkeypatch.setattr(Validation, "num_full_chunks", 1)
+    monkeypatch.setattr("pyro_vae.inference.validation.CHUNK", len(x))
+    begun, resumed, notes = trainer_for(make_pair(), x), trainer_for(make_pair(), x, epochs=1), []
+    begun.compiled, begun.validation_compiled = True, chosen
+    resumed.load_state_dict(begun.state_dict())
+    list(resumed.epochs(on_note=notes.append))
+    assert resumed.compiled
+    assert resumed.validation.is_compiled == chosen
+    assert any("compiling the validation" in note for note in notes) == chosen
+
+
 def test_a_choice_by_a_value_trains_eagerly_and_says_why(x):
     def model(x):
         with pyro.plate("data", len(x)):

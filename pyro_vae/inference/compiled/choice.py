@@ -121,7 +121,7 @@ def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, wanted: bool
 
 def reason(error: Exception) -> str:
     """Why something was not compiled, in one line."""
-    if type(error).__name__ == "InvalidCxxCompiler":
+    if "InvalidCxxCompiler" in f"{type(error).__name__}: {error}":  # itself, or inside the compiler's own error
         return "no C++ compiler was found; install g++ or clang, or set CXX"
     lines = str(error).strip().splitlines() or [""]
     return lines[0] if isinstance(error, Untraceable) else f"{type(error).__name__}: {lines[0]}"

@@ -25,6 +25,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
 
+from pyro_vae.inference.compiled.choice import reason
 from pyro_vae.inference.compiled.lowering import Flat, compile_recording
 from pyro_vae.inference.compiled.parameters import Parameter, announce, find, used
 from pyro_vae.inference.compiled.tracing import Recording, Untraceable, record
@@ -184,7 +185,7 @@ class CompiledPair:
             self._refuse_unreached(recording)
         except Exception as error:  # of any kind: what cannot be recorded still runs
             before.restore()
-            self._give_up(_first_line(error))
+            self._give_up(reason(error))
             return self._run(key, call)
         announce(self._parameters[key])
         has_gradient = [gradient is not None for gradient in recording.gradients]
@@ -193,7 +194,7 @@ class CompiledPair:
             try:
                 run = compile_recording(recording, inputs)
             except Exception as error:
-                self._give_up(_first_line(error))
+                self._give_up(reason(error))
             else:
                 held = [(tensor, _describe(tensor)) for tensor in recording.held]
                 self.graphs[whole] = _Graph(run, held, recording.leaves, has_gradient)
@@ -253,9 +254,9 @@ class CompiledPair:
             f"calls of more than {MAX_GRAPHS} kinds; hand over as tensors what changes from call to call ({changes})"
         )
 
-    def _give_up(self, reason: str) -> None:
-        self._reason = reason
-        self._say(reason)
+    def _give_up(self, why: str) -> None:
+        self._reason = why
+        self._say(why)
 
     def _say(self, reason: str) -> None:
         if reason not in self._said:
@@ -304,8 +305,3 @@ def _describe(tensor: Tensor) -> Hashable:
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines and not isinstance(error, Untraceable) else str(error)
