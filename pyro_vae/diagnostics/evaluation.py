@@ -103,23 +103,20 @@ def evaluate(
     return Evaluation(num_data=len(images), num_samples=num_samples, active_units=active, **figures, **labelled)
 
 
-def nll_per_datum(
-    pair: Pair,
-    structure: Structure,
-    images: Images,
-    num_samples: int = 100,
-    seed: int = 0,
-    *,
-    compiled: bool = True,
-    note: Note = lambda line: None,
-) -> Tensor:
+def nll_per_datum(pair: Pair, structure: Structure, images: Images, num_samples: int = 100, seed: int = 0) -> Tensor:
     """Minus the importance-weighted log-likelihood of each image, nats, shape (N,); arguments as for ``evaluate``."""
-    parts = _parts(pair, structure, images, num_samples, seed, compiled, note)
+    parts = _parts(pair, structure, images, num_samples, seed)
     return torch.cat([part["nll"] for part in parts]).double().cpu()
 
 
 def _parts(
-    pair: Pair, structure: Structure, images: Images, num_samples: int, seed: int, compiled: bool, note: Note
+    pair: Pair,
+    structure: Structure,
+    images: Images,
+    num_samples: int,
+    seed: int,
+    compiled: bool = True,
+    note: Note = lambda line: None,
 ) -> list[dict[str, Tensor]]:
     """The figures per datum, chunk by chunk."""
     pair.train(False)
@@ -141,7 +138,6 @@ class _Sampler:
 
     def __init__(self, pair: Pair, structure: Structure, size: int, counts: list[int]) -> None:
         self.pair, self.structure, self.size, self.counts = pair, structure, size, counts
-        self._names: tuple[str, ...] = ()
         self._replay: Replay | None = None
 
     def compile(self, images: Images, note: Note) -> None:
@@ -150,7 +146,7 @@ class _Sampler:
         with self.pair.scope():
             self._replay = compile_if_it_pays(
                 "evaluation",
-                lambda: Replay(lambda: list(self._run(chunk, count).values()), chunk.tensors()),
+                lambda: Replay(lambda: self._run(chunk, count), chunk.tensors()),
                 runs,
                 wanted=False,
                 note=note,
@@ -175,19 +171,17 @@ class _Sampler:
     def _any_run(self, images: Images, count: int) -> dict[str, Tensor]:
         if self._replay is None or len(images) != self.size or count != self.counts[0]:
             return self._run(images, count)
-        return dict(zip(self._names, self._replay(images.tensors()), strict=True))
+        return self._replay(images.tensors())
 
     def _run(self, images: Images, count: int) -> dict[str, Tensor]:
         """Means over so many draws, and the logarithm of the sum of the importance weights."""
         x = images.x()
         terms = draw_terms(self.pair, self.structure, x, count)
         latent = [terms.latent_mean(site) for site in terms.means]
-        figures = {
+        return {
             "log_weight": terms.log_weights.logsumexp(0),
             "elbo": terms.elbo,
             "log_likelihood": terms.log_likelihood,
             "kl": terms.kl,
             "means": torch.cat(latent, -1) if latent else x.new_zeros((len(x), 0)),
         }
-        self._names = tuple(figures)
-        return figures

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import pyro
@@ -57,14 +58,13 @@ class EagerStep:
         self.loss, self.batches, self.parameters, self.config = loss, batches, list(parameters), config
         fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in self.parameters)
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=fused)
-        self._checked = False
 
     def __call__(self, rows: Indices, lr: float, beta: float, epoch: float) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         first = epoch == 0  # checked by Pyro, for mistakes in a program
-        with pyro.validation_enabled(first):
+        with pyro.validation_enabled(first), expected_warnings():
             loss = self.value(rows, beta, epoch)
             loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
@@ -74,9 +74,7 @@ class EagerStep:
 
     def value(self, rows: Indices, beta: Number, epoch: Number) -> Tensor:
         """The differentiable loss of some rows, in the precision asked for."""
-        with precision(self.config.precision), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # said better by the trainer
-            warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # held fixed
+        with precision(self.config.precision):
             return self.loss(self.batches.batch(rows), beta, epoch)
 
     def moments(self, parameter: Tensor) -> dict[str, Any]:
@@ -87,3 +85,12 @@ class EagerStep:
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         return state
+
+
+@contextmanager
+def expected_warnings() -> Iterator[None]:
+    """Without what Pyro warns of in a step that is meant so, or that the trainer says better."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
+        warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # held fixed
+        yield

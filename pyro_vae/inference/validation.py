@@ -51,7 +51,7 @@ class Validation:
         self.pair.train(False)
         chunk = next(self.images.chunks(CHUNK))
         with self.pair.scope():
-            return Replay(lambda: list(self._measures(chunk).values()), chunk.tensors())
+            return Replay(lambda: self._measures(chunk), chunk.tensors())
 
     def use(self, replay: Replay | None) -> None:
         """Measure full chunks by this from now on; None: as they are."""
@@ -72,7 +72,7 @@ class Validation:
     def _measure(self, images: Images) -> dict[str, Tensor]:
         if self._replay is None or len(images) != CHUNK:
             return self._measures(images)
-        return dict(zip(self._names, self._replay(images.tensors()), strict=True))
+        return self._replay(images.tensors())
 
     def _measures(self, images: Images) -> dict[str, Tensor]:
         """Sums over the rows, scalars."""
@@ -85,5 +85,4 @@ class Validation:
         if self.structure.has_label and images.labels is not None:
             guess = label_distribution(self.pair, images.values()).probs.argmax(-1)
             row["accuracy"] = (guess == images.labels).sum()
-        self._names = tuple(row)
         return row

@@ -91,7 +91,7 @@ def test_training_is_that_of_eager_steps(model, guide, settings, x, y):
 def test_a_schedule_never_compiles_anew(x, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "pyro_vae.inference.compiled.step.compile_recording",
+        "pyro_vae.inference.compiled.lowering.compile_recording",
         lambda *arguments: calls.append(1) or compile_recording(*arguments),
     )
     train(make_pair(), x, compile="on", epochs=5, beta="cyclical:0:1:4:2", lr_schedule="cosine")
@@ -182,7 +182,7 @@ def test_without_a_compiler_it_trains_eagerly_and_says_why(x, monkeypatch):
     def compiler(*arguments):
         raise InvalidCxxCompiler
 
-    monkeypatch.setattr("pyro_vae.inference.compiled.step.compile_recording", compiler)
+    monkeypatch.setattr("pyro_vae.inference.compiled.lowering.compile_recording", compiler)
     notes = []
     trainer, rows = train(make_pair(), x, compile="on", notes=notes)
     assert len(rows) == 3

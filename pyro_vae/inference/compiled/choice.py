@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 from torch import Tensor, fx
 
+from pyro_vae.inference.compiled.lowering import Recorded
 from pyro_vae.inference.compiled.tracing import Recording, Untraceable
 
 SECONDS_ONCE = 3.0
@@ -28,16 +29,7 @@ FEWEST_RUNS = 200
 Note = Callable[[str], None]
 
 
-class Compilable(Protocol):
-    """What was recorded, and can be compiled."""
-
-    recording: Recording
-
-    def compile(self) -> None:
-        """Compile it."""
-
-
-C = TypeVar("C", bound=Compilable)
+C = TypeVar("C", bound=Recorded)
 
 
 @dataclass(frozen=True)

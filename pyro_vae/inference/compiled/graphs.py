@@ -11,7 +11,7 @@ plain values among them, torch's own switches, and the state of the programs (se
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -28,6 +28,7 @@ from torch import Tensor
 from pyro_vae.inference.compiled.choice import reason
 from pyro_vae.inference.compiled.lowering import Flat, compile_recording
 from pyro_vae.inference.compiled.parameters import Parameter, announce, find, used
+from pyro_vae.inference.compiled.snapshot import Snapshot
 from pyro_vae.inference.compiled.tracing import Recording, Untraceable, record
 from pyro_vae.inference.compiled.watching import Watch
 
@@ -178,7 +179,7 @@ class CompiledPair:
 
     def _record(self, key: Key, whole: Hashable, inputs: list[Tensor], call: Call) -> Outcome | Any:
         differentiable = _differentiable(inputs)
-        before = _Snapshot(tensor for tensor in self._watch.tensors.values() if not tensor.requires_grad)
+        before = Snapshot(tensor for tensor in self._watch.tensors.values() if not tensor.requires_grad)
         try:
             with poutine.block(), pyro.validation_enabled(False):
                 recording = record(lambda: (_with_gradients(call.run(self.stock)),), inputs, differentiable)
@@ -262,23 +263,6 @@ class CompiledPair:
         if reason not in self._said:
             self._said.add(reason)
             warnings.warn(f"{type(self.stock).__name__} runs eagerly: {reason}", NotCompiled, stacklevel=2)
-
-
-class _Snapshot:
-    """Noise and tensors as they are, to go back to."""
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self._noise = pyro.util.get_rng_state()
-        self._devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        self._values = [(tensor, tensor.detach().clone()) for tensor in tensors]
-
-    def restore(self) -> None:
-        pyro.util.set_rng_state(self._noise)
-        if self._devices:
-            torch.cuda.set_rng_state_all(self._devices)
-        with torch.no_grad():
-            for tensor, value in self._values:
-                tensor.copy_(value)
 
 
 def _with_gradients(loss: Any) -> Any:

@@ -28,6 +28,33 @@ from pyro_vae.inference.compiled.tracing import Recording
 Flat = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
+class Recorded:
+    """A recording, and what it is compiled to; a new kind records something and makes calls of ``run``.
+
+    Args:
+        recording: what was recorded.
+        inputs: the inputs that it was recorded with.
+    """
+
+    def __init__(self, recording: Recording, inputs: Sequence[Tensor]) -> None:
+        self.recording = recording
+        self._example = inputs
+        self._run: Flat | None = None
+
+    def compile(self) -> None:
+        """Compile the recording.
+
+        Raises:
+            Exception: whatever the compiler raises.
+        """
+        self._run = compile_recording(self.recording, self._example)
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The outputs, once it is compiled."""
+        assert self._run is not None
+        return self._run(inputs)
+
+
 _LEAN = {"size_asserts": False, "alignment_asserts": False, "scalar_asserts": False}  # what a call would look at again
 
 

@@ -1,4 +1,4 @@
-"""A function of tensors without gradients, as a compiled graph: for what is computed again and again on data."""
+"""Named figures of tensors, without gradients, as a compiled graph: what is computed again and again on data."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.inference.compiled.lowering import Flat, compile_recording
-from pyro_vae.inference.compiled.tracing import Recording, record
+from pyro_vae.inference.compiled.lowering import Recorded
+from pyro_vae.inference.compiled.tracing import record
 
-Function = Callable[[], Sequence[Tensor]]
+Figures = dict[str, Tensor]
 
 
-class Replay:
+class Replay(Recorded):
     """A compiled function of inputs of one shape.
 
     Args:
@@ -25,20 +25,15 @@ class Replay:
         Untraceable: if it cannot be recorded.
     """
 
-    def __init__(self, function: Function, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, function: Callable[[], Figures], inputs: Sequence[Tensor]) -> None:
+        def values() -> Sequence[Tensor]:
+            figures = function()
+            self._names = tuple(figures)
+            return tuple(figures.values())
+
         with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
-            self.recording: Recording = record(function, inputs)
-        self._example = inputs
-        self._run: Flat | None = None
+            super().__init__(record(values, inputs), inputs)
 
-    def compile(self) -> None:
-        """Compile the recording.
-
-        Raises:
-            Exception: whatever the compiler raises.
-        """
-        self._run = compile_recording(self.recording, self._example)
-
-    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        assert self._run is not None
-        return self._run(inputs)
+    def __call__(self, inputs: Sequence[Tensor]) -> Figures:
+        """The figures of other inputs."""
+        return dict(zip(self._names, self.run(inputs), strict=True))

@@ -7,21 +7,21 @@ graph, so a schedule never compiles anything anew; parameters and Adam's moments
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import pyro
 import torch
 from torch import Tensor
 
 from pyro_vae.data.batches import Indices
-from pyro_vae.inference.compiled.lowering import Flat, compile_recording
+from pyro_vae.inference.compiled.lowering import Recorded
+from pyro_vae.inference.compiled.snapshot import Snapshot
 from pyro_vae.inference.compiled.tracing import record
 from pyro_vae.inference.handlers import Number
-from pyro_vae.inference.step import EagerStep
+from pyro_vae.inference.step import EagerStep, expected_warnings
 
 
-class CompiledStep:
+class CompiledStep(Recorded):
     """A training step that replays a graph.
 
     Args:
@@ -38,27 +38,19 @@ class CompiledStep:
         self.eager = eager
         device = eager.parameters[0].device
         self._lr, self._beta, self._epoch = (torch.zeros((), device=device) for _ in range(3))
-        self._constant_beta = constant_beta
-        self._rows = rows
         moments = [eager.moments(parameter) for parameter in eager.parameters]
         self._state = [*eager.parameters, *(value for state in moments for value in state.values())]
         inputs = self._inputs(rows, 0.0, beta, 0.0)
-        with _kept([*self._state, *buffers]), pyro.validation_enabled(False):
-            self.recording = record(lambda: self._step(rows, beta if constant_beta else self._beta), inputs)
-        self._example = inputs
-        self._run: Flat | None = None
-
-    def compile(self) -> None:
-        """Compile the recording.
-
-        Raises:
-            Exception: whatever the compiler raises.
-        """
-        self._run = compile_recording(self.recording, self._example)
+        before = Snapshot([*self._state, *buffers])
+        try:
+            with pyro.validation_enabled(False), expected_warnings():
+                recording = record(lambda: self._step(rows, beta if constant_beta else self._beta), inputs)
+        finally:
+            before.restore()
+        super().__init__(recording, inputs)
 
     def __call__(self, rows: Indices, lr: float, beta: float, epoch: float) -> tuple[Tensor, Tensor]:
-        assert self._run is not None
-        loss, norm = self._run(self._inputs(rows, lr, beta, epoch))
+        loss, norm = self.run(self._inputs(rows, lr, beta, epoch))
         return loss, norm
 
     def _inputs(self, rows: Indices, lr: float, beta: float, epoch: float) -> list[Tensor]:
@@ -87,14 +79,3 @@ class CompiledStep:
         v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         root = (1 - beta2**step).sqrt()  # the same update with one square root and one division an entry
         parameter.sub_(self._lr * root / (1 - beta1**step) * (m / (v.sqrt() + eps * root)))
-
-
-@contextmanager
-def _kept(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Put tensors and the random state back."""
-    saved = [tensor.detach().clone() for tensor in tensors]
-    with torch.random.fork_rng():
-        yield
-    with torch.no_grad():
-        for tensor, value in zip(tensors, saved, strict=True):
-            tensor.copy_(value)
