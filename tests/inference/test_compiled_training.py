@@ -176,6 +176,33 @@ def test_a_choice_by_a_value_trains_eagerly_and_says_why(x):
     assert "test_compiled_training.py, line" in note
 
 
+def test_a_recording_that_fails_leaves_no_marks(x):
+    """The program counts its runs before it asks for a value; noise and count are those of an eager run."""
+
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("runs", torch.zeros(()))
+
+        def forward(self, x):
+            self.runs += 1
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                loc = (z if z.sum() > 0 else -z)[..., None, None, None].expand(z.shape + x.shape[1:])
+                pyro.sample("x", dist.Normal(loc, 1.0).to_event(3), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0))
+
+    recorded, eager = Pair(Counting(), guide), Pair(Counting(), guide)
+    trainer, rows = train(recorded, x, compile="on")
+    assert not trainer.compiled
+    assert rows == train(eager, x, compile="off")[1]
+    assert recorded.model.runs == eager.model.runs
+
+
 def test_without_a_compiler_it_trains_eagerly_and_says_why(x, monkeypatch):
     from torch._inductor.exc import InvalidCxxCompiler
 
