@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import get_data_path
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from pyro_vae import latent_space, plots
+from pyro_vae import latent_space
 from pyro_vae.errors import InputError
 from pyro_vae.folder import RunFolder
-from pyro_vae.report import write_whole
+from pyro_vae.pictures import BLUE, as_arrays, is_picture, mosaic, write_whole
 from pyro_vae.run import Run
 
 MAX_FRAMES = 100
@@ -52,7 +51,7 @@ def keep(run: Run, last: bool = False) -> None:
         last: whether this is its last epoch, of which there is always a frame.
     """
     epoch = len(run.history)
-    if run.folder is None or not plots.is_picture(run.facts.event_shape) or not (last or _is_due(run, epoch)):
+    if run.folder is None or not is_picture(run.facts.event_shape) or not (last or _is_due(run, epoch)):
         return
     with run.pair.evaluating():
         picture = frame(run)
@@ -72,7 +71,7 @@ def frame(run: Run) -> Image.Image:
         images, columns = run.decode(latent_space.manifold_points(MANIFOLD)), MANIFOLD
     else:
         images, columns = run.sample(SIDE**2), SIDE
-    canvas = plots.mosaic(plots.pictures(images), columns)
+    canvas = mosaic(as_arrays(images), columns)
     picture = Image.fromarray((255 * np.nan_to_num(canvas)).round().astype(np.uint8))
     picture.thumbnail((LARGEST, LARGEST))
     return picture
@@ -141,7 +140,7 @@ def _palette(pictures: Collection[Image.Image]) -> Image.Image:
     sheet = Image.new("RGB", (width, height * len(pictures)))
     for row, picture in enumerate(pictures):
         sheet.paste(picture, (0, row * height))
-    captions = np.array([[17 * level] * 3 for level in range(16)] + [ImageColor.getrgb(plots.BLUE)])
+    captions = np.array([[17 * level] * 3 for level in range(16)] + [ImageColor.getrgb(BLUE)])
     colors = np.array(sheet.quantize(256 - len(captions)).getpalette()).reshape(-1, 3)[: 256 - len(captions)]
     colors[colors.min(1) >= 248] = 255  # else Pillow, which looks colours up in steps of 4, finds these for white
     palette = Image.new("P", (1, 1))
@@ -155,12 +154,14 @@ def _captioned(picture: Image.Image, palette: Image.Image, epoch: int, last: int
     width, height = factor * picture.width, factor * picture.height
     caption = Image.new("RGB", (width, CAPTION), "white")
     draw = ImageDraw.Draw(caption)
+    from matplotlib import get_data_path  # late: training keeps frames without it
+
     font = ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 14)
     middle, left, right = CAPTION // 2, 100, width - 9
     draw.text((8, middle), f"epoch {epoch}", fill="black", font=font, anchor="lm")
     draw.line((left, middle, right, middle), fill="#dddddd", width=3)
     if epoch:
-        draw.line((left, middle, left + round((right - left) * epoch / last), middle), fill=plots.BLUE, width=3)
+        draw.line((left, middle, left + round((right - left) * epoch / last), middle), fill=BLUE, width=3)
     page = palette.resize((width, height + CAPTION))
     page.paste(picture.quantize(palette=palette).resize((width, height), Image.Resampling.NEAREST))
     page.paste(caption.quantize(palette=palette, dither=Image.Dither.NONE), (0, height))

@@ -44,7 +44,6 @@ from pyro_vae.errors import InputError
 from pyro_vae.folder import RunFolder
 from pyro_vae.inference import Pair, Structure, Trainer
 from pyro_vae.progress import Display, choose_display
-from pyro_vae.report import write_report
 from pyro_vae.run import Run
 
 CHANGEABLE = {"epochs", "patience", "device"}  # what a resumed run may change
@@ -273,6 +272,8 @@ class _Fit:
 
 def _finished(run: Run) -> Run:
     if run.folder is not None:
+        from pyro_vae.report import write_report  # late: it imports matplotlib
+
         write_report(run)
     return run
 

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from pyro_vae.plots import BLUE, CELL, ORANGE, mosaic, pictures, show
+from pyro_vae.pictures import BLUE, ORANGE, as_arrays, mosaic
+from pyro_vae.plots import CELL, show
 
 # M. A. Petroff, "Accessible Color Sequences for Data Visualization", 2021: ten that colour-blind eyes tell apart
 CLASS_COLORS = (
@@ -35,7 +36,7 @@ def manifold(images: Tensor, values: Tensor, site: str = "z", title: str = "") -
         title: written above.
     """
     count = len(values)
-    canvas = mosaic(pictures(images), count, gap=0)
+    canvas = mosaic(as_arrays(images), count, gap=0)
     wide = min(7.0, max(3.2, 0.32 * count))
     figure = Figure(figsize=(wide + 0.5, wide * canvas.shape[0] / canvas.shape[1] + 0.7), layout="constrained")
     ax = figure.subplots()
@@ -68,7 +69,7 @@ def traversal(
         title: written above.
     """
     rows, columns = images.shape[:2]
-    tiles = pictures(images.flatten(0, 1))
+    tiles = as_arrays(images.flatten(0, 1))
     gap = max(1, tiles.shape[1] // 14)
     canvas = mosaic(tiles, columns, gap)
     wide = max(3.2, CELL * columns)

@@ -17,35 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from pyro_vae.errors import InputError
+from pyro_vae.pictures import BLUE, GRAY, GREEN, ORANGE, as_arrays, mosaic
 
-BLUE, ORANGE, GREEN, GRAY = "#2f6db3", "#d9822b", "#3f8f5f", "#777777"
 CELL = 0.55  # inches a picture in a grid
-
-
-def is_picture(event_shape: tuple[int, ...]) -> bool:
-    """Whether data of this shape can be drawn: (C, H, W) with C 1 or 3, or (D,) where D is a square from 16 on."""
-    if len(event_shape) == 1:
-        return event_shape[0] >= 16 and math.isqrt(event_shape[0]) ** 2 == event_shape[0]
-    return event_shape[0] in (1, 3)
-
-
-def need_pictures(event_shape: tuple[int, ...], mend: str = "use the arrays of run.sample and run.reconstruct") -> None:
-    """Refuse data that cannot be drawn.
-
-    Args:
-        event_shape: the shape of one datum.
-        mend: what to do instead.
-
-    Raises:
-        InputError: if they are no pictures.
-    """
-    if not is_picture(event_shape):
-        raise InputError(
-            "images of shape (C, H, W) with 1 or 3 channels, or (D,) where D is a square from 16 on",
-            f"shape {event_shape}",
-            mend,
-        )
 
 
 def elbo_curves(history: pd.DataFrame) -> Figure:
@@ -98,7 +72,7 @@ def image_grid(images: Tensor, columns: int | None = None, title: str = "") -> F
         title: written above.
     """
     columns = columns or math.ceil(math.sqrt(len(images)))
-    return _grid(pictures(images), columns, title)
+    return _grid(as_arrays(images), columns, title)
 
 
 def reconstructions(images: Tensor, means: Tensor, columns: int = 10) -> Figure:
@@ -109,7 +83,7 @@ def reconstructions(images: Tensor, means: Tensor, columns: int = 10) -> Figure:
         means: E[x | z] of the same shape.
         columns: how many pairs a row.
     """
-    above, below = pictures(images), pictures(means)
+    above, below = as_arrays(images), as_arrays(means)
     order = []
     for start in range(0, len(above), columns):
         row = slice(start, start + columns)
@@ -139,7 +113,7 @@ def class_samples(images: Tensor, class_names: Sequence[str]) -> Figure:
         class_names: the K names.
     """
     rows, columns = images.shape[:2]
-    figure = _grid(pictures(images.flatten(0, 1)), columns, "p(x | y, z): a row a class, a column a style")
+    figure = _grid(as_arrays(images.flatten(0, 1)), columns, "p(x | y, z): a row a class, a column a style")
     ax = figure.axes[0]
     step = ax.get_ylim()[0] / rows
     ax.set_axis_on()
@@ -158,37 +132,6 @@ def _dress(ax: Axes, title: str, unit: str) -> None:
     ax.grid(alpha=0.25)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def pictures(images: Tensor) -> np.ndarray:
-    """Images of shape (N, H, W) or (N, H, W, 3) between 0 and 1.
-
-    Raises:
-        InputError: if they are no pictures.
-    """
-    array = images.detach().float().cpu().clamp(0, 1).numpy()
-    need_pictures(array.shape[1:])
-    if array.ndim == 2:
-        side = math.isqrt(array.shape[1])
-        return array.reshape(-1, side, side)
-    return array[:, 0] if array.shape[1] == 1 else np.moveaxis(array, 1, -1)
-
-
-def mosaic(tiles: np.ndarray, columns: int, gap: int | None = None) -> np.ndarray:
-    """Pictures of shape (N, H, W) or (N, H, W, 3) side by side on white.
-
-    Args:
-        tiles: the pictures.
-        columns: how many a row.
-        gap: the pixels between them; a fourteenth of their height unless given.
-    """
-    count, height, width = tiles.shape[:3]
-    rows, pad = math.ceil(count / columns), max(1, height // 14) if gap is None else gap
-    canvas = np.ones((rows * (height + pad) + pad, columns * (width + pad) + pad, *tiles.shape[3:]))
-    for i, tile in enumerate(tiles):
-        top, left = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
-        canvas[top : top + height, left : left + width] = tile
-    return canvas
 
 
 def show(ax: Axes, canvas: np.ndarray) -> None:

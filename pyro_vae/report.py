@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 
 from pyro_vae import latent_plots, latent_space, plots
 from pyro_vae.errors import InputError
+from pyro_vae.pictures import is_picture, need_pictures, write_whole
 from pyro_vae.run import Run
 
 FIRST_SAMPLES = 25  # importance samples of the evaluation that ends a fit: quick, and rough
@@ -32,7 +32,7 @@ def write_report(run: Run) -> None:
         run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES))
     if run.structure.continuous and run.facts.num_data[-1] >= 2:
         save_figure(latent_figure(run), run.folder.figures / "latent.png")
-    if not plots.is_picture(run.facts.event_shape):
+    if not is_picture(run.facts.event_shape):
         return
     save_figure(samples_figure(run, 64), run.folder.figures / "samples.png")
     save_figure(reconstructions_figure(run, 30), run.folder.figures / "reconstructions.png")
@@ -95,7 +95,7 @@ def traverse_figure(
     Raises:
         InputError: if the data are no pictures, or the site has no such dimensions.
     """
-    plots.need_pictures(run.facts.event_shape, "use latent, which maps data of any shape")
+    need_pictures(run.facts.event_shape, "use latent, which maps data of any shape")
     site = run.latent_site(site)
     latent = run.structure.continuous[site]
     if not latent.is_real:
@@ -166,23 +166,3 @@ def save_figure(figure: Figure, path: Path) -> None:
         InputError: if the place cannot be written.
     """
     write_whole(path, lambda aside: figure.savefig(aside, format="png", dpi=150, bbox_inches="tight"))
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a picture aside and move it into place.
-
-    Args:
-        path: where it shall lie.
-        write: writes it where it is told.
-
-    Raises:
-        InputError: if the place cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(aside)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise InputError(f"a place for a picture at {path}", str(error), "choose another --out") from None

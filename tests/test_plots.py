@@ -7,6 +7,7 @@ import torch
 
 from pyro_vae import latent_plots, plots
 from pyro_vae.errors import InputError
+from pyro_vae.pictures import is_picture
 
 
 def drawn(figure) -> np.ndarray:
@@ -46,7 +47,7 @@ def test_color_images_and_square_vectors():
 
 @pytest.mark.parametrize("shape", [(2, 7), (2, 4), (2, 2, 8, 8)])
 def test_what_is_no_picture_is_refused(shape):
-    assert not plots.is_picture(shape[1:])
+    assert not is_picture(shape[1:])
     with pytest.raises(InputError, match="expected images of shape"):
         plots.image_grid(torch.zeros(shape))
 

@@ -1,8 +1,9 @@
 """What a recorded graph computes on the CPU, in the form that is fastest there.
 
-Large float32 matrix products go to oneDNN where the processor has AVX-512: torch's own go to MKL, which leaves half of
-such a processor's arithmetic idle where it is not Intel's.  Images are laid out with their channels last, which
-oneDNN's convolutions are written for; some convolutions are written otherwise (see ``convolutions``).
+Large float32 matrix products go to oneDNN where the processor has AVX-512 and is not Intel's: torch's own go to MKL,
+which leaves half of such a processor's arithmetic idle, but is the faster one on Intel's own.  Images are laid out with
+their channels last, which oneDNN's convolutions are written for; some convolutions are written otherwise (see
+``convolutions``).
 
 A Bernoulli log-likelihood with logits l is -max(l, 0) + l x - log(1 + exp(-|l|)).  Where a pixel is almost surely
 black exp(-|l|) is subnormal, and a processor takes thirty times as long for it; |l| is therefore taken to be at most
@@ -12,6 +13,9 @@ black exp(-|l|) is subnormal, and a processor takes thirty times as long for it;
 from __future__ import annotations
 
 import math
+import platform
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,7 +77,16 @@ _CONVOLUTIONS = {aten.convolution.default: 2, aten.convolution_backward.default:
 
 def uses_onednn() -> bool:
     """Whether large float32 matrix products go to oneDNN."""
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    has_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return torch.backends.mkldnn.is_available() and has_avx512 and not _is_intel()
+
+
+@cache
+def _is_intel() -> bool:
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:  # no Linux
+        return "Intel" in platform.processor()
 
 
 def _avoid_subnormals(graph: fx.Graph, node: fx.Node) -> None:

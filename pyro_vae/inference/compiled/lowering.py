@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pyro_vae.inference.compiled.cpu import suit_cpu
+from pyro_vae.inference.compiled.toolchain import head_start
 from pyro_vae.inference.compiled.tracing import Recording
 
 Flat = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
@@ -79,6 +80,8 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
     with torch.no_grad(), _quiet(), tracing(TracingContext(fake)):
         from torch._inductor.compile_fx import compile_fx  # late: a second to import
 
+        if on_cpu:
+            head_start()
         compiled: Any = compile_fx(graph, examples, config_patches={"fallback_random": on_cpu} | _LEAN)
 
     def run(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
