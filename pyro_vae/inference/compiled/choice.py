@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Self, TypeVar
 
-from torch import Tensor, fx
+from torch import Tensor
 
+from pyro_vae.inference.compiled.inlining import is_view
 from pyro_vae.inference.compiled.lowering import Recorded
 from pyro_vae.inference.compiled.tracing import Recording, Untraceable
 
@@ -49,7 +49,7 @@ class Outlook:
     @classmethod
     def of(cls, recording: Recording, runs: int) -> Self:
         """Of so many runs of a recording."""
-        calls = [node for node in recording.graph.graph.nodes if node.op == "call_function" and not _is_view(node)]
+        calls = [node for node in recording.graph.graph.nodes if node.op == "call_function" and not is_view(node)]
         values = [node.meta.get("val") for node in calls]
         return cls(len(calls), sum(value.nbytes for value in values if isinstance(value, Tensor)), runs)
 
@@ -70,15 +70,6 @@ class Outlook:
 
     def __str__(self) -> str:
         return f"{self.runs:,} runs would save about {self.gain:.0f} s, compiling takes about {self.cost:.0f} s"
-
-
-def _is_view(node: fx.Node) -> bool:
-    """Whether an operation looks at its input in another way, and moves nothing."""
-    returned = [value.alias_info for value in getattr(node.target, "_schema", _NONE).returns]
-    return any(alias is not None and not alias.is_write for alias in returned)
-
-
-_NONE = SimpleNamespace(returns=())
 
 
 def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, wanted: bool, note: Note) -> C | None:

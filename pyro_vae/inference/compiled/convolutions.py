@@ -10,7 +10,10 @@ A convolution to very few channels, such as the last one of a decoder, leaves on
 As a sum over the offsets (i, j) of its kernel it is one matrix product and a sum of shifted images,
 
     y[b, o, p] = sum_ij (W_ij x)[b, o, p + ij - padding],
-    dL/dw[o, c, ij] = sum_bp x[b, c, p] dL/dy[b, o, p - ij + padding].
+    dL/dw[o, c, ij] = sum_bp x[b, c, p] dL/dy[b, o, p - ij + padding],
+    dL/dx[b, c, p] = sum_oij w[o, c, ij] dL/dy[b, o, p - ij + padding],
+
+and both gradients are products with one matrix of shifted images.
 """
 
 from __future__ import annotations
@@ -67,23 +70,31 @@ def _narrow_forward(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _narrow_backward(graph: fx.Graph, node: fx.Node) -> None:
-    """The gradient of the weights alone; that of the image is fast as it is."""
     arguments: Any = node.args
     gradient, x, weight, _, _, (up, left), *_ = arguments
     tall, wide = weight.meta["val"].shape[2:]
+    size, _, height, width = x.meta["val"].shape
 
-    def of_weight(gradient: Tensor, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
+    def shift(gradient: Tensor) -> Tensor:
         down, right = tall - 1 - up, wide - 1 - left
         padded = F.pad(gradient.transpose(0, 1), (right, right, down, down))
         corners = [(tall - 1 - i, wide - 1 - j) for i in range(tall) for j in range(wide)]
         shifted = torch.stack([padded[:, :, i : i + height, j : j + width] for i, j in corners])
-        products = shifted.reshape(-1, shifted[0, 0].numel()) @ _rows(x)
-        return products.view(tall, wide, gradient.shape[1], x.shape[1]).permute(2, 3, 0, 1)
+        return shifted.reshape(-1, size * height * width)
 
-    _replace(graph, node, 1, lambda user: inline(graph, user, of_weight, gradient, x))
+    def of_image(shifted: Tensor, weight: Tensor) -> Tensor:
+        rows = shifted.t() @ weight.permute(2, 3, 0, 1).reshape(len(shifted), -1)
+        return rows.view(size, height, width, -1).permute(0, 3, 1, 2)
+
+    def of_weight(shifted: Tensor, x: Tensor) -> Tensor:
+        products = shifted @ _rows(x)
+        return products.view(tall, wide, -1, x.shape[1]).permute(2, 3, 0, 1)
+
+    shifted = inline(graph, node, shift, gradient)
+    _replace(graph, node, 0, lambda user: inline(graph, user, of_image, shifted, weight))
+    _replace(graph, node, 1, lambda user: inline(graph, user, of_weight, shifted, x))
     _replace(graph, node, 2, lambda user: inline(graph, user, _of_bias, gradient))
-    node.args = (*arguments[:-1], [arguments[-1][0], False, False])
+    graph.erase_node(node)
 
 
 def _split_transposed_backward(graph: fx.Graph, node: fx.Node) -> None:

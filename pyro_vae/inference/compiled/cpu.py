@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx
 
 from pyro_vae.inference.compiled.convolutions import rewrite_convolution
-from pyro_vae.inference.compiled.inlining import inline
+from pyro_vae.inference.compiled.inlining import inline, is_view
 
 SMALLEST_PRODUCT = 2**20  # multiplications; below, a call costs more than is gained
 
@@ -69,6 +69,7 @@ def suit_cpu(graph: fx.GraphModule) -> None:
         elif fast and node.target is aten.addmm.default and _is_large(*node.args[1:]) and _has_plain_bias(node):
             node.target = torch.ops.pyro_vae.addmm.default
             _lay_out(graph.graph, node, [1], torch.contiguous_format, copies)
+    _share_copies(graph.graph)
     graph.recompile()
 
 
@@ -143,6 +144,33 @@ def _lay_back(graph: fx.Graph, node: fx.Node) -> None:
         copy.meta["val"] = value.contiguous()
         for user in users:
             user.replace_input_with(result, copy)
+
+
+def _share_copies(graph: fx.Graph) -> None:
+    """Make each copy of a result once; the compiler would write, and read, every one of them."""
+    seen: dict[tuple[Any, Any], fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.target is not aten.clone.default or _changes(node.args[0]):
+            continue
+        key = (node.args[0], node.kwargs.get("memory_format"))
+        if key not in seen:
+            seen[key] = node
+        elif not any(_changes(copy) for copy in (node, seen[key])):
+            node.replace_all_uses_with(seen[key])
+            graph.erase_node(node)
+
+
+def _changes(node: Any) -> bool:
+    """Whether a tensor may change after it was made: an input, or one that is changed in place, by whatever view."""
+    while is_view(node):
+        node = node.args[0]
+    ahead = [node]
+    while ahead:
+        users = ahead.pop().users
+        if any(getattr(getattr(user.target, "_schema", None), "is_mutable", False) for user in users):
+            return True
+        ahead.extend(user for user in users if is_view(user))
+    return bool(node.op != "call_function")
 
 
 def _on_cpu(node: fx.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Operations of a recorded graph, replaced by what a function does."""
+"""Operations of a recorded graph: what they are, and replacing them by what a function does."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ def inline(graph: fx.Graph, before: fx.Node, function: Callable[..., Any], *argu
                 nodes[node] = graph.node_copy(node, nodes.__getitem__)
     (result,) = next(node for node in done.nodes if node.op == "output").args
     return nodes[result] if isinstance(result, fx.Node) else [nodes[part] for part in result]
+
+
+def is_view(node: fx.Node) -> bool:
+    """Whether an operation looks at its input in another way, and moves nothing."""
+    returned = [value.alias_info for value in getattr(getattr(node.target, "_schema", None), "returns", ())]
+    return any(alias is not None and not alias.is_write for alias in returned)
 
 
 def _like(value: Tensor) -> Tensor:

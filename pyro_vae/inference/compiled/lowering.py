@@ -22,6 +22,7 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from pyro_vae.inference.compiled.allocation import keep_freed_memory
 from pyro_vae.inference.compiled.cpu import suit_cpu
 from pyro_vae.inference.compiled.toolchain import head_start
 from pyro_vae.inference.compiled.tracing import Recording
@@ -81,6 +82,7 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
         from torch._inductor.compile_fx import compile_fx  # late: a second to import
 
         if on_cpu:
+            keep_freed_memory()
             head_start()
         compiled: Any = compile_fx(graph, examples, config_patches={"fallback_random": on_cpu} | _LEAN)
 

@@ -114,3 +114,36 @@ def test_a_weighted_or_averaged_one_stays():
         )
         assert error < 1e-6
         assert operations
+
+
+def test_a_copy_is_made_once():
+    """The image of a convolution to one channel is a matrix of pixels in both passes."""
+    x, weight = torch.randn(2, 5, 7, 6), torch.randn(1, 5, 3, 3)
+    x.requires_grad_()
+
+    def run() -> tuple[Tensor]:
+        loss = F.conv2d(x.sin(), weight, padding=1).square().sum()
+        loss.backward()
+        return (loss,)
+
+    recording = record(run, [x, weight], [x])
+    suit_cpu(recording.graph)
+    copies = [node for node in recording.graph.graph.nodes if node.target is aten.clone.default]
+    keys = [(node.args[0], node.kwargs.get("memory_format")) for node in copies]
+    assert len(keys) == len(set(keys)) > 0
+
+
+def test_copies_of_what_changes_are_all_made():
+    x = torch.randn(3, 4)
+
+    def run() -> list[Tensor]:
+        y = x.sin()
+        before = y.clone()
+        y.view(-1).mul_(2)
+        return [before, y.clone()]
+
+    recording = record(run, [x])
+    suit_cpu(recording.graph)
+    before, after = recording.graph(x)
+    assert torch.allclose(before, x.sin())
+    assert torch.allclose(after, 2 * x.sin())
