@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -102,46 +102,44 @@ def as_arviz(tree: xr.DataTree) -> Any:
     return tree if is_version_1() else arviz().from_datatree(tree)
 
 
-def summary(tree: xr.DataTree, kind: Kind, **selection: Any) -> pd.DataFrame:
+def summary(tree: xr.DataTree, kind: Kind) -> pd.DataFrame:
     """ArviZ's table of the posterior, unrounded; the names of its columns are the version's own.
 
     Args:
         tree: with a group ``posterior``.
         kind: of the statistics.
-        **selection: ``var_names`` and ``coords``.
     """
     with _own_warnings():
-        table = arviz().summary(as_arviz(tree), kind=kind, round_to="none", **selection)
+        table = arviz().summary(as_arviz(tree), kind=kind, round_to="none")
     return table.astype(float)
 
 
-def forest(trees: Mapping[str, xr.DataTree], **selection: Any) -> Figure:
-    """Intervals of one or several posteriors, whose chains and draws must be alike in number.
+def forest(trees: Mapping[str, xr.DataTree], size: tuple[float, float]) -> Figure:
+    """Intervals of every number of one or several posteriors, whose chains and draws must be alike in number.
 
     Args:
         trees: by the name in the legend.
-        **selection: ``var_names`` and ``coords``.
+        size: in inches.
     """
     names = list(trees)
     with _own_warnings():
         if not is_version_1():
             data = [as_arviz(tree) for tree in trees.values()]
-            axes = arviz().plot_forest(data, model_names=names, combined=True, figsize=(7, 4.5), **selection)
+            axes = arviz().plot_forest(data, model_names=names, combined=True, figsize=size)
             return _detached(np.ravel(axes)[0].figure)
-        options = {"combined": True, "backend": "matplotlib", **selection}
+        options = {"combined": True, "backend": "matplotlib", "figure_kwargs": {"figsize": size}}
         drawn = arviz().plot_forest(dict(trees) if len(trees) > 1 else trees[names[0]], **options)
         if len(trees) > 1:
             drawn.add_legend("model")
         return _detached(drawn.viz["figure"].item())
 
 
-def pair(trees: Mapping[str, xr.DataTree], colors: list[str], **selection: Any) -> Figure:
+def pair(trees: Mapping[str, xr.DataTree], colors: Sequence[str]) -> Figure:
     """Draws of every two coordinates, one posterior over the other, the last on top.
 
     Args:
         trees: by the name in the legend.
         colors: one a tree.
-        **selection: ``var_names`` and ``coords``.
     """
     axes: Any = None
     options: dict[str, Any]
@@ -150,30 +148,29 @@ def pair(trees: Mapping[str, xr.DataTree], colors: list[str], **selection: Any) 
             if is_version_1():
                 visuals = {"scatter": {"color": color, "alpha": 0.3, "size": POINT_SIZE}, "dist": {"color": color}}
                 options = {"plot_matrix": axes, "visuals": visuals, "backend": "matplotlib"}
-                axes = arviz().plot_pair(tree, **options, **selection)
+                axes = arviz().plot_pair(tree, **options)
             else:
                 dots = {"color": color, "alpha": 0.3, "s": POINT_SIZE, "edgecolors": "none"}
                 options = {"kind": "scatter", "marginals": True, "ax": axes, "figsize": (7, 6)}
                 options |= {"scatter_kwargs": dots, "marginal_kwargs": {"color": color}}
-                axes = arviz().plot_pair(as_arviz(tree), **options, **selection)
+                axes = arviz().plot_pair(as_arviz(tree), **options)
         figure = _detached(axes.viz["figure"].item() if is_version_1() else np.ravel(axes)[0].figure)
     handles = [_dot(color, name) for name, color in zip(trees, colors, strict=True)]
     figure.legend(handles=handles, loc="upper right", frameon=False)
     return figure
 
 
-def posterior_predictive_check(tree: xr.DataTree, **selection: Any) -> Figure:
+def posterior_predictive_check(tree: xr.DataTree) -> Figure:
     """The distribution of the observed values on those of several predictive draws.
 
     Args:
         tree: with the groups ``observed_data`` and ``posterior_predictive``.
-        **selection: ``var_names`` and ``coords``.
     """
     with _own_warnings():
         if is_version_1():
-            drawn = arviz().plot_ppc_dist(tree, backend="matplotlib", **selection)
+            drawn = arviz().plot_ppc_dist(tree, backend="matplotlib")
             return _detached(drawn.viz["figure"].item())
-        axes = arviz().plot_ppc(as_arviz(tree), num_pp_samples=50, random_seed=0, figsize=(6, 4), **selection)
+        axes = arviz().plot_ppc(as_arviz(tree), num_pp_samples=50, random_seed=0, figsize=(6, 4))
         return _detached(np.ravel(axes)[0].figure)
 
 

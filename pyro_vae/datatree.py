@@ -212,7 +212,8 @@ _GROUPS = (
 
 
 def _versions() -> dict[str, Any]:
-    return {f"{name}_version": metadata.version(name) for name in ("pyro-ppl", "torch", "xarray", "arviz")}
+    packages = {"pyro": "pyro-ppl", "torch": "torch", "xarray": "xarray", "arviz": "arviz"}
+    return {f"{name}_version": metadata.version(package) for name, package in packages.items()}
 
 
 def _draw(target: Target, num_draws: int) -> PosteriorDraws:
