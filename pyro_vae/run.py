@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ from pyro_vae.inference.draws import draw_means
 from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.pair import LABEL_SITE, OBSERVED_SITE, Pair, Structure
 from pyro_vae.inference.traces import distribution_at, value_at
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 APART = 104_729  # from the seed of training: its first normals may be the parameters that z is compared with
 
@@ -274,6 +277,32 @@ class Run:
             q = poutine.trace(self.pair.guide).get_trace(*self.pair.arguments(values, None))
             latent = {name: value_at(q, name) for name in self.structure.latent}
             return self._generate(values, latent, mean=True)
+
+    def to_arviz(
+        self,
+        num_data: int = 100,
+        num_draws: int = 500,
+        split: str = "test",
+        seed: int = 0,
+        num_predictive: int | None = None,
+    ) -> xr.DataTree:
+        """The posterior of the first data of a split in ArviZ's groups, with the training trace.
+
+        ``posterior_file.save_posterior`` writes it; ``run_datatree.to_datatree`` makes one of several restarts.
+
+        Args:
+            num_data: how many data.
+            num_draws: draws of each latent.
+            split: train, validation or test.
+            seed: of the draws.
+            num_predictive: the draws that data are generated for, the first 50 unless given.
+
+        Raises:
+            InputError: if there is no such split, or nothing is asked for.
+        """
+        from pyro_vae.run_datatree import to_datatree  # xarray loads when it is needed
+
+        return to_datatree(self, num_data, num_draws, split, seed, num_predictive)
 
     def _generate(self, template: Tensor, latent: dict[str, Tensor], mean: bool) -> Tensor:
         """Run the model forwards on so many rows, some of its sites given."""

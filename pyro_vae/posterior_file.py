@@ -1,0 +1,43 @@
+"""The file of a posterior: one netCDF file a tree, written by h5netcdf, whole or absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xarray as xr
+
+from pyro_vae.errors import InputError
+
+
+def save_posterior(tree: xr.DataTree, path: str | Path) -> None:
+    """Write a tree as one netCDF file, whole or not at all: it is written aside and renamed.
+
+    Raises:
+        InputError: if the place cannot be written.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.new")
+    encoding = {
+        node.path: {str(name): {"zlib": True, "complevel": 4} for name in node.data_vars} for node in tree.subtree
+    }
+    try:
+        tree.to_netcdf(aside, engine="h5netcdf", encoding=encoding)
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(f"a place that can be written at {path}", str(error), "choose another") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def open_posterior(path: str | Path) -> xr.DataTree:
+    """Read a tree that ``save_posterior`` wrote, into memory; ``xarray.open_datatree`` reads it as well.
+
+    Raises:
+        InputError: if there is no such file, or it is no tree.
+    """
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load()
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if Path(path).exists() else "no such file"
+        raise InputError(f"a posterior in a netCDF file at {path}", reason, "write one: save_posterior") from None
