@@ -1,20 +1,71 @@
-r"""How good a classifier q(y | x) is: accuracy and calibration.
+r"""How good a classifier q(y | x) is: accuracy, calibration, and which classes it confuses.
 
-The expected calibration error puts the data into M bins by the confidence max_y q(y | x) and averages the distance
-between accuracy and mean confidence, weighted by the bins' sizes:
+The data are put into M bins of equal width by the confidence max_y q(y | x).  Accuracy against mean confidence, bin by
+bin, is the reliability curve: the diagonal where the classifier is calibrated, below it where it is too sure.  The
+expected calibration error averages the distance from the diagonal, weighted by the bins' sizes:
 
     ECE = sum_m |B_m| / N  | acc(B_m) - conf(B_m) |.
 
 Naeini, Cooper and Hauskrecht, *Obtaining Well Calibrated Probabilities Using Bayesian Binning*, 2015; 15 bins of equal
-width, as in Guo et al., *On Calibration of Modern Neural Networks*, 2017.
+width, as in Guo et al., *On Calibration of Modern Neural Networks*, 2017, whose diagrams the reliability curve is for.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from pyro_vae.errors import InputError
+
 NUM_BINS = 15
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """The reliability curve over M bins of equal width; NaN where a bin is empty.
+
+    Args:
+        confidence: the mean confidence in each bin, shape (M,).
+        accuracy: the share of right answers in each bin, shape (M,).
+        count: the data in each bin, shape (M,).
+    """
+
+    confidence: Tensor
+    accuracy: Tensor
+    count: Tensor
+
+    @property
+    def edges(self) -> Tensor:
+        """The bins' edges, shape (M + 1,)."""
+        return torch.linspace(0, 1, len(self.count) + 1, dtype=torch.float64)
+
+    @property
+    def error(self) -> Tensor:
+        """The binomial standard error of each accuracy if the classifier is calibrated, shape (M,)."""
+        return (self.confidence * (1 - self.confidence) / self.count).sqrt()
+
+    @property
+    def expected_error(self) -> float:
+        """The expected calibration error, between 0 and 1."""
+        return self._gaps.dot(self.count / self.count.sum()).item()
+
+    @property
+    def largest_error(self) -> float:
+        """The maximum calibration error: the distance of the worst bin that holds data from the diagonal."""
+        return self._gaps.max().item()
+
+    @property
+    def _gaps(self) -> Tensor:
+        return (self.accuracy - self.confidence).abs().nan_to_num(0.0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The bins that hold data, and the two errors."""
+        rows = zip(self.confidence.tolist(), self.accuracy.tolist(), self.count.tolist(), strict=True)
+        bins = [{"confidence": c, "accuracy": a, "count": int(n)} for c, a, n in rows if n]
+        return {"ece": self.expected_error, "mce": self.largest_error, "bins": bins}
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
@@ -34,8 +85,56 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
         probabilities: shape (N, K).
         labels: shape (N,).
     """
-    confidence, guess = probabilities.double().max(-1)
-    surplus = (guess == labels).double() - confidence
-    bins = (confidence * NUM_BINS).ceil().clamp(1, NUM_BINS).long() - 1
-    per_bin = torch.zeros(NUM_BINS, dtype=torch.float64, device=surplus.device).index_add_(0, bins, surplus)
-    return (per_bin.abs().sum() / len(labels)).item()
+    return reliability(probabilities, labels).expected_error
+
+
+def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = NUM_BINS) -> Reliability:
+    """Accuracy against confidence, bin by bin.
+
+    Args:
+        probabilities: shape (N, K).
+        labels: shape (N,).
+        num_bins: M.
+
+    Raises:
+        InputError: if there are no data, no bins, or as many labels as rows are not there.
+    """
+    _need_rows(probabilities, labels)
+    if num_bins < 1:
+        raise InputError("at least one bin", str(num_bins), "use num_bins=15")
+    confidence, guess = probabilities.detach().double().cpu().max(-1)
+    right = (guess == labels.cpu()).double()
+    bins = (confidence * num_bins).ceil().clamp(1, num_bins).long() - 1
+
+    def total(values: Tensor) -> Tensor:
+        return torch.zeros(num_bins, dtype=torch.float64).index_add_(0, bins, values)
+
+    count = total(torch.ones_like(right))
+    return Reliability(total(confidence) / count, total(right) / count, count)
+
+
+def confusion_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """How often a datum of a class (the row) gets each class as its most probable one (the column), shape (K, K).
+
+    Args:
+        probabilities: shape (N, K).
+        labels: shape (N,), between 0 and K - 1.
+
+    Raises:
+        InputError: if there are no data, or as many labels as rows are not there.
+    """
+    from sklearn import metrics
+
+    _need_rows(probabilities, labels)
+    guess = probabilities.argmax(-1).cpu().numpy()
+    classes = range(probabilities.shape[-1])
+    return torch.from_numpy(metrics.confusion_matrix(labels.cpu().numpy(), guess, labels=[*classes]))
+
+
+def _need_rows(probabilities: Tensor, labels: Tensor) -> None:
+    if probabilities.dim() != 2 or not len(probabilities) or labels.shape != probabilities.shape[:1]:
+        raise InputError(
+            "probabilities of shape (N, K) and labels of shape (N,), N at least 1",
+            f"shapes {tuple(probabilities.shape)} and {tuple(labels.shape)}",
+            "give a label for each row",
+        )

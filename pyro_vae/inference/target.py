@@ -22,7 +22,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Categorical, TorchDistribution, constraints
+from pyro.distributions import Categorical, MixtureSameFamily, TorchDistribution, constraints
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
@@ -342,6 +342,8 @@ def _pick(value: Tensor, label: Tensor) -> Tensor:
 
 
 def _support(name: str, d: TorchDistribution) -> constraints.Constraint:
+    if isinstance(d, MixtureSameFamily):  # its own constraint has no bijection in torch
+        return _support(name, d.component_distribution)
     support = d.support
     assert support is not None
     if support.is_discrete:

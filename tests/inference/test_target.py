@@ -13,7 +13,8 @@ from pyro_vae.errors import InputError
 from pyro_vae.guides import FullRank, MeanField
 from pyro_vae.inference.pair import Pair
 from pyro_vae.inference.target import Target
-from pyro_vae.models import HVAE, SSVAE, LinearGaussian
+from pyro_vae.models import HVAE, SSVAE, VAE, LinearGaussian
+from pyro_vae.priors import PRIORS
 
 EFFECTS = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])  # Rubin, 1981
 ERRORS = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
@@ -203,6 +204,17 @@ def test_hierarchies_are_one_vector():
     u = torch.randn(1, 4, 4)
     with torch.no_grad():
         by_hand = joint(model, {"z1": u[0, :, :2], "z2": u[0, :, 2:]}, found.x)
+        assert torch.allclose(found.log_density(u)[0], by_hand, atol=1e-5)
+
+
+@pytest.mark.parametrize("prior", ["mixture", "flow"])
+def test_priors_of_other_kinds_have_a_density(prior):
+    torch.manual_seed(1)
+    model = VAE((5,), latent_dim=2, prior=PRIORS.build(prior, latent_dim=2))
+    found = target(model, MeanField(model), torch.rand(4, 5).round())
+    u = torch.randn(1, 4, 2)
+    with torch.no_grad():
+        by_hand = model.prior().log_prob(u[0]) + model.likelihood(model.decoder(u[0])).log_prob(found.x)
         assert torch.allclose(found.log_density(u)[0], by_hand, atol=1e-5)
 
 

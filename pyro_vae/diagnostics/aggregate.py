@@ -1,0 +1,142 @@
+r"""The aggregate posterior beside the prior.
+
+Where the model is right for the data, and the guide for the model, the posterior averaged over the data is the prior:
+
+    integral q(z | x) p(x) dx = integral p(z | x) p(x) dx = p(z).
+
+Latents drawn for the data, one for each, are a sample of the left side, and the model's prior gives one of the right:
+all latent sites together, on the unconstrained scale, compared by the energy distance and its permutation test
+(``two_sample``).  Each coordinate is compared by the test of Kolmogorov and Smirnov, adjusted by Holm's method, to say
+which ones differ.  Samples from the prior fall where a mismatch leaves holes (Hoffman and Johnson, *ELBO Surgery*,
+2016; Rosca, Lakshminarayanan and Mohamed, *Distribution Matching in Variational Inference*, 2018).
+
+With a thousand data the test finds mismatches that do no harm; the distance says how large one is.  A prior that
+depends on part of x is drawn for the same data, which makes the two samples alike, and the test conservative.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.diagnostics.evaluation import NUMBERS_AT_ONCE
+from pyro_vae.diagnostics.two_sample import EnergyTest, energy_test
+from pyro_vae.errors import InputError
+from pyro_vae.inference.draws import need_data_plate
+from pyro_vae.inference.pair import Pair, Structure
+from pyro_vae.inference.target import Target
+
+FEWEST = 20
+
+
+@dataclass(frozen=True)
+class AggregatePosterior:
+    """Draws of the aggregate posterior and of the prior, compared.
+
+    Args:
+        names: of the D unconstrained coordinates.
+        posterior: a latent drawn for each of n data, shape (n, D).
+        prior: as many from the prior, shape (n, D).
+        test: of all coordinates together.
+        unit_p_values: of each coordinate, adjusted for their number, shape (D,).
+        num_dropped: the data with a latent that is not finite; they are left out.
+    """
+
+    names: tuple[str, ...]
+    posterior: Tensor
+    prior: Tensor
+    test: EnergyTest
+    unit_p_values: Tensor
+    num_dropped: int = 0
+
+    @property
+    def p_value(self) -> float:
+        """Of all coordinates together."""
+        return self.test.p_value
+
+    @property
+    def shift(self) -> Tensor:
+        """The posterior's mean less the prior's, in standard deviations of the prior, shape (D,)."""
+        return (self.posterior.mean(0) - self.prior.mean(0)) / self.prior.std(0)
+
+    @property
+    def spread(self) -> Tensor:
+        """The posterior's standard deviation over the prior's, shape (D,)."""
+        return self.posterior.std(0) / self.prior.std(0)
+
+    @property
+    def worst(self) -> list[int]:
+        """The coordinates by their p-values, and by how far mean and spread are off where these are equal."""
+        off = self.shift.abs() + self.spread.log().abs()
+        return sorted(range(len(self.names)), key=lambda i: (self.unit_p_values[i].item(), -off[i].item()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The test, and the ten worst coordinates."""
+        units = [
+            {
+                "name": self.names[i],
+                "shift": self.shift[i].item(),
+                "spread": self.spread[i].item(),
+                "p_value": self.unit_p_values[i].item(),
+            }
+            for i in self.worst[:10]
+        ]
+        return self.test.as_dict() | {"num_data": len(self.prior), "num_dropped": self.num_dropped, "units": units}
+
+
+def aggregate_posterior(
+    pair: Pair, structure: Structure, x: Tensor, num_data: int = 1000, num_permutations: int = 999, seed: int = 0
+) -> AggregatePosterior:
+    r"""Compare the aggregate posterior of some data with the prior.
+
+    Args:
+        pair: the model and the guide.
+        structure: what ``pair.probe`` said of them, without labels.
+        x: data of shape (N, \*event_shape).
+        num_data: the most of them to use, chosen at random.
+        num_permutations: B, of the test.
+        seed: of the choice, the draws and the permutations.
+
+    Raises:
+        InputError: if there are too few data, no continuous latent, or a site outside the plate "data".
+    """
+    need_data_plate(structure)
+    if not structure.continuous:
+        raise InputError("a continuous latent site", "a guide without", "fit another model")
+    with torch.random.fork_rng(), torch.no_grad(), pair.evaluating(), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        rows = x[torch.randperm(len(x))[:num_data].to(x.device)]
+        numbers = max(math.prod(x.shape[1:]), 512) * structure.combinations
+        targets = [Target(pair, structure, part) for part in rows.split(max(1, NUMBERS_AT_ONCE // numbers))]
+        posterior = torch.cat([target.draw(1).u[0] for target in targets]).cpu()
+        prior = torch.cat([target.draw_prior(1)[0] for target in targets]).cpu()
+    finite = posterior.isfinite().all(-1) & prior.isfinite().all(-1)
+    if finite.sum() < FEWEST:
+        raise InputError(f"at least {FEWEST} data with finite latents", str(int(finite.sum())), "give more data")
+    posterior, prior = posterior[finite].double(), prior[finite].double()
+    return AggregatePosterior(
+        names=targets[0].names,
+        posterior=posterior,
+        prior=prior,
+        test=energy_test(posterior, prior, num_permutations, seed),
+        unit_p_values=_units(posterior, prior),
+        num_dropped=int((~finite).sum()),
+    )
+
+
+def _units(first: Tensor, second: Tensor) -> Tensor:
+    """Kolmogorov and Smirnov's p-value of each coordinate, adjusted by Holm's method, shape (D,)."""
+    from scipy.stats import ks_2samp  # type: ignore[import-untyped]
+
+    p_values = torch.tensor(
+        [ks_2samp(*columns).pvalue for columns in zip(first.T.numpy(), second.T.numpy(), strict=True)],
+        dtype=torch.float64,
+    )
+    order = p_values.argsort()
+    stepped = p_values[order] * torch.arange(len(order), 0, -1)
+    return torch.empty_like(p_values).scatter_(0, order, stepped.cummax(0).values.clamp(max=1))
