@@ -20,7 +20,7 @@ from pyro_vae import arviz_compat
 from pyro_vae.arviz_compat import Kind
 from pyro_vae.diagnostics.leave_one_out import leave_one_out
 from pyro_vae.errors import InputError
-from pyro_vae.plots import BLUE, GRAY, GREEN, ORANGE
+from pyro_vae.pictures import BLUE, GRAY, GREEN, ORANGE
 
 GOOD, USABLE = 0.5, 0.7  # k-hat
 MOST_PAIRED = 8

@@ -1,0 +1,184 @@
+r"""Importance sampling with the guide as proposal: what its weights say of a datum, and of the guide itself.
+
+For S draws z_s ~ q(z | x) with weights w_s = p(x, z_s) / q(z_s | x), per datum,
+
+    log p(x) ~= log mean_s w_s,        ESS = (sum_s w_s)^2 / sum_s w_s^2,
+    L_K = E[log mean_{k <= K} w_k],    which rises from the ELBO at K = 1 to log p(x)
+
+(Burda, Grosse and Salakhutdinov 2016; Kong 1992).  The shape k-hat of the generalized Pareto distribution that fits the
+largest weights says whether any of this can be relied on: the mean of weights has a finite variance below 0.5, and is
+of use up to min(1 - 1 / log10 S, 0.7) (Vehtari et al. 2024; Yao et al. 2018).  It is one number a datum: weights of
+many data together would be as heavy as the worst of them.
+
+Self-normalized weights also estimate the posterior's moments; where they can be relied on, the guide's own moments are
+measured against these.  What no weight shows is a mode that the guide never visits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.arviz_compat import psis
+from pyro_vae.errors import InputError
+from pyro_vae.inference.pair import Pair, Structure
+from pyro_vae.inference.target import Target
+
+NUMBERS_AT_ONCE = 2**21  # of the widest tensor, as in ``evaluation``
+GOOD = 0.5  # k-hat
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importance weights of S draws for each of N data; all figures per datum have shape (N,).
+
+    Args:
+        log_weights: log p(x, z) - log q(z | x), labels summed out, nats, shape (S, N).
+        joint_log_weights: the same of the draws together with the labels drawn beside them, shape (S, N); equal where
+            no label is enumerated.
+        u: the draws, unconstrained, shape (S, N, D).
+        names: of their D coordinates.
+    """
+
+    log_weights: Tensor
+    joint_log_weights: Tensor
+    u: Tensor
+    names: tuple[str, ...]
+
+    @property
+    def num_samples(self) -> int:
+        """S."""
+        return self.log_weights.shape[0]
+
+    @cached_property
+    def num_bad(self) -> Tensor:
+        """How many weights are NaN or infinite; they are left out of every other figure but k-hat."""
+        return (self.log_weights.isnan() | self.log_weights.isposinf()).sum(0)
+
+    @cached_property
+    def _sound(self) -> Tensor:
+        """The weights without the bad ones, in double precision."""
+        bad = self.log_weights.isnan() | self.log_weights.isposinf()
+        return self.log_weights.double().masked_fill(bad, -math.inf)
+
+    @property
+    def elbo(self) -> Tensor:
+        """The mean of the joint log weights but the bad ones, nats; minus infinity where a weight is zero."""
+        bad = self.joint_log_weights.isnan() | self.joint_log_weights.isposinf()
+        return self.joint_log_weights.double().masked_fill(bad, 0.0).sum(0) / (~bad).sum(0)
+
+    @property
+    def log_likelihood(self) -> Tensor:
+        """The estimate of log p(x), nats, from all S draws."""
+        return self._sound.logsumexp(0) - self._num_sound.log()
+
+    @property
+    def standard_error(self) -> Tensor:
+        """Of the log-likelihood, nats, by the delta method: sqrt((S / ESS - 1) / S)."""
+        return ((self.num_samples / self.ess.clamp(min=1) - 1) / self.num_samples).clamp(min=0).sqrt()
+
+    @property
+    def ess(self) -> Tensor:
+        """The effective sample size, from 1 to S; 0 where every weight is zero or bad."""
+        return (2 * self._sound.logsumexp(0) - (2 * self._sound).logsumexp(0)).exp().nan_to_num(0.0)
+
+    @cached_property
+    def _smoothed(self) -> tuple[Tensor, Tensor]:
+        return psis(self.joint_log_weights)
+
+    @property
+    def k_hat(self) -> Tensor:
+        """The Pareto shape of the draws' weights; infinite where a weight is NaN or infinite."""
+        return self._smoothed[1]
+
+    @property
+    def k_limit(self) -> float:
+        """Up to what k-hat the weights are of use: min(1 - 1 / log10 S, 0.7)."""
+        return min(1 - 1 / math.log10(self.num_samples), 0.7) if self.num_samples > 10 else 0.0
+
+    def curve(self, sizes: Sequence[int]) -> dict[int, Tensor]:
+        """The bound L_K per datum, nats, for each K, averaged over the disjoint groups of K draws.
+
+        Args:
+            sizes: values of K, from 1 to S.
+        """
+        bounds = {}
+        for size in sizes:
+            groups = self._sound[: self.num_samples // size * size].unflatten(0, (-1, size))
+            bounds[size] = (groups.logsumexp(1) - math.log(size)).mean(0)
+        return bounds
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the posterior by smoothed weights, shape (N, D) each."""
+        weights = self._smoothed[0].double().exp().unsqueeze(-1)
+        mean = (weights * self.u.double()).sum(0)
+        variance = (weights * (self.u.double() - mean).square()).sum(0)
+        return mean, variance.sqrt()
+
+    @property
+    def mean_error(self) -> Tensor:
+        """How far the guide's mean is from the posterior's, in its standard deviations: root mean square over D."""
+        mean, sd = self.moments
+        return ((self.u.double().mean(0) - mean) / sd).square().mean(-1).sqrt()
+
+    @property
+    def sd_ratio(self) -> Tensor:
+        """The guide's standard deviation over the posterior's: the geometric mean over D."""
+        return (self.u.double().std(0).log() - self.moments[1].log()).mean(-1).exp()
+
+    @property
+    def _num_sound(self) -> Tensor:
+        return (self.num_samples - self.num_bad).double()
+
+
+def importance_sample(
+    pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None, *, num_samples: int = 1000, seed: int = 0
+) -> Importance:
+    r"""Draw from the guide and weigh the draws, some data and some draws at a time.
+
+    Args:
+        pair: the model and the guide.
+        structure: what ``pair.probe`` said of them, given what is given here.
+        x: data of shape (N, \*event_shape); with latents outside the plate over data they are one datum, and N is 1.
+        y: class labels of shape (N,), or None to sum over the label site.
+        num_samples: S.
+        seed: of the draws.
+
+    Raises:
+        InputError: if there are no samples to take, or a latent site is discrete and not enumerated.
+    """
+    if num_samples < 1:
+        raise InputError("at least one sample per datum", str(num_samples), "use --samples 1000")
+    parts = []
+    with pair.evaluating(), torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        for target, counts in _chunks(pair, structure, x, y, num_samples):
+            draws = [target.draw(count) for count in counts]
+            log_weights = torch.cat([draw.log_evidence_weight for draw in draws]).cpu()
+            joint = torch.cat([draw.log_weight for draw in draws]).cpu()
+            parts.append((log_weights, joint, torch.cat([draw.u for draw in draws]).cpu()))
+    log_weights, joint, u = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+    return Importance(log_weights, joint, u, target.names)
+
+
+def _chunks(
+    pair: Pair, structure: Structure, x: Tensor, y: Tensor | None, num_samples: int
+) -> Iterator[tuple[Target, list[int]]]:
+    """Targets of some data each, and the draws of each run on them."""
+    widest = max(math.prod(x.shape[1:]), 512) * structure.combinations
+    if structure.data_dim is None:
+        size, widest = len(x), widest * len(x)
+    else:
+        size = max(1, NUMBERS_AT_ONCE // widest // num_samples)
+    most = max(1, NUMBERS_AT_ONCE // (widest if structure.data_dim is None else widest * size))
+    counts = [len(part) for part in torch.arange(num_samples).split(most)]
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        yield Target(pair, structure, x[rows], None if y is None else y[rows]), counts
