@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Kind = Literal["stats", "diagnostics", "all"]
 FEWEST_DRAWS = 25  # whose largest fifth is the five that a fit needs
 NUMBERS_AT_ONCE = 2**22
+PREDICTIVE_CURVES = 50
 POINT_SIZE = 8.0  # of scattered draws, in square points
 
 
@@ -40,7 +41,7 @@ def is_version_1() -> bool:
 
 def arviz() -> Any:
     """The module, imported now."""
-    with _own_warnings():
+    with _contained():
         return importlib.import_module("arviz")
 
 
@@ -85,7 +86,7 @@ def _psis(log_weights: np.ndarray, rounding: float) -> tuple[np.ndarray, np.ndar
     k_hat[even] = 0
     fit = sound & ~even & ((log_weights > threshold[:, None]).sum(-1) >= 5)
     if fit.any():
-        with _own_warnings():
+        with _contained():
             smoothed[fit], k_hat[fit] = _arviz_psislw(log_weights[fit] - largest[fit])
     k_hat[np.isnan(k_hat)] = np.inf
     return smoothed, k_hat
@@ -109,7 +110,7 @@ def summary(tree: xr.DataTree, kind: Kind) -> pd.DataFrame:
         tree: with a group ``posterior``.
         kind: of the statistics.
     """
-    with _own_warnings():
+    with _contained():
         table = arviz().summary(as_arviz(tree), kind=kind, round_to="none")
     return table.astype(float)
 
@@ -122,7 +123,7 @@ def forest(trees: Mapping[str, xr.DataTree], size: tuple[float, float]) -> Figur
         size: in inches.
     """
     names = list(trees)
-    with _own_warnings():
+    with _contained():
         if not is_version_1():
             data = [as_arviz(tree) for tree in trees.values()]
             axes = arviz().plot_forest(data, model_names=names, combined=True, figsize=size)
@@ -143,11 +144,11 @@ def pair(trees: Mapping[str, xr.DataTree], colors: Sequence[str]) -> Figure:
     """
     axes: Any = None
     options: dict[str, Any]
-    with _own_warnings():
+    with _contained():
         for tree, color in zip(trees.values(), colors, strict=True):
             if is_version_1():
                 visuals = {"scatter": {"color": color, "alpha": 0.3, "size": POINT_SIZE}, "dist": {"color": color}}
-                options = {"plot_matrix": axes, "visuals": visuals, "backend": "matplotlib"}
+                options = {"plot_matrix": axes, "visuals": visuals, "marginal_kind": "kde", "backend": "matplotlib"}
                 axes = arviz().plot_pair(tree, **options)
             else:
                 dots = {"color": color, "alpha": 0.3, "s": POINT_SIZE, "edgecolors": "none"}
@@ -166,11 +167,13 @@ def posterior_predictive_check(tree: xr.DataTree) -> Figure:
     Args:
         tree: with the groups ``observed_data`` and ``posterior_predictive``.
     """
-    with _own_warnings():
+    generated = tree["posterior_predictive"]
+    count = min(PREDICTIVE_CURVES, generated.sizes["chain"] * generated.sizes["draw"])
+    with _contained():
         if is_version_1():
-            drawn = arviz().plot_ppc_dist(tree, backend="matplotlib")
+            drawn = arviz().plot_ppc_dist(tree, num_samples=count, kind="kde", backend="matplotlib")
             return _detached(drawn.viz["figure"].item())
-        axes = arviz().plot_ppc(as_arviz(tree), num_pp_samples=50, random_seed=0, figsize=(6, 4))
+        axes = arviz().plot_ppc(as_arviz(tree), num_pp_samples=count, figsize=(6, 4))
         return _detached(np.ravel(axes)[0].figure)
 
 
@@ -183,7 +186,7 @@ def pit_ecdf(values: np.ndarray, label: str) -> Figure:
     """
     import xarray as xr
 
-    with _own_warnings():
+    with _contained():
         if is_version_1():
             pits = xr.DataTree.from_dict({"pit": xr.Dataset({"pit": ("sample", values)})})
             options = {"group": "pit", "sample_dims": ["sample"], "method": "pot_c", "backend": "matplotlib"}
@@ -212,9 +215,14 @@ def _detached(figure: Figure) -> Figure:
 
 
 @contextmanager
-def _own_warnings() -> Iterator[None]:
-    """Leave out what ArviZ says of itself and of its use of matplotlib, which no caller can mend."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="Passing a dict or None as alias_mapping")
-        yield
+def _contained() -> Iterator[None]:
+    """Keep to itself what ArviZ says of itself and of its use of matplotlib, and its use of NumPy's global state."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
+            warnings.filterwarnings("ignore", message="Passing a dict or None as alias_mapping")
+            yield
+    finally:
+        np.random.set_state(state)

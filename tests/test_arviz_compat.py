@@ -105,6 +105,13 @@ def test_importing_the_bridge_does_not_import_arviz():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_arviz_is_imported_without_a_warning():
+    """0.23 announces 1.x at each first import of a day."""
+    program = "from pyro_vae.arviz_compat import arviz; print(arviz().__version__)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
 @pytest.mark.slow
 def test_psis_of_many_data_takes_seconds():
     """5,000 draws of 10,000 data, as the whole test set of MNIST has them."""
