@@ -110,6 +110,13 @@ class Pair:
         self._entered = False
         self._takes_label = all(_takes_label(program) for program in (model, guide))
 
+    @classmethod
+    def of_trained(cls, model: Program, guide: Program) -> Pair:
+        """Programs with the parameters that the global store has now, as ``pyro.infer.SVI`` left them."""
+        pair = cls(model, guide)
+        pair._store = pyro.get_param_store().get_state()
+        return pair
+
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Run programs on this pair's parameters."""

@@ -1,0 +1,295 @@
+r"""One question, asked in every way there is: can this posterior be believed?
+
+    p(x) and k-hat     importance weights of the guide's draws, per datum              (``importance``)
+    moments            the guide's against those of the weighted draws                 (``importance``)
+    calibration        ranks and coverage on data that the model makes                 (``sbc``)
+    NUTS               the guide's moments against those of an independent sampler     (``inference.mcmc``)
+    latent units       active units, divergences, collapse                             (``latent``)
+    aggregate          the latents of all data against the prior                       (``aggregate``)
+    labels             accuracy and calibration of q(y | x)                            (``calibration``)
+
+No one of them sees everything.  Weights cannot show a mode that the guide never visits, calibration speaks of the
+model's own data, NUTS of a few data.  What is made of the figures is in ``verdicts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from pyro_vae.diagnostics.aggregate import FEWEST as FEWEST_AGGREGATED
+from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
+from pyro_vae.diagnostics.calibration import Reliability, accuracy, confusion_matrix, reliability
+from pyro_vae.diagnostics.importance import Importance, importance_sample
+from pyro_vae.diagnostics.latent import LatentUse, latent_use
+from pyro_vae.diagnostics.sbc import SBC, simulation_based_calibration
+from pyro_vae.diagnostics.verdicts import (
+    Check,
+    Verdict,
+    check_aggregate,
+    check_calibration,
+    check_chains,
+    check_gap,
+    check_k_hat,
+    check_labels,
+    check_latents,
+    check_moments,
+    check_weights,
+)
+from pyro_vae.errors import InputError, PyroVAEError
+from pyro_vae.inference.compiled.choice import Note
+from pyro_vae.inference.mcmc import Chains, nuts
+from pyro_vae.inference.pair import Pair, Program, Structure
+from pyro_vae.inference.target import Target
+
+R = TypeVar("R")
+NULL_DRAWS = 999  # of a test's law: p-values down to 0.001
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of each check to make; 0 leaves it out.
+
+    Args:
+        samples: importance samples a datum.
+        simulated: data that the model makes for calibration.
+        nuts: data that NUTS draws from the posteriors of.
+        nuts_samples: draws of each of four chains, after as many of warm-up.
+    """
+
+    samples: int = 1000
+    simulated: int = 500
+    nuts: int = 0
+    nuts_samples: int = 500
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError("at least one sample per datum", str(self.samples), "use --samples 1000")
+        if min(self.simulated, self.nuts) < 0:
+            raise InputError("numbers of data from 0 on", str(min(self.simulated, self.nuts)), "use 0 to leave it out")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What q(y | x) is worth on data with labels.
+
+    Args:
+        accuracy: the share of labels that it gets right.
+        reliability: how often it is right, by how sure it is.
+        confusion: how often a datum of a class (the row) is taken for each class, shape (K, K).
+    """
+
+    accuracy: float
+    reliability: Reliability
+    confusion: Tensor
+
+
+@dataclass(frozen=True)
+class Criticism:
+    """What was found of a guide, check by check; None is what was left out or cannot be said.
+
+    Args:
+        importance: the weights of the guide's draws.
+        calibration: on simulated data.
+        latents: what the latents are used for.
+        aggregate: the latents of all data beside the prior.
+        chains: NUTS for the first data.
+        labels: of the classifier.
+        checks: what follows from each, in words.
+    """
+
+    importance: Importance
+    calibration: SBC | None
+    latents: LatentUse | None
+    aggregate: AggregatePosterior | None
+    chains: Chains | None
+    labels: Labels | None
+    checks: tuple[Check, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """On the posterior: the worst of the checks of it."""
+        return Verdict.worst(check.verdict for check in self.checks if check.group == "posterior" and check.verdict)
+
+    @property
+    def worst(self) -> Tensor:
+        """The rows of the data, those with the largest k-hat first, shape (N,)."""
+        return self.importance.k_hat.argsort(descending=True)
+
+    def __str__(self) -> str:
+        width = max(len(check.name) for check in self.checks)
+        lines = [f"{c.name:{width}}  {_word(c.verdict):13}  {c.finding}" for c in self.checks]
+        return "\n".join([*lines, f"{'the posterior':{width}}  {self.verdict.value}"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verdict, and the figures of every check."""
+        return {"verdict": self.verdict.value, "checks": [check.as_dict() for check in self.checks]}
+
+
+def criticise(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    *,
+    num_samples: int = 1000,
+    num_simulated: int = 500,
+    num_nuts: int = 0,
+    seed: int = 0,
+    note: Note = lambda line: None,
+) -> Criticism:
+    r"""Criticise any Pyro model and guide, as they were trained.
+
+    Both are called with x alone.  Parameters of ``pyro.param`` are taken from the global parameter store; those of
+    modules are the modules' own.  Latents outside a plate "data" are shared by all data, which are one datum then.
+
+    Args:
+        model: the program p.
+        guide: the program q.
+        x: data of shape (N, \*event_shape).
+        num_samples: importance samples a datum.
+        num_simulated: data that the model makes for calibration; 0 leaves it out.
+        num_nuts: data that NUTS is run for; 0 leaves it out.
+        seed: of every draw.
+        note: takes what a person should know while it runs.
+
+    Raises:
+        InputError: if there are no samples to take, no data, or a latent site is discrete and not enumerated.
+    """
+    if not len(x):
+        raise InputError("at least one datum", "none", "give some rows of x")
+    pair = Pair.of_trained(model, guide)
+    structure = pair.probe(x)
+    return criticise_pair(pair, structure, x, Effort(num_samples, num_simulated, num_nuts), seed=seed, note=note)
+
+
+def criticise_pair(
+    pair: Pair,
+    structure: Structure,
+    x: Tensor,
+    effort: Effort | None = None,
+    *,
+    probabilities: Tensor | None = None,
+    labels: Tensor | None = None,
+    seed: int = 0,
+    note: Note = lambda line: None,
+) -> Criticism:
+    r"""Criticise a fitted pair.
+
+    Args:
+        pair: the model and the guide.
+        structure: what ``pair.probe`` said of them, without labels.
+        x: data of shape (N, \*event_shape).
+        effort: how much of each check to make.
+        probabilities: q(y | x) of the data, shape (N, K), where there is a classifier.
+        labels: their classes, shape (N,), where they are known.
+        seed: of every draw.
+        note: takes what a person should know while it runs.
+
+    Raises:
+        InputError: as ``criticise`` does.
+    """
+    critic = _Critic(pair, structure, x, effort or Effort(), seed, note)
+    weights, latents = critic.weigh(), critic.look_at_latents()
+    critic.judge_weights(weights, latents)
+    return Criticism(
+        importance=weights,
+        latents=latents,
+        calibration=critic.calibrate(),
+        chains=critic.run_chains(weights),
+        aggregate=critic.compare_aggregate(),
+        labels=critic.judge_labels(probabilities, labels),
+        checks=tuple(critic.checks),
+    )
+
+
+class _Critic:
+    """Makes the checks, one after another."""
+
+    def __init__(self, pair: Pair, structure: Structure, x: Tensor, effort: Effort, seed: int, note: Note) -> None:
+        self.pair, self.structure, self.x = pair, structure, x
+        self.effort, self.seed, self.note = effort, seed, note
+        self.per_datum = structure.data_dim is not None and bool(structure.continuous)
+        self.checks: list[Check] = []
+
+    def weigh(self) -> Importance:
+        weights = importance_sample(self.pair, self.structure, self.x, num_samples=self.effort.samples, seed=self.seed)
+        self.note(f"drew {self.effort.samples:,} importance samples for {weights.log_weights.shape[1]:,} data")
+        return weights
+
+    def look_at_latents(self) -> LatentUse | None:
+        if not self.per_datum or len(self.x) < 2:
+            return None
+        return latent_use(self.pair, self.structure, self.x, seed=self.seed)
+
+    def judge_weights(self, weights: Importance, latents: LatentUse | None) -> None:
+        dimensions = latents.num_active if latents else len(weights.names)
+        gap = check_gap(weights, dimensions)
+        self.checks += [check_weights(weights), check_k_hat(weights), gap, check_moments(weights)]
+        if latents:
+            self.checks.append(check_latents(latents))
+
+    def calibrate(self) -> SBC | None:
+        if not self.effort.simulated:
+            return None
+
+        def make() -> SBC:
+            return simulation_based_calibration(
+                self.pair, self.structure, self.x, self.effort.simulated, num_null=NULL_DRAWS, seed=self.seed
+            )
+
+        found = self._try("calibration (SBC)", make, check_calibration)
+        self.note(f"checked the calibration on {self.effort.simulated:,} simulated data")
+        return found
+
+    def run_chains(self, weights: Importance) -> Chains | None:
+        if not self.effort.nuts:
+            return None
+        x, draws = self.x[: self.effort.nuts] if self.per_datum else self.x, self.effort.nuts_samples
+        return self._try(
+            "NUTS",
+            lambda: nuts(Target(self.pair, self.structure, x), draws, draws, seed=self.seed, note=self.note),
+            lambda found: check_chains(*_against(found, weights), found.as_dict()),
+        )
+
+    def compare_aggregate(self) -> AggregatePosterior | None:
+        if not self.per_datum or len(self.x) < FEWEST_AGGREGATED:
+            return None
+        return self._try(
+            "aggregate posterior",
+            lambda: aggregate_posterior(self.pair, self.structure, self.x, seed=self.seed),
+            check_aggregate,
+        )
+
+    def judge_labels(self, probabilities: Tensor | None, labels: Tensor | None) -> Labels | None:
+        if probabilities is None or labels is None:
+            return None
+        rows = (probabilities.cpu(), labels.cpu())
+        found = Labels(accuracy(*rows), reliability(*rows), confusion_matrix(*rows))
+        self.checks.append(check_labels(found.accuracy, found.reliability))
+        return found
+
+    def _try(self, name: str, make: Callable[[], R], check: Callable[[R], Check]) -> R | None:
+        """A result, with its check among the others; one that cannot be made says why."""
+        try:
+            found = make()
+        except PyroVAEError as error:
+            self.checks.append(Check(name, None, f"not made: {error}"))
+            return None
+        self.checks.append(check(found))
+        return found
+
+
+def _against(chains: Chains, weights: Importance) -> tuple[Tensor, Tensor]:
+    """The guide's mean error and ratio of standard deviations against chains, per datum, shape (n,)."""
+    draws = chains.draws.double().cpu()
+    mean, sd = draws.mean(0), draws.std(0)
+    u = weights.u[:, : len(mean)].double()
+    error = ((u.mean(0) - mean) / sd).square().mean(-1).sqrt()
+    return error, (u.std(0).log() - sd.log()).mean(-1).exp()
+
+
+def _word(verdict: Verdict | None) -> str:
+    return "-" if verdict is None else verdict.value

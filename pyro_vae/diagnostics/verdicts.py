@@ -1,0 +1,211 @@
+"""From figures to plain words: whether a posterior can be believed, check by check.
+
+Each check looks at one result and gives a verdict with the figures that it rests on.  The thresholds are those of the
+literature where there are any:
+
+- k-hat up to min(1 - 1 / log10 S, 0.7) is usable (Vehtari et al. 2024); the guide is believed where nine data in ten
+  are, and refused where half are not.
+- The gap log p(x) - ELBO = KL(q(z | x) || p(z | x)) is looked at per latent dimension in use.  For a normal, 0.02 nats
+  are a standard deviation that is off by 15 % or a mean by 0.2 of it, 0.25 nats one that is half as large as it should
+  be, or a mean that is off by 0.7.
+- Moments are believed up to 10 % of the standard deviation and 0.2 of it for the mean, and refused beyond 30 % and 0.5.
+- A test's p-value says that something is wrong, with many data however little; its size is judged by the coverage.
+
+Checks of the group "posterior" make the verdict on the whole.  The others, on the model and on its labels, warn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from torch import Tensor
+
+from pyro_vae.diagnostics.aggregate import AggregatePosterior
+from pyro_vae.diagnostics.calibration import Reliability
+from pyro_vae.diagnostics.importance import GOOD, Importance
+from pyro_vae.diagnostics.latent import LatentUse
+from pyro_vae.diagnostics.sbc import SBC
+
+Group = Literal["posterior", "model", "labels"]
+
+FEW_BAD, MANY_BAD = 0.1, 0.5  # shares of data with a k-hat above the limit
+SMALL_GAP, LARGE_GAP = 0.02, 0.25  # nats per latent dimension in use
+CLOSE_SD, FAR_SD = 1.1, 1.3  # factors
+CLOSE_MEAN, FAR_MEAN = 0.2, 0.5  # standard deviations
+SMALLEST_P = 0.002  # a false alarm in 500 checks
+CLOSE_COVERAGE = 0.05
+LARGEST_ECE = 0.05
+CLOSE_AGGREGATE = 0.01  # of the relative energy distance
+
+
+class Verdict(StrEnum):
+    """What to do with a result; the members are in order, the worst last."""
+
+    BELIEVE = "believe it"
+    CARE = "use with care"
+    REFUSE = "do not"
+
+    @classmethod
+    def worst(cls, verdicts: Iterable[Verdict]) -> Verdict:
+        """The last of some verdicts in that order."""
+        return max(verdicts, key=list(cls).index, default=cls.CARE)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, and what was found.
+
+    Args:
+        name: of the check.
+        verdict: what follows from it; None where it could not be made.
+        finding: the figures that the verdict rests on, in a sentence.
+        figures: all its figures, by name.
+        group: what it is about.
+    """
+
+    name: str
+    verdict: Verdict | None
+    finding: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    group: Group = "posterior"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, plain."""
+        verdict = None if self.verdict is None else self.verdict.value
+        return {"name": self.name, "group": self.group, "verdict": verdict, "finding": self.finding} | self.figures
+
+
+def check_weights(found: Importance) -> Check:
+    """Whether the importance weights are numbers."""
+    bad, total = int(found.num_bad.sum()), found.log_weights.numel()
+    data = int((found.num_bad > 0).sum())
+    finding = f"{bad:,} of {total:,} are NaN or infinite, for {data:,} data" if bad else f"all {total:,} are finite"
+    return Check("importance weights", _graded(bad > 0, bad > 0), finding, {"num_bad": bad, "num_weights": total})
+
+
+def check_k_hat(found: Importance) -> Check:
+    """Whether the guide's tails cover the posterior's, datum by datum."""
+    k_hat, limit = found.k_hat, found.k_limit
+    share, middling = _share(k_hat > limit), _share(k_hat > GOOD)
+    verdict = _graded(share > FEW_BAD, share > MANY_BAD)
+    finding = f"{100 * (1 - share):.0f} % of data up to {limit:.2f}; median {_number(k_hat.median())}, "
+    finding += f"largest {_number(k_hat.max())}"
+    figures = {"limit": limit, "share_above_limit": share, "share_above_half": middling}
+    return Check("Pareto k-hat", verdict, finding, figures | _spread(k_hat))
+
+
+def check_gap(found: Importance, dimensions: int) -> Check:
+    """How many nats the guide is away from the posterior, by importance weights: a lower bound of that distance.
+
+    Args:
+        found: the weights.
+        dimensions: the latent dimensions in use.
+    """
+    gap = found.log_likelihood.mean().item() - found.elbo.mean().item()
+    each = gap / max(1, dimensions)
+    finding = f"log p(x) {found.log_likelihood.mean():.2f}, ELBO {found.elbo.mean():.2f}: a gap of {gap:.2f} nats "
+    finding += f"over {dimensions} dimensions"
+    error = found.standard_error.square().mean().sqrt().item() / math.sqrt(len(found.k_hat))
+    figures = {
+        "log_likelihood": found.log_likelihood.mean().item(),
+        "log_likelihood_standard_error": error,
+        "elbo": found.elbo.mean().item(),
+        "gap": gap,
+        "gap_per_dimension": each,
+        "ess": found.ess.median().item(),
+    }
+    wrong = not math.isfinite(each)
+    return Check("inference gap", _graded(wrong or each > SMALL_GAP, wrong or each > LARGE_GAP), finding, figures)
+
+
+def check_moments(found: Importance) -> Check:
+    """The guide's means and standard deviations beside those of its weighted draws, where these can be relied on."""
+    usable = found.k_hat <= found.k_limit
+    if not usable.any():
+        return Check("moments", None, "no datum has weights that tell the posterior's moments")
+    noise = 1 / found.ess[usable]  # of each mean in units of its standard deviation, squared
+    error = (found.mean_error[usable].square() - noise).clamp(min=0).sqrt().median().item()
+    ratio = found.sd_ratio[usable].median().item()
+    return _moments("moments", error, ratio, f"{int(usable.sum()):,} data", {"num_data": int(usable.sum())})
+
+
+def check_chains(mean_error: Tensor, sd_ratio: Tensor, figures: dict[str, Any]) -> Check:
+    """The guide's moments beside those of NUTS.
+
+    Args:
+        mean_error: per datum, in standard deviations of the reference, shape (N,).
+        sd_ratio: per datum, the guide's over the reference's, shape (N,).
+        figures: of the chains.
+    """
+    if not figures["is_reference"]:
+        return Check("NUTS", None, f"no reference: {'; '.join(figures['reasons'])}", figures)
+    error, ratio = mean_error.median().item(), sd_ratio.median().item()
+    return _moments("NUTS", error, ratio, f"{len(sd_ratio)} data", figures)
+
+
+def check_calibration(found: SBC) -> Check:
+    """Whether the guide's posteriors hold the truth as often as they say, on data that the model makes."""
+    off = max(abs(each.observed.mean().item() - each.nominal) for each in found.coverage)
+    widest = found.coverage[1]
+    wrong = found.p_value <= SMALLEST_P
+    finding = f"p = {found.p_value:.3f}; {100 * widest.nominal:.0f} % intervals hold "
+    finding += f"{100 * widest.observed.mean().item():.0f} % of truths"
+    directions = [direction for direction in found.directions if direction]
+    if wrong and directions:
+        finding += f"; most often {max(set(directions), key=directions.count)}"
+    figures = found.as_dict() | {"largest_coverage_error": off}
+    return Check("calibration (SBC)", _graded(wrong, wrong and off > CLOSE_COVERAGE), finding, figures)
+
+
+def check_latents(found: LatentUse) -> Check:
+    """Whether the latents say anything of the data."""
+    finding = found.warning or f"{found.num_active} of {found.num_units} units are active, KL {found.kl:.2f} nats"
+    return Check("latent units", _graded(bool(found.warning), False), finding, found.as_dict(), "model")
+
+
+def check_aggregate(found: AggregatePosterior) -> Check:
+    """Whether the latents of the data are spread as the prior says."""
+    relative, figures = found.test.relative, found.as_dict()
+    finding = f"relative energy distance {relative:.3f}, p = {found.p_value:.3f}"
+    differs = found.p_value <= SMALLEST_P and relative > CLOSE_AGGREGATE
+    if differs:
+        worst = found.worst[0]
+        shift, spread = found.shift[worst].item(), found.spread[worst].item()
+        finding += f"; most of all {found.names[worst]}, shifted by {shift:.2f} sd, {spread:.2f} as wide"
+    return Check("aggregate posterior", _graded(differs, False), finding, figures, "model")
+
+
+def check_labels(accuracy: float, found: Reliability) -> Check:
+    """Whether q(y | x) is as sure as it is right."""
+    error = found.expected_error
+    finding = f"accuracy {100 * accuracy:.1f} %, calibration error {100 * error:.1f} %"
+    figures = {"accuracy": accuracy, "ece": error}
+    return Check("labels", _graded(error > LARGEST_ECE, False), finding, figures, "labels")
+
+
+def _moments(name: str, error: float, ratio: float, of: str, figures: dict[str, Any]) -> Check:
+    off = max(ratio, 1 / ratio) if ratio > 0 else math.inf
+    care, refuse = off > CLOSE_SD or error > CLOSE_MEAN, off > FAR_SD or error > FAR_MEAN
+    word = "too narrow" if ratio < 1 / CLOSE_SD else "too wide" if ratio > CLOSE_SD else "as wide as the posterior"
+    finding = f"{word}: sd ratio {ratio:.2f}; means off by {error:.2f} sd (medians of {of})"
+    return Check(name, _graded(care, refuse), finding, {"mean_error": error, "sd_ratio": ratio} | figures)
+
+
+def _graded(care: bool, refuse: bool) -> Verdict:
+    return Verdict.REFUSE if refuse else Verdict.CARE if care else Verdict.BELIEVE
+
+
+def _share(of: Tensor) -> float:
+    return of.double().mean().item()
+
+
+def _spread(values: Tensor) -> dict[str, float]:
+    return {"median": values.median().item(), "largest": values.max().item()}
+
+
+def _number(value: Tensor) -> str:
+    return "infinite" if value.isinf() else f"{value.item():.2f}"
