@@ -1,10 +1,9 @@
-"""Figures of the criticism of a posterior, made as those of ``plots``."""
+"""Figures of calibration, of posteriors and of classifiers, made as those of ``plots``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,17 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
-from pyro_vae.diagnostics.aggregate import AggregatePosterior
 from pyro_vae.diagnostics.calibration import Reliability
-from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
-from pyro_vae.diagnostics.latent import LatentUse, SiteUse
 from pyro_vae.diagnostics.ranks import UniformRanks
 from pyro_vae.diagnostics.sbc import JOINT, SBC
 from pyro_vae.plots import BLUE, GRAY, ORANGE
 
-MOST_BARS = 40
+MOST_NAMES = 40
 MOST_CELLS = 15  # a side of a confusion matrix whose cells are written into
-MOST_UNITS = 6
 RANK_BINS = 20
 
 
@@ -55,7 +50,7 @@ def ranks(sbc: SBC) -> Figure:
     if not all(sbc.is_coordinate):
         left.plot([], [], color="black", linestyle="--", linewidth=0.9, label=JOINT)
     left.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
-    _dress(left, f"Ranks of the truth, {_p_value(sbc.p_value)}", "rank / number of draws", "ECDF less uniform")
+    dress(left, f"Ranks of the truth, {p_value_text(sbc.p_value)}", "rank / number of draws", "ECDF less uniform")
     _histogram(right, sbc, order[0])
     return figure
 
@@ -104,7 +99,7 @@ def coverage(sbc: SBC) -> Figure:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(frameon=False, fontsize=8, loc="lower right")
-    _dress(ax, "Coverage (dots: 50, 80 and 95 % intervals, mean)", "content of the interval", "truths inside")
+    dress(ax, "Coverage (dots: 50, 80 and 95 % intervals, mean)", "content of the interval", "truths inside")
     return figure
 
 
@@ -145,10 +140,10 @@ def reliability_diagram(curve: Reliability) -> Figure:
     top.set_xlim(0, 1)
     top.set_ylim(0, 1.02)
     top.legend(frameon=False, fontsize=8, loc="upper left")
-    _dress(top, f"Reliability, expected calibration error {100 * curve.expected_error:.1f} %", "", "accuracy")
+    dress(top, f"Reliability, expected calibration error {100 * curve.expected_error:.1f} %", "", "accuracy")
     bottom.bar(middle, count, width, color=GRAY, alpha=0.6, edgecolor="white", linewidth=0.6)
     bottom.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    _dress(bottom, "", "confidence, max q(y|x)", "data")
+    dress(bottom, "", "confidence, max q(y|x)", "data")
     return figure
 
 
@@ -173,7 +168,7 @@ def confusion(matrix: Tensor, class_names: Sequence[str]) -> Figure:
         for row, column in zip(*np.nonzero(counts), strict=True):
             color = "white" if shares[row, column] > 0.55 else "black"
             ax.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=color)
-    shown = range(0, size, math.ceil(size / MOST_BARS))
+    shown = range(0, size, math.ceil(size / MOST_NAMES))
     names = [class_names[i] for i in shown]
     ax.set_xticks([*shown], names, fontsize=8, rotation=90 if max(map(len, names)) > 3 else 0)
     ax.set_yticks([*shown], names, fontsize=8)
@@ -183,50 +178,6 @@ def confusion(matrix: Tensor, class_names: Sequence[str]) -> Figure:
     ax.set_title(f"{100 * right:.1f} % of {counts.sum():,} right", fontsize=10)
     ax.set_xlabel("most probable class under q(y|x)", fontsize=9)
     ax.set_ylabel("label", fontsize=9)
-    return figure
-
-
-def unit_use(use: LatentUse) -> Figure:
-    """The divergence of each unit and its activity, the most used first; a row of panels a site.
-
-    Args:
-        use: what the latents are used for.
-    """
-    rows = len(use.sites)
-    figure = Figure(figsize=(9.2, 2.9 * rows), layout="constrained")
-    for panels, site in zip(figure.subplots(rows, 2, squeeze=False), use.sites, strict=True):
-        order = site.activity.argsort(descending=True)
-        if site.unit_kl is not None:
-            order = site.unit_kl.argsort(descending=True)
-        _divergences(panels[0], site, order[:MOST_BARS])
-        _activities(panels[1], site, order[:MOST_BARS])
-    return figure
-
-
-def aggregate(found: AggregatePosterior) -> Figure:
-    """The aggregate posterior beside the prior, in the coordinates where they differ most, and in the worst two.
-
-    Args:
-        found: the draws and their comparison.
-    """
-    worst = found.worst[:MOST_UNITS]
-    plane = len(worst) > 1
-    columns = min(3, len(worst))
-    rows = math.ceil(len(worst) / columns)
-    wide = max(2.3 * columns, 2.3 if plane else 4.6)
-    figure = Figure(figsize=(wide + 3.8 * plane, max(2.6, 1.9 * rows) + 0.4), layout="constrained")
-    parts: Any = figure.subfigures(1, 2, width_ratios=(wide, 3.8)) if plane else [figure]
-    axes = parts[0].subplots(rows, columns, squeeze=False).flatten()
-    for ax, k in zip(axes, worst, strict=False):
-        _marginals(ax, found, k)
-    for ax in axes[len(worst) :]:
-        ax.set_axis_off()
-    if plane:
-        _plane(parts[1].subplots(), found, worst[0], worst[1])
-    else:
-        axes[0].legend(frameon=False, fontsize=8)
-    title = f"Aggregate posterior and prior: energy distance {found.test.distance:.2g}, {_p_value(found.p_value)}"
-    figure.suptitle(title, fontsize=10)
     return figure
 
 
@@ -248,65 +199,7 @@ def _histogram(ax: Axes, sbc: SBC, k: int) -> None:
     ax.stairs(expected, edges, color=GRAY, linewidth=0.8, baseline=None)
     ax.set_xlim(edges[0], edges[-1])
     found = wrong or "nothing found"
-    _dress(ax, f"{sbc.names[k]}, the worst: {found}", f"rank among {sbc.num_draws} draws", "simulated data")
-
-
-def _divergences(ax: Axes, site: SiteUse, order: Tensor) -> None:
-    total = f"KL of {site.name}: {site.kl:.2f} nats"
-    if site.unit_kl is None:
-        ax.text(
-            0.5, 0.5, "not defined for single units\nof this guide", ha="center", va="center", color=GRAY, fontsize=9
-        )
-        ax.set_axis_off()
-        ax.set_title(total, fontsize=10)
-        return
-    note = "" if site.adds_up else ", marginals"
-    _dress(ax, total, "unit", f"KL, nats{note}")
-    _bars(ax, site, order, site.unit_kl)
-
-
-def _activities(ax: Axes, site: SiteUse, order: Tensor) -> None:
-    title = f"{site.num_active} of {len(site.activity)} units active (above {ACTIVE_VARIANCE:g})"
-    _dress(ax, title, "unit", "variance of E[z|x]")
-    lowest = ACTIVE_VARIANCE / 100
-    _bars(ax, site, order, site.activity.clamp(min=lowest))
-    ax.axhline(ACTIVE_VARIANCE, color=ORANGE, linewidth=1, linestyle="--")
-    ax.set_yscale("log")
-    ax.set_ylim(lowest, 2 * max(ACTIVE_VARIANCE, site.activity.max().item()))
-
-
-def _bars(ax: Axes, site: SiteUse, order: Tensor, heights: Tensor) -> None:
-    colors = [BLUE if active else GRAY for active in site.active[order].tolist()]
-    places = np.arange(len(order))
-    ax.bar(places, heights[order].numpy(), color=colors, width=0.8)
-    many = len(order) > 20
-    ax.set_xticks(places, [str(i) for i in order.tolist()], fontsize=6.5 if many else 8, rotation=90 if many else 0)
-    ax.tick_params("x", length=0, pad=4)
-    ax.grid(False, axis="x")
-    ax.margins(x=0.01)
-
-
-def _marginals(ax: Axes, found: AggregatePosterior, k: int) -> None:
-    posterior, prior = found.posterior[:, k].numpy(), found.prior[:, k].numpy()
-    low, high = np.quantile(np.concatenate([posterior, prior]), [0.002, 0.998])
-    edges = np.linspace(low, high, 31).tolist()
-    ax.hist(prior, edges, density=True, color=GRAY, alpha=0.45, label="prior")
-    ax.hist(posterior, edges, density=True, histtype="step", color=BLUE, linewidth=1.4, label="posterior")
-    ax.set_yticks([])
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    p = found.unit_p_values[k].item()
-    ax.set_title(f"{found.names[k]}, {_p_value(p)}", fontsize=9, color=ORANGE if p <= 0.01 else "black")
-
-
-def _plane(ax: Axes, found: AggregatePosterior, across: int, up: int) -> None:
-    size = float(np.clip(6000 / len(found.prior), 5, 20))
-    for draws, color, name in ((found.prior, GRAY, "prior"), (found.posterior, BLUE, "posterior")):
-        ax.scatter(
-            draws[:, across].numpy(), draws[:, up].numpy(), s=size, color=color, alpha=0.55, linewidths=0, label=name
-        )
-    ax.legend(frameon=False, fontsize=8, loc="upper right", markerscale=2.5)
-    _dress(ax, "The two worst coordinates", found.names[across], found.names[up])
+    dress(ax, f"{sbc.names[k]}, the worst: {found}", f"rank among {sbc.num_draws} draws", "simulated data")
 
 
 def _line_key(ax: Axes, flagged: Sequence[bool]) -> None:
@@ -316,11 +209,13 @@ def _line_key(ax: Axes, flagged: Sequence[bool]) -> None:
             ax.plot([], [], color=color, label=name)
 
 
-def _p_value(p: float) -> str:
+def p_value_text(p: float) -> str:
+    """A p-value as titles have it."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
-def _dress(ax: Axes, title: str, across: str, up: str) -> None:
+def dress(ax: Axes, title: str, across: str, up: str) -> None:
+    """Put names and the look of these figures on axes."""
     ax.set_title(title, fontsize=10)
     ax.set_xlabel(across, fontsize=9)
     ax.set_ylabel(up, fontsize=9)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_vae import criticism_plots
+from pyro_vae import criticism_plots, latent_use_plots
 from pyro_vae.diagnostics.aggregate import AggregatePosterior
 from pyro_vae.diagnostics.calibration import confusion_matrix, reliability
 from pyro_vae.diagnostics.latent import LatentUse, SiteUse
@@ -77,7 +77,7 @@ def test_a_confusion_matrix_is_written_into_its_cells():
 def test_units_are_ordered_and_coloured_by_activity():
     known = SiteUse("z", 1.5, 0.1, torch.tensor([0.5, 0.001, 0.2]), torch.tensor([0.5, 0.0, 1.0]), True)
     unknown = SiteUse("w", 1.5, 0.1, torch.tensor([0.5, 0.001, 0.7]), None, False)
-    axes = criticism_plots.unit_use(LatentUse((known, unknown), {}, 10)).axes
+    axes = latent_use_plots.unit_use(LatentUse((known, unknown), {}, 10)).axes
     assert [bar.get_height() for bar in axes[0].patches] == [1.0, 0.5, 0.0]
     colors = [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in axes[0].patches]
     assert colors == [BLUE, BLUE, GRAY]
@@ -93,7 +93,7 @@ def test_the_aggregate_shows_its_worst_coordinates_first(size):
     prior, p_values = torch.randn(300, size).double(), torch.linspace(0.9, 0.001, size).double()
     names = tuple(f"z[{i}]" for i in range(size))
     found = AggregatePosterior(names, prior + 1, prior, EnergyTest(0.3, 0.1, 0.001), p_values)
-    figure = criticism_plots.aggregate(found)
+    figure = latent_use_plots.aggregate(found)
     assert figure.axes[0].get_title().startswith(f"z[{size - 1}], p = ")
     plane = figure.axes[-1]
     if size > 1:
