@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -115,32 +115,37 @@ def summary(tree: xr.DataTree, kind: Kind) -> pd.DataFrame:
     return table.astype(float)
 
 
-def forest(trees: Mapping[str, xr.DataTree], size: tuple[float, float]) -> Figure:
+def forest(trees: Mapping[str, xr.DataTree], colors: Sequence[str], size: tuple[float, float]) -> Figure:
     """Intervals of every number of one or several posteriors, whose chains and draws must be alike in number.
 
     Args:
         trees: by the name in the legend.
+        colors: one a tree.
         size: in inches.
     """
-    names = list(trees)
     with _contained():
-        if not is_version_1():
+        if is_version_1():
+            options = {"combined": True, "backend": "matplotlib", "figure_kwargs": {"figsize": size}}
+            drawn = arviz().plot_forest(dict(trees), color=list(colors), **options)
+            figure = _detached(drawn.viz["figure"].item())
+        else:
             data = [as_arviz(tree) for tree in trees.values()]
-            axes = arviz().plot_forest(data, model_names=names, combined=True, figsize=size)
-            return _detached(np.ravel(axes)[0].figure)
-        options = {"combined": True, "backend": "matplotlib", "figure_kwargs": {"figsize": size}}
-        drawn = arviz().plot_forest(dict(trees) if len(trees) > 1 else trees[names[0]], **options)
-        if len(trees) > 1:
-            drawn.add_legend("model")
-        return _detached(drawn.viz["figure"].item())
+            options = {"model_names": list(trees), "combined": True, "figsize": size}
+            axes = arviz().plot_forest(data, colors=list(colors), **options)
+            for legend in (ax.get_legend() for ax in np.ravel(axes)):  # without one it would prefix every row
+                if legend is not None:
+                    legend.remove()
+            figure = _detached(np.ravel(axes)[0].figure)
+    return _with_legend(figure, trees, colors)
 
 
-def pair(trees: Mapping[str, xr.DataTree], colors: Sequence[str]) -> Figure:
+def pair(trees: Mapping[str, xr.DataTree], colors: Sequence[str], size: tuple[float, float]) -> Figure:
     """Draws of every two coordinates, one posterior over the other, the last on top.
 
     Args:
         trees: by the name in the legend.
         colors: one a tree.
+        size: in inches.
     """
     axes: Any = None
     options: dict[str, Any]
@@ -149,16 +154,15 @@ def pair(trees: Mapping[str, xr.DataTree], colors: Sequence[str]) -> Figure:
             if is_version_1():
                 visuals = {"scatter": {"color": color, "alpha": 0.3, "size": POINT_SIZE}, "dist": {"color": color}}
                 options = {"plot_matrix": axes, "visuals": visuals, "marginal_kind": "kde", "backend": "matplotlib"}
+                options |= {"figure_kwargs": {"figsize": size}} if axes is None else {}
                 axes = arviz().plot_pair(tree, **options)
             else:
                 dots = {"color": color, "alpha": 0.3, "s": POINT_SIZE, "edgecolors": "none"}
-                options = {"kind": "scatter", "marginals": True, "ax": axes, "figsize": (7, 6)}
+                options = {"kind": "scatter", "marginals": True, "ax": axes, "figsize": size, "textsize": 10}
                 options |= {"scatter_kwargs": dots, "marginal_kwargs": {"color": color}}
                 axes = arviz().plot_pair(as_arviz(tree), **options)
         figure = _detached(axes.viz["figure"].item() if is_version_1() else np.ravel(axes)[0].figure)
-    handles = [_dot(color, name) for name, color in zip(trees, colors, strict=True)]
-    figure.legend(handles=handles, loc="upper right", frameon=False)
-    return figure
+    return _with_legend(figure, trees, colors)
 
 
 def posterior_predictive_check(tree: xr.DataTree) -> Figure:
@@ -200,10 +204,14 @@ def pit_ecdf(values: np.ndarray, label: str) -> Figure:
         return _detached(axes.figure)
 
 
-def _dot(color: str, name: str) -> Any:
+def _with_legend(figure: Figure, names: Iterable[str], colors: Sequence[str]) -> Figure:
+    """With the names above all axes."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color=color, marker="o", linestyle="", label=name)
+    handles = [Line2D([], [], color=color, marker="o", label=name) for name, color in zip(names, colors, strict=True)]
+    figure.set_layout_engine("constrained")
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    return figure
 
 
 def _detached(figure: Figure) -> Figure:

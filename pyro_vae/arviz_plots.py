@@ -87,7 +87,7 @@ def plot_forest(trees: Mapping[str, xr.DataTree], var_names: Names = None, coord
     trees = matched(trees, var_names, coords)
     posterior = next(iter(trees.values()))["posterior"]
     rows = sum(variable[0, 0].size for variable in posterior.data_vars.values())
-    return arviz_compat.forest(trees, (7, max(2.4, 0.8 + rows * (0.16 + 0.12 * len(trees)))))
+    return arviz_compat.forest(trees, _colors(trees), (7, max(2.4, 0.8 + rows * (0.16 + 0.12 * len(trees)))))
 
 
 def plot_pair(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords: Coords = None) -> Figure:
@@ -108,7 +108,7 @@ def plot_pair(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords:
         raise InputError(
             f"from 2 to {MOST_PAIRED} numbers to pair", str(count), 'choose: coords={"datum": 0, "z_dim_0": [0, 1]}'
         )
-    return arviz_compat.pair(trees, [COLORS[i % len(COLORS)] for i in range(len(trees))])
+    return arviz_compat.pair(trees, _colors(trees), (1.8 * count + 0.6, 1.8 * count + 0.6))
 
 
 def plot_predictive_check(
@@ -238,6 +238,10 @@ def compare_restarts(tree: xr.DataTree) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, index=pd.Index(trace["run"].to_numpy(), name="run"))
+
+
+def _colors(trees: Mapping[str, xr.DataTree]) -> list[str]:
+    return [COLORS[i % len(COLORS)] for i in range(len(trees))]
 
 
 def _continuous(tree: xr.DataTree) -> list[str]:

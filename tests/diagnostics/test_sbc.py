@@ -105,6 +105,22 @@ def test_the_exact_posterior_is_not_flagged():
         assert ((seen - bound.nominal).abs() < 5 * bound.error / math.sqrt(20)).all()
 
 
+def test_ranks_leave_the_band_where_the_p_value_says_so():
+    """By the same null draws: some curve is outside the 95 % band exactly where the p-value is at most 5 %."""
+    torch.manual_seed(4)
+    outside = []
+    for seed in range(60):
+        values = torch.randn(40, 100, 5)
+        values[0] *= 1 + 0.4 * torch.rand(())
+        found = check_exchangeable(values, tuple("abcde"), 199, seed)
+        law = UniformRanks(100, 39)
+        low, high = law.band(found.band_level)
+        counts = (found.ranks.numpy()[..., None] < law.points).sum(0)
+        outside.append(bool(((counts < low) | (counts > high)).any()))
+        assert outside[-1] is (found.p_value <= 0.05)
+    assert 5 < sum(outside) < 55
+
+
 @pytest.mark.parametrize(
     ("planted", "direction"),
     [
