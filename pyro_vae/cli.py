@@ -17,8 +17,8 @@ from pyro_vae import __version__
 from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError, nearest
 from pyro_vae.presets import PRESETS, describe, preset
-from pyro_vae.registry import parse_choice
-from pyro_vae.terminal import OneLineErrors, config_options, matrix, print_json, rows, table
+from pyro_vae.registry import parse_choice, split_choices
+from pyro_vae.terminal import OneLineErrors, config_options, grid, matrix, print_json, rows, table
 from pyro_vae.validation import shown
 
 if TYPE_CHECKING:
@@ -249,6 +249,68 @@ def animate(run: Path, fps: int, out: Path | None, as_json: bool) -> None:
     path = out or folder.figures / "training.gif"
     animation.write_gif(frames, path, fps)
     _say_written(run, path, as_json)
+
+
+@main.command(name="compare-mcmc")
+@click.option("--model", default="linear_gaussian", show_default=True, metavar="NAME", help="generated, and held fixed")
+@click.option(
+    "--guides", default="mean_field,full_rank,iaf", show_default=True, metavar="NAMES", help="fitted to it, by commas"
+)
+@click.option("--latent-dim", type=int, default=10, show_default=True, help="dimensions of z")
+@click.option("--num-data", type=int, default=2, show_default=True, help="data drawn from the model")
+@click.option("--samples", type=int, default=2000, show_default=True, help="NUTS draws a chain")
+@click.option("--warmup", type=int, default=500, show_default=True, help="NUTS transitions before them")
+@click.option("--chains", type=int, default=4, show_default=True, help="NUTS chains")
+@click.option("--steps", type=int, default=2000, show_default=True, help="training steps of each guide")
+@seed_option
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="a folder for the figures")
+@json_option
+def compare_mcmc(
+    model: str,
+    guides: str,
+    latent_dim: int,
+    num_data: int,
+    samples: int,
+    warmup: int,
+    chains: int,
+    steps: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Put guides beside NUTS and, where it is known, the exact posterior, on a toy model."""
+    from pyro_vae.diagnostics import comparison
+
+    found = comparison.compare_mcmc(
+        model,
+        split_choices(guides),
+        latent_dim=latent_dim,
+        num_data=num_data,
+        num_samples=samples,
+        num_warmup=warmup,
+        num_chains=chains,
+        num_steps=steps,
+        seed=seed,
+        note=partial(click.echo, err=True),
+    )
+    figures = _save_comparison(found, out) if out is not None else {}
+    if as_json:
+        print_json(found.as_dict() | ({"figures": figures} if figures else {}))
+        return
+    grid(f"{found.model}, against {found.reference or 'no reference'}", found.table())
+    for reason in found.reasons:
+        click.echo(f"NUTS is no reference: {reason}")
+    for path in figures.values():
+        click.echo(f"Wrote {path}")
+
+
+def _save_comparison(found: Any, out: Path) -> dict[str, str]:
+    from pyro_vae import posterior_plots, report
+
+    figures = {"overlay": posterior_plots.overlay(found), "forest": posterior_plots.forest(found)}
+    for name, figure in figures.items():
+        report.save_figure(figure, out / f"{name}.png")
+    return {name: str(out / f"{name}.png") for name in figures}
 
 
 @main.command()

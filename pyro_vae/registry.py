@@ -127,6 +127,11 @@ def parse_choice(text: str) -> tuple[str, dict[str, str]]:
     return name, {key: value for key, _, value in pairs}
 
 
+def split_choices(text: str) -> tuple[str, ...]:
+    """Take several choices apart at their commas; those before another option, as in ``a:x=1,y=2,b``, stay."""
+    return tuple(choice for choice in re.split(r",(?!\w+=|\d)", text) if choice)
+
+
 def read_options(what: str, options: Mapping[str, inspect.Parameter], given: Mapping[str, str]) -> dict[str, Any]:
     """The values of options that are given as text, each read by its parameter's type.
 

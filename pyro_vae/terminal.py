@@ -84,6 +84,22 @@ def table(title: str, rows: dict[str, Any]) -> None:
     click.echo()
 
 
+def grid(title: str, rows: list[dict[str, str]]) -> None:
+    """Print rows under a heading, the first column to the left and figures to the right, and a title above."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(title, style="bold", soft_wrap=True, markup=False)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for place, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+    click.echo()
+
+
 def matrix(title: str, matrices: dict[str, dict[str, dict[str, str]]]) -> None:
     """Print what goes with what, by group, row and column, and below the table why the others do not."""
     from rich.console import Console

@@ -418,3 +418,49 @@ def test_sides_that_a_network_cannot_halve(command, toy_npz):
     assert_refused(
         result, "image sides that can be halved 2 times for the network 'resnet'; got 6x6; use --network conv"
     )
+
+
+COMPARED = ["--latent-dim", 2, "--num-data", 1, "--samples", 20, "--warmup", 20, "--chains", 2, "--steps", 20]
+
+
+def test_compare_mcmc_json(command, tmp_path):
+    result = command("compare-mcmc", "--guides", "mean_field,iaf:num_transforms=1", *COMPARED, "--json", "--out", "f")
+    assert result.exit_code == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert (content["model"], content["reference"]) == ("linear_gaussian", "exact")
+    assert [row["method"] for row in content["rows"]] == ["mean_field", "iaf:num_transforms=1", "nuts", "exact"]
+    assert set(content["rows"][0]) == {
+        "method",
+        "mean_error",
+        "sd_ratio",
+        "kl_to_reference",
+        "k_hat",
+        "elbo",
+        "seconds",
+    }
+    for path in content["figures"].values():
+        assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_mcmc_says_that_there_is_no_reference(command):
+    result = command("compare-mcmc", "--model", "banana", "--guides", "mean_field", *COMPARED)
+    assert result.exit_code == 0, result.stderr
+    assert "banana, against no reference" in result.stdout
+    assert "NUTS is no reference: " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--guides", "full_rnk"], "did you mean 'full_rank'"),
+        (["--guides", ""], "at least one guide"),
+        (["--model", "bananna"], "did you mean 'banana'"),
+        (["--samples", 0], "at least 4 draws a chain"),
+        (["--chains", 0], "at least one chain"),
+    ],
+)
+def test_compare_mcmc_refuses_in_one_line(command, words, message):
+    result = command("compare-mcmc", *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -21,7 +21,7 @@ from pyro_vae.diagnostics.methods import Method, of_exact, of_guide, of_nuts, wi
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES
 from pyro_vae.inference.compiled.choice import Note
-from pyro_vae.inference.mcmc import Chains, nuts
+from pyro_vae.inference.mcmc import Chains, check_sizes, nuts
 from pyro_vae.inference.pair import Pair, Program
 from pyro_vae.inference.target import Target
 from pyro_vae.likelihoods import Gaussian
@@ -78,6 +78,16 @@ class Comparison:
         known = self.method(self.reference).correlation
         return {method.name: (method.correlation - known).abs().max().item() for method in self.methods}
 
+    def table(self) -> list[dict[str, str]]:
+        """The rows for a person, with the correlations; a dash for what is not known."""
+        found = []
+        for row in self.rows:
+            name = row.pop("method")
+            row = {"mean_error": 0, "sd_ratio": 0, "correlation_error": self.correlation_errors[name]} | row
+            shown = {key: "-" if value is None else f"{value:.3f}" for key, value in row.items()}
+            found.append({"method": name} | shown | {"seconds": f"{row['seconds']:.1f}"})
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """``{"model", "reference", "rows", "reasons"}``, of plain values."""
         return {"model": self.model, "reference": self.reference, "rows": self.rows, "reasons": list(self.reasons)}
@@ -132,9 +142,10 @@ def compare_mcmc(
     """
     if not guides:
         raise InputError("at least one guide", "none", "use --guides mean_field")
-    for name, value in (("latent_dim", latent_dim), ("num_data", num_data)):
-        if value < 1:
-            raise InputError(f"{name} of at least 1", str(value), f"use {name}=4")
+    for name, value, least in (("latent_dim", latent_dim, 1), ("num_data", num_data, 1), ("num_steps", num_steps, 0)):
+        if value < least:
+            raise InputError(f"{name} of at least {least}", str(value), f"use {name}=10")
+    check_sizes(num_samples, num_warmup, num_chains)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         program = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import torch
@@ -75,6 +76,6 @@ def _loss(pair: Pair, structure: Structure, x: Tensor) -> Callable[[], Tensor]:
         objective = OBJECTIVES.build(f"stl:num_samples={NUM_DRAWS}", pair=pair, structure=structure)
     except InputError:  # a family or a program for which Pyro's own estimator is there
         kind = TraceEnum_ELBO if structure.enumerated else Trace_ELBO
-        elbo = kind(num_particles=NUM_DRAWS, vectorize_particles=True, max_plate_nesting=structure.nesting)
+        elbo: Any = kind(num_particles=NUM_DRAWS, vectorize_particles=True, max_plate_nesting=structure.nesting)
         return lambda: elbo.differentiable_loss(pair.model, pair.guide, *pair.arguments(x, None)) / len(x)
     return lambda: objective(x)

@@ -148,4 +148,5 @@ def _k_hat(log_ratios: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing", FutureWarning)
         import arviz
-    return torch.as_tensor(arviz.psislw(log_ratios.T.numpy())[1])
+    psislw: Any = arviz.psislw
+    return torch.as_tensor(psislw(log_ratios.T.numpy())[1])

@@ -153,9 +153,10 @@ def nuts(
         InputError: if there is nothing to draw, or no continuous latent to draw.
         PyroVAEError: if no prior draw has a finite density.
     """
-    _check(target, num_samples, num_warmup, num_chains, target_acceptance)
+    check_sizes(num_samples, num_warmup, num_chains)
+    _check(target, target_acceptance)
     start = time.perf_counter()
-    with target.pair.evaluating(), torch.random.fork_rng(), pyro.validation_enabled(False):
+    with target.pair.evaluating(), torch.random.fork_rng(), torch.enable_grad(), pyro.validation_enabled(False):
         runs = num_chains * (num_samples + num_warmup) * ENERGY_JUMPS
         potential = _Potential(target.compiled(1, runs, note))
         chains = []
@@ -194,7 +195,7 @@ class _Potential:
 
     def __call__(self, params: dict[str, Tensor]) -> Tensor:
         self.calls += 1
-        potential: Tensor = _Known.apply(params["u"], self.run)  # type: ignore[no-untyped-call]
+        potential: Tensor = _Known.apply(params["u"], self.run)
         return potential
 
 
@@ -256,13 +257,21 @@ def _run(kernel: NUTS, num_samples: int, num_warmup: int) -> _Chain:
     return _Chain(torch.stack(draws), divergences, acceptance, step_size)
 
 
-def _check(target: Target, num_samples: int, num_warmup: int, num_chains: int, target_acceptance: float) -> None:
+def check_sizes(num_samples: int, num_warmup: int, num_chains: int) -> None:
+    """Refuse chains with nothing in them; arguments as for ``nuts``.
+
+    Raises:
+        InputError: if there is nothing to draw.
+    """
     if num_samples < FEWEST_DRAWS:
         raise InputError(f"at least {FEWEST_DRAWS} draws a chain", str(num_samples), "use num_samples=500")
     if num_warmup < 1:
         raise InputError("at least one transition of warm-up", str(num_warmup), "use num_warmup=500")
     if num_chains < 1:
         raise InputError("at least one chain", str(num_chains), "use num_chains=4")
+
+
+def _check(target: Target, target_acceptance: float) -> None:
     if not 0 < target_acceptance < 1:
         raise InputError("a target acceptance between 0 and 1", str(target_acceptance), "use target_acceptance=0.65")
     if target.size == 0:

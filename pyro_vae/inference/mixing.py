@@ -8,9 +8,10 @@ variance within chains, B / n the variance of their means and V = (n - 1) / n W 
     R-hat = sqrt(V / W),     ESS = S / (-1 + 2 sum_k P_k),     P_k = rho_{2k} + rho_{2k+1},
     rho_t = 1 - (W - mean over chains of the autocovariance at lag t) / V,
 
-the sum up to the first negative P_k and made monotone (Geyer, *Practical Markov Chain Monte Carlo*, 1992).  The R-hat
-here is the larger of that of the draws and that of their distances from the median ("folded"), which sees chains that
-differ in scale alone.  Pyro's own effective sample size was half as large again as this one on chains that mix badly.
+the sum up to the first negative P_k, of which half a positive rho_{2k} counts, and made monotone (Geyer, *Practical
+Markov Chain Monte Carlo*, 1992; as in Stan).  The R-hat here is the larger of that of the draws and that of their
+distances from the median ("folded"), which sees chains that differ in scale alone.  Pyro's own effective sample size
+was half as large again as this one on chains that mix badly.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import math
 
 import torch
 from pyro.ops.stats import gelman_rubin
-from scipy.stats import rankdata
+from scipy.stats import rankdata  # type: ignore[import-untyped]
 from torch import Tensor
 
 
@@ -57,9 +58,11 @@ def bulk_ess(draws: Tensor) -> Tensor:
     variance = covariance[0] + ranked.mean(1).var(0)
     rho = 1 - (within - covariance) / variance
     rho[0] = 1
-    pairs = rho[: num_draws // 2 * 2].unflatten(0, (-1, 2)).sum(1)
-    pairs = torch.where((pairs < 0).cumsum(0) > 0, 0.0, pairs)
-    autocorrelation = -1 + 2 * pairs.cummin(0).values.sum(0)
+    rho = rho[: num_draws // 2 * 2].unflatten(0, (-1, 2))
+    pairs = rho.sum(1)
+    past = (pairs < 0).cumsum(0)
+    last = torch.where((past == 1) & (pairs < 0), rho[:, 0].clamp(min=0), 0.0).sum(0)
+    autocorrelation = -1 + 2 * torch.where(past > 0, 0.0, pairs).cummin(0).values.sum(0) + last
     ess = total / autocorrelation.clamp(min=1 / math.log10(total))
     return ess.nan_to_num(0.0).reshape(draws.shape[2:])
 
