@@ -18,7 +18,7 @@ from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError, nearest
 from pyro_vae.presets import PRESETS, describe, preset
 from pyro_vae.registry import parse_choice, split_choices
-from pyro_vae.terminal import OneLineErrors, config_options, grid, matrix, print_json, rows, table
+from pyro_vae.terminal import OneLineErrors, config_options, grid, matrix, print_json, rows, table, verdicts
 from pyro_vae.validation import shown
 
 if TYPE_CHECKING:
@@ -249,6 +249,49 @@ def animate(run: Path, fps: int, out: Path | None, as_json: bool) -> None:
     path = out or folder.figures / "training.gif"
     animation.write_gif(frames, path, fps)
     _say_written(run, path, as_json)
+
+
+@main.command()
+@run_argument
+@click.option("--num-data", type=int, default=1000, show_default=True, help="how many images to look at")
+@click.option("--samples", type=int, default=1000, show_default=True, help="importance samples an image")
+@click.option("--simulated", type=int, default=500, show_default=True, help="images that the model makes, to calibrate")
+@click.option("--split-gap", type=int, default=100, show_default=True, help="images whose inference gap is split")
+@click.option("--nuts", type=int, default=0, show_default=True, help="images whose posterior NUTS draws from")
+@split_option
+@checkpoint_option
+@device_option
+@seed_option
+@json_option
+def diagnose(
+    run: Path,
+    num_data: int,
+    samples: int,
+    simulated: int,
+    split_gap: int,
+    nuts: int,
+    split: str,
+    checkpoint: str,
+    device: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Ask whether the posterior of a run can be believed: a verdict a check, figures, and a file for ArviZ."""
+    from pyro_vae import diagnosis
+    from pyro_vae.diagnostics.criticism import Effort
+
+    effort = Effort(samples, simulated, split_gap, nuts)
+    opened = _open(run, checkpoint, device)
+    found = diagnosis.diagnose(opened, num_data, effort, split, seed, note=partial(click.echo, err=True))
+    files = found.save()
+    if as_json:
+        print_json(found.as_dict() | {"run": str(run), "files": [str(file) for file in files]})
+        return
+    config = opened.config
+    verdicts(f"{config.model} + {config.guide} on {config.data}, {len(found.images):,} of {split}", found.criticism)
+    worst = ", ".join(f"{each['row']} ({each['k_hat']:.2f})" for each in found.worst[:5])
+    click.echo(f"Worst data by k-hat: {worst}")
+    click.echo(f"Wrote {files[0]}, {files[-1].name} and {len(found.figures())} figures in figures/diagnosis")
 
 
 @main.command(name="compare-mcmc")

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.diagnostics.calibration import Reliability
 from pyro_vae.diagnostics.ranks import UniformRanks
 from pyro_vae.diagnostics.sbc import JOINT, SBC
-from pyro_vae.plots import BLUE, GRAY, ORANGE
+from pyro_vae.pictures import BLUE, GRAY, ORANGE
 
 MOST_NAMES = 40
 MOST_CELLS = 15  # a side of a confusion matrix whose cells are written into
@@ -183,7 +183,7 @@ def confusion(matrix: Tensor, class_names: Sequence[str]) -> Figure:
 
 def _histogram(ax: Axes, sbc: SBC, k: int) -> None:
     """The ranks of one quantity, with the bounds of calibrated bars."""
-    from scipy.stats import binom  # type: ignore[import-untyped]
+    from scipy.stats import binom
 
     bins = min(RANK_BINS, sbc.num_draws + 1)
     edges = np.unique(np.linspace(0, sbc.num_draws + 1, bins + 1).round()) - 0.5

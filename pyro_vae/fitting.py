@@ -267,6 +267,7 @@ class _Fit:
             folder=self.folder,
             history=pd.DataFrame(progress.history),
             stopped=progress.stopped,
+            iterates=(self.trainer.iterates.values, self.trainer.iterates.names),
         )
 
 

@@ -4,6 +4,7 @@
     history.csv              one row an epoch
     checkpoints/last, best   weights, and in ``last`` what it takes to resume
     evaluation.json          the figures of the last evaluation
+    diagnosis.json           what the last diagnosis found, with posterior.nc and figures/diagnosis/
     figures/                 PNG files, and GIF
     frames/0000.png, …       one small picture an epoch, of runs of pictures
 
@@ -30,7 +31,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.inference.checkpoint import load_training, load_weights, recover, save_checkpoint
 
 FORMAT_VERSION = 1
-CONFIG, HISTORY, EVALUATION = "config.json", "history.csv", "evaluation.json"
+CONFIG, HISTORY, EVALUATION, DIAGNOSIS = "config.json", "history.csv", "evaluation.json", "diagnosis.json"
 
 
 class RunFolder:
@@ -223,6 +224,12 @@ class RunFolder:
     def save_evaluation(self, figures: dict[str, Any]) -> None:
         """Replace the figures of the last evaluation."""
         _write(self.path / EVALUATION, json.dumps(figures, indent=2) + "\n")
+
+    def save_diagnosis(self, findings: dict[str, Any]) -> Path:
+        """Replace the findings of the last diagnosis, and say where they are."""
+        path = self.path / DIAGNOSIS
+        _write(path, json.dumps(findings, indent=2) + "\n")
+        return path
 
     def _frame(self, epoch: int) -> Path:
         return self.path / "frames" / f"{epoch:04}.png"

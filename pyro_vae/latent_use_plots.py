@@ -14,7 +14,7 @@ from pyro_vae.criticism_plots import dress, p_value_text
 from pyro_vae.diagnostics.aggregate import AggregatePosterior
 from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 from pyro_vae.diagnostics.latent import LatentUse, SiteUse
-from pyro_vae.plots import BLUE, GRAY, ORANGE
+from pyro_vae.pictures import BLUE, GRAY, ORANGE
 
 MOST_BARS = 40
 MOST_UNITS = 6

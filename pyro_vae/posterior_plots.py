@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.comparison import Comparison
 from pyro_vae.diagnostics.methods import EXACT, NUTS, Method
-from pyro_vae.plots import BLUE, GRAY, GREEN, ORANGE
+from pyro_vae.pictures import BLUE, GRAY, GREEN, ORANGE
 
 GUIDE_COLORS = (ORANGE, BLUE, GREEN, "#832db6", "#bd1f01", "#a96b59", "#00858a", "#b9ac70")
 SHARES = (0.5, 0.9)  # of the probability inside a contour
@@ -141,13 +141,13 @@ def _contours(
     grid = [np.linspace(low, high, NUM_BINS + 1) for low, high in limits]
     middles = [(edges[1:] + edges[:-1]) / 2 for edges in grid]
     if method.is_normal and pair[0] != pair[1]:
-        from scipy.stats import multivariate_normal  # type: ignore[import-untyped]
+        from scipy.stats import multivariate_normal
 
         block = method.covariance[datum][pair][:, pair].numpy()
         points = np.stack(np.meshgrid(*middles, indexing="ij"), -1)
         density = multivariate_normal(method.mean[datum][pair].numpy(), block, allow_singular=True).pdf(points)
     else:
-        from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
+        from scipy.ndimage import gaussian_filter
 
         across, up = method.u[:, datum][:, pair].numpy().T
         counts = np.histogram2d(across, up, bins=(grid[0], grid[1]))[0]

@@ -49,6 +49,7 @@ class Run:
         folder: the run directory, or None for a run that lives in memory alone.
         history: one row an epoch.
         stopped: why training ended early, or empty.
+        iterates: some parameters along the training, and their names; read from the folder unless given.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class Run:
         folder: RunFolder | None,
         history: pd.DataFrame,
         stopped: str = "",
+        iterates: tuple[Tensor, tuple[str, ...]] | None = None,
     ) -> None:
         self.config, self.facts, self.history, self.stopped = config, facts, history, stopped
         self.pair, self.structure = pair, structure
         self.folder = folder
+        self._iterates = iterates
         self._dataset = dataset
 
     def __repr__(self) -> str:
@@ -109,6 +112,17 @@ class Run:
     def device(self) -> torch.device:
         """Where the parameters live."""
         return next((p.device for p in self.pair.parameters().values()), torch.device("cpu"))
+
+    @property
+    def iterates(self) -> tuple[Tensor, tuple[str, ...]]:
+        """Some parameters, single numbers of them, as they were along the training, shape (T, K), and their names.
+
+        ``diagnostics.convergence`` says what they show.
+        """
+        if self._iterates is None:
+            state = self.folder.training() if self.folder else {}
+            self._iterates = (state.get("iterates", torch.zeros(0, 0)), tuple(state.get("iterate_names", ())))
+        return self._iterates
 
     @property
     def data(self) -> Dataset:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from pyro_vae.config import FitConfig
 from pyro_vae.errors import PyroVAEError
+
+if TYPE_CHECKING:
+    from pyro_vae.diagnostics.criticism import Criticism
 
 STOPPED = 130
 F = TypeVar("F", bound=Callable[..., Any])
@@ -98,6 +101,28 @@ def grid(title: str, rows: list[dict[str, str]]) -> None:
         table.add_row(*row.values())
     console.print(table)
     click.echo()
+
+
+def verdicts(title: str, criticism: Criticism) -> None:
+    """Print every check with its verdict and what it rests on, and the verdict on the whole."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(title, style="bold", soft_wrap=True, markup=False)
+    table = Table("check", "verdict", "found", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    for check in criticism.checks:
+        word = "not known" if check.verdict is None else check.verdict.value
+        table.add_row(check.name, f"[{_COLORS[word]}]{word}[/]", escape(check.finding))
+    console.print(table)
+    word = criticism.verdict.value
+    console.print(f"\nThis posterior: [bold {_COLORS[word]}]{word}[/]")
+    click.echo()
+
+
+_COLORS = {"believe it": "green", "use with care": "yellow", "do not": "red", "not known": "dim"}
 
 
 def matrix(title: str, matrices: dict[str, dict[str, dict[str, str]]]) -> None:

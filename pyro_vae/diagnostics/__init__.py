@@ -1,6 +1,42 @@
-"""Criticism of a fitted pair: likelihoods, active units, calibration."""
+"""Criticism of a fitted pair: likelihoods, calibration, gaps, the latent space, and a verdict."""
 
-from pyro_vae.diagnostics.calibration import accuracy, expected_calibration_error
+from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
+from pyro_vae.diagnostics.calibration import (
+    Reliability,
+    accuracy,
+    confusion_matrix,
+    expected_calibration_error,
+    reliability,
+)
+from pyro_vae.diagnostics.convergence import Convergence, convergence
+from pyro_vae.diagnostics.criticism import Criticism, criticise
 from pyro_vae.diagnostics.evaluation import Evaluation, evaluate, nll_per_datum
+from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
+from pyro_vae.diagnostics.importance import Importance, importance_sample
+from pyro_vae.diagnostics.latent import LatentUse, latent_use
+from pyro_vae.diagnostics.sbc import SBC, simulation_based_calibration
 
-__all__ = ["Evaluation", "accuracy", "evaluate", "expected_calibration_error", "nll_per_datum"]
+__all__ = [
+    "SBC",
+    "AggregatePosterior",
+    "Convergence",
+    "Criticism",
+    "Evaluation",
+    "Importance",
+    "InferenceGap",
+    "LatentUse",
+    "Reliability",
+    "accuracy",
+    "aggregate_posterior",
+    "confusion_matrix",
+    "convergence",
+    "criticise",
+    "evaluate",
+    "expected_calibration_error",
+    "importance_sample",
+    "inference_gap",
+    "latent_use",
+    "nll_per_datum",
+    "reliability",
+    "simulation_based_calibration",
+]

@@ -131,7 +131,7 @@ def aggregate_posterior(
 
 def _units(first: Tensor, second: Tensor) -> Tensor:
     """Kolmogorov and Smirnov's p-value of each coordinate, adjusted by Holm's method, shape (D,)."""
-    from scipy.stats import ks_2samp  # type: ignore[import-untyped]
+    from scipy.stats import ks_2samp
 
     p_values = torch.tensor(
         [ks_2samp(*columns).pvalue for columns in zip(first.T.numpy(), second.T.numpy(), strict=True)],

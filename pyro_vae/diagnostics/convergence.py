@@ -188,7 +188,7 @@ def _diagnose(chains: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _normal_scores(chains: Tensor) -> Tensor:
     """Phi^-1((rank - 3/8) / (S + 1/4)) among all S iterates of a parameter, ties at their mean rank."""
-    from scipy.stats import rankdata  # type: ignore[import-untyped]
+    from scipy.stats import rankdata
 
     ranks = torch.from_numpy(rankdata(chains.flatten(0, 1).numpy(), axis=0))
     return torch.special.ndtri((ranks - 0.375) / (len(ranks) + 0.25)).reshape(chains.shape)

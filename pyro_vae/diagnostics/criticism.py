@@ -3,9 +3,11 @@ r"""One question, asked in every way there is: can this posterior be believed?
     p(x) and k-hat     importance weights of the guide's draws, per datum              (``importance``)
     moments            the guide's against those of the weighted draws                 (``importance``)
     calibration        ranks and coverage on data that the model makes                 (``sbc``)
+    gap, split         into approximation and amortization                             (``gaps``)
     NUTS               the guide's moments against those of an independent sampler     (``inference.mcmc``)
     latent units       active units, divergences, collapse                             (``latent``)
     aggregate          the latents of all data against the prior                       (``aggregate``)
+    convergence        of the optimization, from its iterates                          (``convergence``)
     labels             accuracy and calibration of q(y | x)                            (``calibration``)
 
 No one of them sees everything.  Weights cannot show a mode that the guide never visits, calibration speaks of the
@@ -15,14 +17,17 @@ model's own data, NUTS of a few data.  What is made of the figures is in ``verdi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import pyro
 from torch import Tensor
 
 from pyro_vae.diagnostics.aggregate import FEWEST as FEWEST_AGGREGATED
 from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
 from pyro_vae.diagnostics.calibration import Reliability, accuracy, confusion_matrix, reliability
+from pyro_vae.diagnostics.convergence import FEWEST_STEPS, Convergence, convergence
+from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
 from pyro_vae.diagnostics.importance import Importance, importance_sample
 from pyro_vae.diagnostics.latent import LatentUse, latent_use
 from pyro_vae.diagnostics.sbc import SBC, simulation_based_calibration
@@ -32,12 +37,15 @@ from pyro_vae.diagnostics.verdicts import (
     check_aggregate,
     check_calibration,
     check_chains,
+    check_convergence,
     check_gap,
     check_k_hat,
     check_labels,
     check_latents,
     check_moments,
+    check_split,
     check_weights,
+    plain,
 )
 from pyro_vae.errors import InputError, PyroVAEError
 from pyro_vae.inference.compiled.choice import Note
@@ -56,20 +64,40 @@ class Effort:
     Args:
         samples: importance samples a datum.
         simulated: data that the model makes for calibration.
+        split: data whose inference gap is split into its parts.
         nuts: data that NUTS draws from the posteriors of.
         nuts_samples: draws of each of four chains, after as many of warm-up.
     """
 
     samples: int = 1000
     simulated: int = 500
+    split: int = 0
     nuts: int = 0
     nuts_samples: int = 500
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise InputError("at least one sample per datum", str(self.samples), "use --samples 1000")
-        if min(self.simulated, self.nuts) < 0:
-            raise InputError("numbers of data from 0 on", str(min(self.simulated, self.nuts)), "use 0 to leave it out")
+        for name in ("simulated", "split", "nuts"):
+            if getattr(self, name) < 0:
+                raise InputError(f"a number of data, 0 or more, for {name}", str(getattr(self, name)), "use 0 for none")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the data and of the training, for checks that need it.
+
+    Args:
+        probabilities: q(y | x) of the data, shape (N, K), where there is a classifier.
+        labels: their classes, shape (N,).
+        iterates: of the parameters, shape (T, K), the whole way; the second half of it is looked at.
+        names: of the parameters.
+    """
+
+    probabilities: Tensor | None = None
+    labels: Tensor | None = None
+    iterates: Tensor | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +125,8 @@ class Criticism:
         latents: what the latents are used for.
         aggregate: the latents of all data beside the prior.
         chains: NUTS for the first data.
+        gap: the inference gap of the first data, split.
+        convergence: of the optimization.
         labels: of the classifier.
         checks: what follows from each, in words.
     """
@@ -106,6 +136,8 @@ class Criticism:
     latents: LatentUse | None
     aggregate: AggregatePosterior | None
     chains: Chains | None
+    gap: InferenceGap | None
+    convergence: Convergence | None
     labels: Labels | None
     checks: tuple[Check, ...]
 
@@ -125,8 +157,8 @@ class Criticism:
         return "\n".join([*lines, f"{'the posterior':{width}}  {self.verdict.value}"])
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict, and the figures of every check."""
-        return {"verdict": self.verdict.value, "checks": [check.as_dict() for check in self.checks]}
+        """The verdict, and the figures of every check; those that are no finite numbers are None."""
+        return {"verdict": self.verdict.value, "checks": [plain(check.as_dict()) for check in self.checks]}
 
 
 def criticise(
@@ -161,8 +193,10 @@ def criticise(
     if not len(x):
         raise InputError("at least one datum", "none", "give some rows of x")
     pair = Pair.of_trained(model, guide)
-    structure = pair.probe(x)
-    return criticise_pair(pair, structure, x, Effort(num_samples, num_simulated, num_nuts), seed=seed, note=note)
+    with pyro.validation_enabled(False):  # what is no number is counted, not raised
+        structure = pair.probe(x)
+    effort = Effort(num_samples, num_simulated, nuts=num_nuts)
+    return criticise_pair(pair, structure, x, effort, seed=seed, note=note)
 
 
 def criticise_pair(
@@ -171,8 +205,7 @@ def criticise_pair(
     x: Tensor,
     effort: Effort | None = None,
     *,
-    probabilities: Tensor | None = None,
-    labels: Tensor | None = None,
+    known: Known | None = None,
     seed: int = 0,
     note: Note = lambda line: None,
 ) -> Criticism:
@@ -183,26 +216,29 @@ def criticise_pair(
         structure: what ``pair.probe`` said of them, without labels.
         x: data of shape (N, \*event_shape).
         effort: how much of each check to make.
-        probabilities: q(y | x) of the data, shape (N, K), where there is a classifier.
-        labels: their classes, shape (N,), where they are known.
+        known: labels and iterates, where there are any.
         seed: of every draw.
         note: takes what a person should know while it runs.
 
     Raises:
         InputError: as ``criticise`` does.
     """
-    critic = _Critic(pair, structure, x, effort or Effort(), seed, note)
-    weights, latents = critic.weigh(), critic.look_at_latents()
-    critic.judge_weights(weights, latents)
-    return Criticism(
-        importance=weights,
-        latents=latents,
-        calibration=critic.calibrate(),
-        chains=critic.run_chains(weights),
-        aggregate=critic.compare_aggregate(),
-        labels=critic.judge_labels(probabilities, labels),
-        checks=tuple(critic.checks),
-    )
+    known, critic = known or Known(), _Critic(pair, structure, x, effort or Effort(), seed, note)
+    with pair.evaluating():
+        weights, latents = critic.weigh(), critic.look_at_latents()
+        critic.judge_weights(weights, latents)
+        found = Criticism(
+            importance=weights,
+            latents=latents,
+            gap=critic.split_gap(latents),
+            calibration=critic.calibrate(),
+            chains=critic.run_chains(weights),
+            aggregate=critic.compare_aggregate(),
+            convergence=critic.look_at_iterates(known),
+            labels=critic.judge_labels(known),
+            checks=(),
+        )
+    return replace(found, checks=tuple(critic.checks))
 
 
 class _Critic:
@@ -224,12 +260,26 @@ class _Critic:
             return None
         return latent_use(self.pair, self.structure, self.x, seed=self.seed)
 
+    def _dimensions(self, latents: LatentUse | None) -> int:
+        """The latent dimensions in use, at least one: active units, and labels that are not given."""
+        units = sum(site.size for site in self.structure.continuous.values()) if latents is None else latents.num_active
+        return max(1, units + len(self.structure.enumerated))
+
     def judge_weights(self, weights: Importance, latents: LatentUse | None) -> None:
-        dimensions = latents.num_active if latents else len(weights.names)
-        gap = check_gap(weights, dimensions)
+        gap = check_gap(weights, self._dimensions(latents))
         self.checks += [check_weights(weights), check_k_hat(weights), gap, check_moments(weights)]
         if latents:
             self.checks.append(check_latents(latents))
+
+    def split_gap(self, latents: LatentUse | None) -> InferenceGap | None:
+        if not (self.effort.split and self.per_datum):
+            return None
+        x, dimensions = self.x[: self.effort.split], self._dimensions(latents)
+        return self._try(
+            "gap, split",
+            lambda: inference_gap(self.pair, self.structure, x, seed=self.seed, note=self.note),
+            lambda found: check_split(found, dimensions),
+        )
 
     def calibrate(self) -> SBC | None:
         if not self.effort.simulated:
@@ -263,10 +313,16 @@ class _Critic:
             check_aggregate,
         )
 
-    def judge_labels(self, probabilities: Tensor | None, labels: Tensor | None) -> Labels | None:
-        if probabilities is None or labels is None:
+    def look_at_iterates(self, known: Known) -> Convergence | None:
+        if known.iterates is None or len(known.iterates) < 2 * FEWEST_STEPS:
             return None
-        rows = (probabilities.cpu(), labels.cpu())
+        later = known.iterates[len(known.iterates) // 2 :]
+        return self._try("convergence (SVI)", lambda: convergence(later, names=known.names), check_convergence)
+
+    def judge_labels(self, known: Known) -> Labels | None:
+        if known.probabilities is None or known.labels is None:
+            return None
+        rows = (known.probabilities.cpu(), known.labels.cpu())
         found = Labels(accuracy(*rows), reliability(*rows), confusion_matrix(*rows))
         self.checks.append(check_labels(found.accuracy, found.reliability))
         return found

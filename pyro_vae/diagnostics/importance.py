@@ -175,8 +175,10 @@ def _chunks(
     widest = max(math.prod(x.shape[1:]), 512) * structure.combinations
     if structure.data_dim is None:
         size, widest = len(x), widest * len(x)
-    else:
+    elif Target(pair, structure, x[:2]).side_by_side:
         size = max(1, NUMBERS_AT_ONCE // widest // num_samples)
+    else:
+        size = max(1, NUMBERS_AT_ONCE // widest)
     most = max(1, NUMBERS_AT_ONCE // (widest if structure.data_dim is None else widest * size))
     counts = [len(part) for part in torch.arange(num_samples).split(most)]
     for start in range(0, len(x), size):

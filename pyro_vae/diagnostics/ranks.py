@@ -43,7 +43,7 @@ class UniformRanks:
     @cached_property
     def pointwise(self) -> np.ndarray:
         """The two-sided p-value of each count at each point, shape (J, M + 1)."""
-        from scipy.special import bdtr, bdtrc  # type: ignore[import-untyped]
+        from scipy.special import bdtr, bdtrc
 
         counts, shares = np.arange(self.num_data + 1.0), self.shares[:, None]
         below = bdtr(counts, self.num_data, shares)

@@ -26,6 +26,8 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.aggregate import AggregatePosterior
 from pyro_vae.diagnostics.calibration import Reliability
+from pyro_vae.diagnostics.convergence import LARGEST_R_HAT, Convergence
+from pyro_vae.diagnostics.gaps import InferenceGap
 from pyro_vae.diagnostics.importance import GOOD, Importance
 from pyro_vae.diagnostics.latent import LatentUse
 from pyro_vae.diagnostics.sbc import SBC
@@ -39,6 +41,7 @@ CLOSE_MEAN, FAR_MEAN = 0.2, 0.5  # standard deviations
 SMALLEST_P = 0.002  # a false alarm in 500 checks
 CLOSE_COVERAGE = 0.05
 LARGEST_ECE = 0.05
+MOST_AT_REST = 0.9  # the share of parameters
 CLOSE_AGGREGATE = 0.01  # of the relative energy distance
 
 
@@ -108,7 +111,7 @@ def check_gap(found: Importance, dimensions: int) -> Check:
     gap = found.log_likelihood.mean().item() - found.elbo.mean().item()
     each = gap / max(1, dimensions)
     finding = f"log p(x) {found.log_likelihood.mean():.2f}, ELBO {found.elbo.mean():.2f}: a gap of {gap:.2f} nats "
-    finding += f"over {dimensions} dimensions"
+    finding += f"over {dimensions} {'dimension' if dimensions == 1 else 'dimensions'} in use"
     error = found.standard_error.square().mean().sqrt().item() / math.sqrt(len(found.k_hat))
     figures = {
         "log_likelihood": found.log_likelihood.mean().item(),
@@ -120,6 +123,23 @@ def check_gap(found: Importance, dimensions: int) -> Check:
     }
     wrong = not math.isfinite(each)
     return Check("inference gap", _graded(wrong or each > SMALL_GAP, wrong or each > LARGE_GAP), finding, figures)
+
+
+def check_split(found: InferenceGap, dimensions: int) -> Check:
+    """The inference gap and its parts, by a tighter estimate of log p(x) than the guide's weights give.
+
+    Args:
+        found: the gap.
+        dimensions: the latent dimensions in use.
+    """
+    whole = found.inference_gap.mean
+    parts = f"{found.approximation_gap.mean:.2f} by its family ({found.family}), "
+    parts += f"{found.amortization_gap.mean:.2f} by amortization"
+    each = whole / max(1, dimensions)
+    finding = f"{whole:.2f} nats from the posterior: {parts}"
+    wrong = not math.isfinite(each)
+    verdict = _graded(wrong or each > SMALL_GAP, wrong or each > LARGE_GAP)
+    return Check("gap, split", verdict, finding, found.as_dict())
 
 
 def check_moments(found: Importance) -> Check:
@@ -167,6 +187,14 @@ def check_latents(found: LatentUse) -> Check:
     return Check("latent units", _graded(bool(found.warning), False), finding, found.as_dict(), "model")
 
 
+def check_convergence(found: Convergence) -> Check:
+    """Whether the optimization had come to rest, from the iterates of its parameters."""
+    share = _share(found.r_hat <= LARGEST_R_HAT)
+    finding = f"{100 * share:.0f} % of {len(found.r_hat)} parameters have R-hat up to {LARGEST_R_HAT} over the last "
+    finding += f"{found.num_steps} iterates; median {_number(found.r_hat.median())}"
+    return Check("convergence (SVI)", _graded(share < MOST_AT_REST, False), finding, found.as_dict(), "model")
+
+
 def check_aggregate(found: AggregatePosterior) -> Check:
     """Whether the latents of the data are spread as the prior says."""
     relative, figures = found.test.relative, found.as_dict()
@@ -185,6 +213,15 @@ def check_labels(accuracy: float, found: Reliability) -> Check:
     finding = f"accuracy {100 * accuracy:.1f} %, calibration error {100 * error:.1f} %"
     figures = {"accuracy": accuracy, "ece": error}
     return Check("labels", _graded(error > LARGEST_ECE, False), finding, figures, "labels")
+
+
+def plain(value: Any) -> Any:
+    """Figures as JSON has them: None for a number that is NaN or infinite."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _moments(name: str, error: float, ratio: float, of: str, figures: dict[str, Any]) -> Check:

@@ -20,7 +20,7 @@ import math
 
 import torch
 from pyro.ops.stats import gelman_rubin
-from scipy.stats import rankdata  # type: ignore[import-untyped]
+from scipy.stats import rankdata
 from torch import Tensor
 
 

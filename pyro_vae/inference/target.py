@@ -10,12 +10,16 @@ Monte Carlo, annealed importance sampling and fits of simple families all work o
 
 A program with a latent site outside the plate over data has one posterior for all data together.  It is treated as one
 datum: N is 1.
+
+Draws run side by side, in a plate of their own.  A program with shared latents that was not written for that, with
+``x @ weights`` say, is run for one draw at a time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +82,16 @@ class PosteriorDraws:
     log_evidence_weight: Tensor
     enumerated: dict[str, Tensor]
 
+    @classmethod
+    def together(cls, parts: Sequence[PosteriorDraws]) -> PosteriorDraws:
+        """Several sets of draws as one."""
+        return cls(
+            torch.cat([part.u for part in parts]),
+            torch.cat([part.log_weight for part in parts]),
+            torch.cat([part.log_evidence_weight for part in parts]),
+            {name: torch.cat([part.enumerated[name] for part in parts]) for name in parts[0].enumerated},
+        )
+
 
 class Target:
     r"""The posterior of some data under a pair's model, and draws from its guide.
@@ -88,6 +102,9 @@ class Target:
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None to sum over the label site.
 
+    Attributes:
+        side_by_side: whether the programs run for many draws at once.
+
     Raises:
         InputError: if a latent site is discrete and not enumerated.
     """
@@ -95,13 +112,37 @@ class Target:
     def __init__(self, pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None) -> None:
         self.pair, self.structure, self.x, self.y = pair, structure, x, y
         self.num_data = 1 if structure.data_dim is None else len(x)
+        self.side_by_side = True
+        try:
+            self._prepare()
+            self.side_by_side = structure.data_dim is not None or self._runs_alike()
+        except (RuntimeError, ValueError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
+            self.side_by_side = False
+        if not self.side_by_side:
+            self._prepare()
+
+    def _prepare(self) -> None:
         self._templates: dict[int, Trace] = {}
         guided = self._template(1)
-        values = [value_at(guided, name) for name in structure.enumerated]
+        values = [value_at(guided, name) for name in self.structure.enumerated]
         labels = torch.broadcast_shapes(*(value.shape for value in values))
-        self._label_shape = labels[: len(labels) - 1 - structure.nesting]
+        self._label_shape = labels[: len(labels) - 1 - self.structure.nesting]
         self.sites = self._find_sites(guided)
         self.size = max((site.columns.stop for site in self.sites), default=0)
+
+    def _runs_alike(self) -> bool:
+        """Whether two draws side by side have the densities that each has alone; a program may mix them up."""
+        with torch.random.fork_rng(), torch.no_grad():
+            u = self.draw(2).u
+            together = self.log_density(u)
+            self.side_by_side = False
+            self._prepare()
+            alone = self.log_density(u)
+            self.side_by_side = True
+            self._prepare()
+        return torch.allclose(together, alone, rtol=1e-4, atol=1e-4, equal_nan=True)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,9 +157,13 @@ class Target:
             u: shape (S, N, D).
             temperature: t, a number or a tensor that broadcasts against (S, N).
         """
+        if not self.side_by_side and len(u) > 1:
+            at = torch.as_tensor(temperature, device=u.device).expand(u.shape[:2])
+            return torch.cat([self.log_density(*one) for one in zip(u.split(1), at.split(1), strict=True)])
         values, log_jacobian = self._constrain(u)
         guided = self._template(len(u)).copy()
         for name, value in values.items():
+            value = value if self.side_by_side else value.reshape(value_at(guided, name).shape)
             guided.nodes[name] = guided.nodes[name] | {"value": value}
         p = self._score(guided, len(u))
         prior = self._total(p, p.stochastic_nodes, log_prob_at, len(u))
@@ -173,6 +218,8 @@ class Target:
         Args:
             num_samples: S.
         """
+        if not self.side_by_side and num_samples > 1:
+            return PosteriorDraws.together([self.draw(1) for _ in range(num_samples)])
         with torch.no_grad():
             q = self._guide(num_samples)
             q.compute_log_prob()
@@ -183,9 +230,7 @@ class Target:
             of_p, of_z, of_e = torch.broadcast_tensors(of_p, of_z, of_e)
             label = Categorical(logits=of_e.movedim(0, -1)).sample()  # (S, N)
             ratio = of_p - of_z
-            free = [
-                self._flat(s.transform.inv(value_at(q, s.name)), len(s.free_shape), num_samples) for s in self.sites
-            ]
+            free = [self._free(q, site, num_samples) for site in self.sites]
             enumerated = {n: self._flat(value_at(q, n), 0, num_samples) for n in self.structure.enumerated}
         return PosteriorDraws(
             _pick(torch.cat(free, -1) if free else ratio.new_zeros((*ratio.shape, 0)), label),
@@ -200,11 +245,11 @@ class Target:
         Args:
             num_samples: S.
         """
+        if not self.side_by_side and num_samples > 1:
+            return torch.cat([self.draw_prior(1) for _ in range(num_samples)])
         with torch.no_grad(), poutine.block(), self.pair.scope(), self._samples(num_samples):
             p = poutine.trace(self.pair.model).get_trace(*self._arguments())
-            free = [
-                self._flat(s.transform.inv(value_at(p, s.name)), len(s.free_shape), num_samples) for s in self.sites
-            ]
+            free = [self._free(p, site, num_samples) for site in self.sites]
         return torch.cat(free, -1)[0]
 
     def values(self, u: Tensor) -> dict[str, Tensor]:
@@ -224,6 +269,8 @@ class Target:
         return self.pair.arguments(self.x, self.y)
 
     def _samples(self, num_samples: int) -> Any:
+        if not self.side_by_side:
+            return nullcontext()
         return pyro.plate("_samples", num_samples, dim=-self.structure.nesting - 1)
 
     def _guide(self, num_samples: int) -> Trace:

@@ -21,6 +21,7 @@ from pyro_vae.data.images import Images
 from pyro_vae.errors import TrainingError
 from pyro_vae.inference.compiled.choice import Note, compile_if_it_pays
 from pyro_vae.inference.compiled.step import CompiledStep
+from pyro_vae.inference.iterates import Iterates
 from pyro_vae.inference.loss import Augment, StepLoss
 from pyro_vae.inference.objectives import OBJECTIVES
 from pyro_vae.inference.pair import Pair, Structure
@@ -87,6 +88,9 @@ class Trainer:
         self.validation = Validation(pair, structure, validation, objective, self.beta.final)
         self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
         parameters = [p for p in pair.parameters().values() if p.requires_grad]
+        self.iterates = Iterates(
+            {name: p for name, p in pair.parameters().items() if p.requires_grad}, batches.num_steps, config.seed
+        )
         self.eager = EagerStep(self.loss, batches, parameters, config)
         self.step: Step = self.eager
         self.compiled: bool | None = False if config.compile == "off" else None  # None: not chosen yet
@@ -135,6 +139,8 @@ class Trainer:
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "order": self._epoch_start,
             "row_weights": self.batches.weights,
+            "iterates": self.iterates.values,
+            "iterate_names": list(self.iterates.names),
             "progress": dict(vars(self.progress)),
         }
 
@@ -150,6 +156,8 @@ class Trainer:
         self.batches.generator.set_state(state["order"])
         self.batches.weights = state.get("row_weights")
         self.progress = Progress(**state["progress"])
+        if "iterates" in state:
+            self.iterates.load(state["iterates"].to(self.eager.parameters[0].device))
 
     def _train_epoch(self, on_step: Callable[[Progress], None], on_note: Note) -> bool:
         """Train the epoch under way to its end; False where a stop was requested before that."""
@@ -168,6 +176,7 @@ class Trainer:
                 self._compile_step(rows, beta, on_note)
             pending.append(self.step(rows, self._learning_rate(), beta, now))
             progress.step += 1
+            self.iterates.after(progress.step)
             last = progress.step == num_steps
             if last or time.monotonic() - reported >= REPORT_INTERVAL:
                 self._settle(pending)

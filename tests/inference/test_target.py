@@ -253,3 +253,54 @@ def test_a_sampled_discrete_site_is_refused():
 
     with pytest.raises(InputError, match=r"discrete site 'count'.*enumerate"):
         target(model, guide, torch.randn(3))
+
+
+def regression(x):
+    """Written for one draw at a time: ``x @ weights`` takes a single vector."""
+    weights = pyro.sample("weights", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    scale = pyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("y", dist.Normal(x[:, :2] @ weights, scale), obs=x[:, 2])
+
+
+def test_a_program_for_one_draw_at_a_time_is_run_so():
+    torch.manual_seed(2)
+    x = torch.randn(9, 3)
+    found = target(regression, AutoNormal(regression), x)
+    assert not found.side_by_side
+    draws = found.draw(4)
+    assert draws.u.shape == (4, 1, 3)
+    assert len({tuple(u) for u in draws.u[:, 0].tolist()}) == 4
+    values = found.values(draws.u)
+    for s in range(4):
+        by_hand = poutine.trace(poutine.condition(regression, {n: v[s, 0] for n, v in values.items()}))
+        expected = by_hand.get_trace(x).log_prob_sum() + draws.u[s, 0, 2]
+        assert torch.allclose(found.log_density(draws.u)[s, 0], expected, atol=1e-4)
+    half = found.log_density(draws.u, torch.tensor(0.5))
+    assert torch.allclose(half[:1], found.log_density(draws.u[:1], 0.5))
+    assert found.draw_prior(5).shape == (5, 1, 3)
+
+
+def test_a_program_that_mixes_its_dimensions_up_is_run_one_draw_at_a_time():
+    """Side by side, a sum over all of a site's values would be one over the draws too."""
+
+    def model(x):
+        with pyro.plate("rows", 3):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z.sum(), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("rows", 3):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    found = target(model, guide, torch.tensor(1.0))
+    assert not found.side_by_side
+    u = torch.randn(2, 1, 3)
+    prior = dist.Normal(0.0, 1.0).log_prob(u).sum((-1, -2))
+    likelihood = dist.Normal(u.sum((-1, -2)), 1.0).log_prob(found.x)
+    assert torch.allclose(found.log_density(u)[:, 0], prior + likelihood, atol=1e-5)
+
+
+def test_vectorized_programs_are_run_side_by_side(linear):
+    assert linear.side_by_side
+    assert target(eight_schools, AutoNormal(eight_schools), EFFECTS).side_by_side
