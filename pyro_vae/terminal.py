@@ -96,7 +96,7 @@ def grid(title: str, rows: list[dict[str, str]]) -> None:
     console.print(title, style="bold", soft_wrap=True, markup=False)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for place, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+        table.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
     for row in rows:
         table.add_row(*row.values())
     console.print(table)

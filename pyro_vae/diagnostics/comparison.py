@@ -79,13 +79,19 @@ class Comparison:
         return {method.name: (method.correlation - known).abs().max().item() for method in self.methods}
 
     def table(self) -> list[dict[str, str]]:
-        """The rows for a person, with the correlations; a dash for what is not known."""
+        """The rows for a person, under short headings and with the correlations; a dash for what is not known."""
         found = []
         for row in self.rows:
-            name = row.pop("method")
-            row = {"mean_error": 0, "sd_ratio": 0, "correlation_error": self.correlation_errors[name]} | row
-            shown = {key: "-" if value is None else f"{value:.3f}" for key, value in row.items()}
-            found.append({"method": name} | shown | {"seconds": f"{row['seconds']:.1f}"})
+            figures = {
+                "mean err": row["mean_error"],
+                "sd ratio": row["sd_ratio"],
+                "corr err": self.correlation_errors[row["method"]],
+                "KL": row["kl_to_reference"],
+                "k-hat": row["k_hat"],
+                "ELBO": row["elbo"],
+            }
+            shown = {key: "-" if value is None else f"{value:.3f}" for key, value in figures.items()}
+            found.append({"method": row["method"]} | shown | {"s": f"{row['seconds']:.1f}"})
         return found
 
     def as_dict(self) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def _stated_posterior(program: Any, target: Target) -> dist.TorchDistribution | 
     """What a program's method ``posterior(x)`` gives, if that is about the target's vector, all of it and no more."""
     if not hasattr(program, "posterior") or target.structure.enumerated or len(target.sites) != 1:
         return None
-    if target.structure.data_dim is None or target.pair.probe(target.x).support is None:
+    if target.structure.data_dim is None:
         return None
     with target.pair.evaluating(), target.pair.scope():
         found: dist.TorchDistribution = program.posterior(target.x)

@@ -11,7 +11,7 @@ variance within chains, B / n the variance of their means and V = (n - 1) / n W 
 the sum up to the first negative P_k, of which half a positive rho_{2k} counts, and made monotone (Geyer, *Practical
 Markov Chain Monte Carlo*, 1992; as in Stan).  The R-hat here is the larger of that of the draws and that of their
 distances from the median ("folded"), which sees chains that differ in scale alone.  Pyro's own effective sample size
-was half as large again as this one on chains that mix badly.
+was up to half as large again as this one where chains disagree.
 """
 
 from __future__ import annotations

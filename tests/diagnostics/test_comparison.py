@@ -132,7 +132,7 @@ def test_nuts_that_has_not_mixed_is_no_reference():
         assert figures["mean_error"] is figures["sd_ratio"] is figures["kl_to_reference"] is None
     assert found.rows[0]["elbo"] is not None
     assert found.correlation_errors == {"mean_field": None, "nuts": None}
-    assert found.table()[0]["sd_ratio"] == "-"
+    assert found.table()[0]["sd ratio"] == "-"
 
 
 def test_bridge_sampling_finds_the_evidence():
