@@ -118,13 +118,15 @@ class Bracket:
         """Upper minus lower, shape (N,): how far either can be off, in expectation."""
         return self.upper.log_likelihood - self.lower.log_likelihood
 
-    def as_dict(self) -> dict[str, float | int]:
-        """Means over the data as plain numbers."""
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Means over the data as plain numbers; the standard error of the gap is None for a single datum."""
+        error = self.gap.std().item() / math.sqrt(len(self.gap)) if len(self.gap) > 1 else None
         return {
             "num_data": len(self.gap),
             "lower": self.lower.log_likelihood.mean().item(),
             "upper": self.upper.log_likelihood.mean().item(),
             "gap": self.gap.mean().item(),
+            "gap_standard_error": error,
             "acceptance": torch.cat([self.lower.acceptance, self.upper.acceptance]).mean().item(),
         }
 

@@ -30,7 +30,7 @@ from pyro_vae.inference.target import Target
 DIAGONAL = "diagonal normal on the unconstrained latents"
 FULL_RANK = "full-rank normal on the unconstrained latents"
 OWN = "the guide's own"
-MOMENTS = 1000  # draws from the guide that a normal takes its moments from
+MOMENTS = 10, 50  # runs, and draws a run, of the guide that a normal takes its moments from
 
 
 class LocalFamily(Protocol):
@@ -101,7 +101,8 @@ class LocalNormal:
         self.diagonal = target.structure.factorized
         self.name = DIAGONAL if self.diagonal else FULL_RANK
         with torch.random.fork_rng():
-            u = target.draw(MOMENTS).u
+            runs, draws = MOMENTS
+            u = torch.cat([target.draw(draws).u for _ in range(runs)])
         log_scale = u.std(0).clamp(min=1e-6).log()
         self.start = [u.mean(0), log_scale]
         if not self.diagonal:

@@ -78,7 +78,7 @@ def refine(family: LocalFamily, refinement: Refinement, note: Note = lambda line
         note: takes what a person should know of how it runs.
     """
     parameters = [start.clone() for start in family.start]
-    gradients = _gradients(family, parameters, refinement, note)
+    draw = ascent(family, parameters, refinement, note)
     adam = torch.optim.Adam(parameters, lr=refinement.lr)
     trace: list[float] = []
     steps, lowered, average = 0, 0, parameters
@@ -86,7 +86,7 @@ def refine(family: LocalFamily, refinement: Refinement, note: Note = lambda line
         count = min(refinement.round_steps, refinement.max_steps - steps)
         total, average = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
         for _ in range(count):
-            value, found = gradients()
+            value, found = draw()
             for parameter, gradient in zip(parameters, found, strict=True):
                 parameter.grad = -gradient.nan_to_num(0.0, 0.0, 0.0)
             adam.step()
@@ -102,10 +102,20 @@ def refine(family: LocalFamily, refinement: Refinement, note: Note = lambda line
     return Refined(average, tuple(trace), steps, lowered == TIMES)
 
 
-def _gradients(
-    family: LocalFamily, parameters: list[Tensor], refinement: Refinement, note: Note
+def ascent(
+    family: LocalFamily, parameters: list[Tensor], refinement: Refinement, note: Note = lambda line: None
 ) -> Callable[[], tuple[Tensor, list[Tensor]]]:
-    """The ELBO and its gradients by fresh draws, compiled where that pays."""
+    """What the search climbs, compiled where that pays.
+
+    Args:
+        family: where to search.
+        parameters: read, as they are, at each call.
+        refinement: how.
+        note: takes what a person should know of how it runs.
+
+    Returns:
+        A function that gives the ELBO, shape (N,), and its gradients in the parameters, by fresh draws.
+    """
 
     def figures() -> dict[str, Tensor]:
         with torch.enable_grad():

@@ -16,7 +16,7 @@ from pyro_vae.diagnostics import evaluate
 from pyro_vae.diagnostics.annealing import Annealing
 from pyro_vae.diagnostics.gaps import BY_ANNEALING, BY_REFINED, inference_gap
 from pyro_vae.diagnostics.local_families import DIAGONAL, FULL_RANK, OWN, Offsets
-from pyro_vae.diagnostics.refinement import Refinement
+from pyro_vae.diagnostics.refinement import Refinement, ascent
 from pyro_vae.errors import InputError
 from pyro_vae.guides import FullRank, MeanField
 from pyro_vae.inference import Pair
@@ -166,6 +166,23 @@ def test_offsets_have_a_row_for_each_datum_and_label(x):
     pair = make_pair("ss_vae")  # q(y | x): two layers; q(z | x, y): the maps of x and y, and both heads at once
     shapes = [tuple(start.shape) for start in Offsets(pair, pair.probe(x), x).start]
     assert shapes == [(7, 16), (7, 3), (7, 16), (3, 1, 7, 4)]
+
+
+def test_a_compiled_search_climbs_as_an_eager_one(x):
+    pair = make_pair("vae")
+    family = Offsets(pair, pair.probe(x), x)
+    parameters, notes, found = [torch.randn(start.shape) for start in family.start], [], []
+    for steps in (10, 10**6):
+        draw = ascent(family, parameters, Refinement(max_steps=steps), notes.append)
+        torch.manual_seed(2)
+        found.append(draw())
+    assert "eagerly" in notes[0]
+    assert notes[1].startswith("compiling the refinement")
+    (eager, gradients), (compiled, others) = found
+    assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-4)
+    for one, other in zip(gradients, others, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
+        assert one.abs().max() > 0
 
 
 def test_score_function_sites_are_refined():
