@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from pyro_vae import __version__
+from pyro_vae.checks import CHECKS
 from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError, nearest
 from pyro_vae.presets import PRESETS, describe, preset
@@ -258,6 +259,7 @@ def animate(run: Path, fps: int, out: Path | None, as_json: bool) -> None:
 @click.option("--simulated", type=int, default=500, show_default=True, help="images that the model makes, to calibrate")
 @click.option("--split-gap", type=int, default=100, show_default=True, help="images whose inference gap is split")
 @click.option("--nuts", type=int, default=0, show_default=True, help="images whose posterior NUTS draws from")
+@click.option("--check", "only", multiple=True, metavar="NAME", help=f"only these: {', '.join(CHECKS)}")
 @split_option
 @checkpoint_option
 @device_option
@@ -270,6 +272,7 @@ def diagnose(
     simulated: int,
     split_gap: int,
     nuts: int,
+    only: tuple[str, ...],
     split: str,
     checkpoint: str,
     device: str,
@@ -280,7 +283,7 @@ def diagnose(
     from pyro_vae import diagnosis
     from pyro_vae.diagnostics.criticism import Effort
 
-    effort = Effort(samples, simulated, split_gap, nuts)
+    effort = Effort(samples, simulated, split_gap, nuts, only=only)
     opened = _open(run, checkpoint, device)
     found = diagnosis.diagnose(opened, num_data, effort, split, seed, note=partial(click.echo, err=True))
     files = found.save()

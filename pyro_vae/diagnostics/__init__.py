@@ -1,6 +1,7 @@
 """Criticism of a fitted pair: likelihoods, calibration, gaps, the latent space, and a verdict."""
 
 from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
+from pyro_vae.diagnostics.annealing import Annealing, annealed_bound, annealed_bracket
 from pyro_vae.diagnostics.calibration import (
     Reliability,
     accuracy,
@@ -8,7 +9,7 @@ from pyro_vae.diagnostics.calibration import (
     expected_calibration_error,
     reliability,
 )
-from pyro_vae.diagnostics.convergence import Convergence, convergence
+from pyro_vae.diagnostics.comparison import Comparison, compare_mcmc
 from pyro_vae.diagnostics.criticism import Criticism, criticise
 from pyro_vae.diagnostics.evaluation import Evaluation, evaluate, nll_per_datum
 from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
@@ -19,7 +20,8 @@ from pyro_vae.diagnostics.sbc import SBC, simulation_based_calibration
 __all__ = [
     "SBC",
     "AggregatePosterior",
-    "Convergence",
+    "Annealing",
+    "Comparison",
     "Criticism",
     "Evaluation",
     "Importance",
@@ -28,8 +30,10 @@ __all__ = [
     "Reliability",
     "accuracy",
     "aggregate_posterior",
+    "annealed_bound",
+    "annealed_bracket",
+    "compare_mcmc",
     "confusion_matrix",
-    "convergence",
     "criticise",
     "evaluate",
     "expected_calibration_error",

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import pyro
 from torch import Tensor
 
+from pyro_vae.checks import CHECKS
 from pyro_vae.diagnostics.aggregate import FEWEST as FEWEST_AGGREGATED
 from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
 from pyro_vae.diagnostics.calibration import Reliability, accuracy, confusion_matrix, reliability
@@ -47,13 +48,14 @@ from pyro_vae.diagnostics.verdicts import (
     check_weights,
     plain,
 )
-from pyro_vae.errors import InputError, PyroVAEError
+from pyro_vae.errors import InputError, PyroVAEError, nearest
 from pyro_vae.inference.compiled.choice import Note
 from pyro_vae.inference.mcmc import Chains, nuts
 from pyro_vae.inference.pair import Pair, Program, Structure
 from pyro_vae.inference.target import Target
 
 R = TypeVar("R")
+GROUPS = ("posterior", "model", "labels")
 NULL_DRAWS = 999  # of a test's law: p-values down to 0.001
 
 
@@ -67,6 +69,7 @@ class Effort:
         split: data whose inference gap is split into its parts.
         nuts: data that NUTS draws from the posteriors of.
         nuts_samples: draws of each of four chains, after as many of warm-up.
+        only: the checks to make, of ``CHECKS``; all that can be made unless given.  Weights are always looked at.
     """
 
     samples: int = 1000
@@ -74,8 +77,12 @@ class Effort:
     split: int = 0
     nuts: int = 0
     nuts_samples: int = 500
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in self.only:
+            if name not in CHECKS:
+                raise InputError("a known check", repr(name), nearest(name, CHECKS))
         if self.samples < 1:
             raise InputError("at least one sample per datum", str(self.samples), "use --samples 1000")
         for name in ("simulated", "split", "nuts"):
@@ -223,8 +230,8 @@ def criticise_pair(
     Raises:
         InputError: as ``criticise`` does.
     """
-    known, critic = known or Known(), _Critic(pair, structure, x, effort or Effort(), seed, note)
-    with pair.evaluating():
+    critic = _Critic(pair, structure, x, effort or Effort(), known or Known(), seed, note)
+    with pair.evaluating(), pyro.validation_enabled(False):
         weights, latents = critic.weigh(), critic.look_at_latents()
         critic.judge_weights(weights, latents)
         found = Criticism(
@@ -234,21 +241,45 @@ def criticise_pair(
             calibration=critic.calibrate(),
             chains=critic.run_chains(weights),
             aggregate=critic.compare_aggregate(),
-            convergence=critic.look_at_iterates(known),
-            labels=critic.judge_labels(known),
+            convergence=critic.look_at_iterates(),
+            labels=critic.judge_labels(),
             checks=(),
         )
-    return replace(found, checks=tuple(critic.checks))
+    return replace(found, checks=tuple(sorted(critic.checks, key=lambda check: GROUPS.index(check.group))))
 
 
 class _Critic:
     """Makes the checks, one after another."""
 
-    def __init__(self, pair: Pair, structure: Structure, x: Tensor, effort: Effort, seed: int, note: Note) -> None:
+    def __init__(
+        self, pair: Pair, structure: Structure, x: Tensor, effort: Effort, known: Known, seed: int, note: Note
+    ) -> None:
         self.pair, self.structure, self.x = pair, structure, x
-        self.effort, self.seed, self.note = effort, seed, note
+        self.effort, self.known, self.seed, self.note = effort, known, seed, note
         self.per_datum = structure.data_dim is not None and bool(structure.continuous)
         self.checks: list[Check] = []
+        self.made = {name for name, (possible, *_) in self._needs().items() if possible}
+        for name in effort.only:
+            possible, needs, mend = self._needs()[name]
+            if not possible:
+                raise InputError(f"{needs}, for the check {name!r}", "none, or too few", f"leave it out, or {mend}")
+        if effort.only:
+            self.made &= set(effort.only)
+
+    def _needs(self) -> dict[str, tuple[bool, str, str]]:
+        """Of each check: whether it can be made, what it needs, and where that comes from."""
+        num_rows = len(self.x) if self.per_datum else 0
+        iterates = 0 if self.known.iterates is None else len(self.known.iterates)
+        labelled = self.known.probabilities is not None and self.known.labels is not None
+        return {
+            "gap": (self.effort.split > 0 and self.per_datum, "data to split the gap of", "use --split-gap 100"),
+            "calibration": (self.effort.simulated > 0, "simulated data", "use --simulated 500"),
+            "nuts": (self.effort.nuts > 0, "data to draw for", "use --nuts 16"),
+            "latents": (num_rows >= 2, "two data or more", "give more data"),
+            "aggregate": (num_rows >= FEWEST_AGGREGATED, f"{FEWEST_AGGREGATED} data or more", "give more data"),
+            "convergence": (iterates >= 2 * FEWEST_STEPS, "iterates of the training", "train for longer"),
+            "labels": (labelled, "a model with class labels, and labels of the data", "fit --model ss_vae"),
+        }
 
     def weigh(self) -> Importance:
         weights = importance_sample(self.pair, self.structure, self.x, num_samples=self.effort.samples, seed=self.seed)
@@ -256,7 +287,7 @@ class _Critic:
         return weights
 
     def look_at_latents(self) -> LatentUse | None:
-        if not self.per_datum or len(self.x) < 2:
+        if "latents" not in self.made:
             return None
         return latent_use(self.pair, self.structure, self.x, seed=self.seed)
 
@@ -272,7 +303,7 @@ class _Critic:
             self.checks.append(check_latents(latents))
 
     def split_gap(self, latents: LatentUse | None) -> InferenceGap | None:
-        if not (self.effort.split and self.per_datum):
+        if "gap" not in self.made:
             return None
         x, dimensions = self.x[: self.effort.split], self._dimensions(latents)
         return self._try(
@@ -282,7 +313,7 @@ class _Critic:
         )
 
     def calibrate(self) -> SBC | None:
-        if not self.effort.simulated:
+        if "calibration" not in self.made:
             return None
 
         def make() -> SBC:
@@ -295,7 +326,7 @@ class _Critic:
         return found
 
     def run_chains(self, weights: Importance) -> Chains | None:
-        if not self.effort.nuts:
+        if "nuts" not in self.made:
             return None
         x, draws = self.x[: self.effort.nuts] if self.per_datum else self.x, self.effort.nuts_samples
         return self._try(
@@ -305,7 +336,7 @@ class _Critic:
         )
 
     def compare_aggregate(self) -> AggregatePosterior | None:
-        if not self.per_datum or len(self.x) < FEWEST_AGGREGATED:
+        if "aggregate" not in self.made:
             return None
         return self._try(
             "aggregate posterior",
@@ -313,16 +344,19 @@ class _Critic:
             check_aggregate,
         )
 
-    def look_at_iterates(self, known: Known) -> Convergence | None:
-        if known.iterates is None or len(known.iterates) < 2 * FEWEST_STEPS:
+    def look_at_iterates(self) -> Convergence | None:
+        if "convergence" not in self.made:
             return None
-        later = known.iterates[len(known.iterates) // 2 :]
-        return self._try("convergence (SVI)", lambda: convergence(later, names=known.names), check_convergence)
+        assert self.known.iterates is not None
+        later = self.known.iterates[len(self.known.iterates) // 2 :]
+        return self._try("convergence (SVI)", lambda: convergence(later, names=self.known.names), check_convergence)
 
-    def judge_labels(self, known: Known) -> Labels | None:
-        if known.probabilities is None or known.labels is None:
+    def judge_labels(self) -> Labels | None:
+        if "labels" not in self.made:
             return None
-        rows = (known.probabilities.cpu(), known.labels.cpu())
+        assert self.known.probabilities is not None
+        assert self.known.labels is not None
+        rows = (self.known.probabilities.cpu(), self.known.labels.cpu())
         found = Labels(accuracy(*rows), reliability(*rows), confusion_matrix(*rows))
         self.checks.append(check_labels(found.accuracy, found.reliability))
         return found

@@ -11,7 +11,6 @@ ratios (Vehtari, Simpson, Gelman, Yao and Gabry, *Pareto Smoothed Importance Sam
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, Normal, kl_divergence
 
+from pyro_vae.arviz_compat import psis
 from pyro_vae.diagnostics.bridge import bridge_evidence, normal_of
 from pyro_vae.inference.mcmc import Chains
 from pyro_vae.inference.target import Target
@@ -79,7 +79,7 @@ def of_guide(name: str, target: Target, seconds: float) -> Method:
     weights = torch.cat([part.log_weight for part in parts]).double()
     known = _as_normal(_stated_posterior(target.pair.guide, target))
     moments = known or normal_of(u)
-    elbo, k_hat = weights.mean(0), _k_hat(weights)
+    elbo, k_hat = weights.mean(0), psis(weights)[1]
     return Method(name, u, moments.mean, moments.covariance_matrix, known is not None, seconds, elbo, k_hat)
 
 
@@ -141,12 +141,3 @@ def _as_normal(d: dist.TorchDistribution | None) -> MultivariateNormal | None:
     if isinstance(d, Independent) and isinstance(d.base_dist, Normal):
         return MultivariateNormal(d.mean.double(), torch.diag_embed(d.variance.double()))
     return None
-
-
-def _k_hat(log_ratios: Tensor) -> Tensor:
-    """The Pareto shape of each datum's ratios, shape (N,), from log-ratios of shape (S, N)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing", FutureWarning)
-        import arviz
-    psislw: Any = arviz.psislw
-    return torch.as_tensor(psislw(log_ratios.T.numpy())[1])

@@ -9,16 +9,19 @@ from pyro_vae.inference.compiled import (
 from pyro_vae.inference.draws import Draws, draw, draw_terms
 from pyro_vae.inference.handlers import temper
 from pyro_vae.inference.labels import label_distribution
+from pyro_vae.inference.mcmc import Chains, nuts
 from pyro_vae.inference.objectives import OBJECTIVES, Objective
 from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.inference.resampling import RESAMPLINGS, Resampling
 from pyro_vae.inference.schedules import Constant, Cyclical, Linear, Schedule, parse_schedule
+from pyro_vae.inference.target import Target
 from pyro_vae.inference.terms import Terms
 from pyro_vae.inference.training import Trainer
 
 __all__ = [
     "OBJECTIVES",
     "RESAMPLINGS",
+    "Chains",
     "CompiledRenyiELBO",
     "CompiledTraceEnum_ELBO",
     "CompiledTraceMeanField_ELBO",
@@ -32,11 +35,13 @@ __all__ = [
     "Resampling",
     "Schedule",
     "Structure",
+    "Target",
     "Terms",
     "Trainer",
     "draw",
     "draw_terms",
     "label_distribution",
+    "nuts",
     "parse_schedule",
     "temper",
 ]

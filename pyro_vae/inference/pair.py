@@ -170,6 +170,16 @@ class Pair:
         """The unconstrained parameters that the programs have used so far, by name."""
         return dict(self._store["params"])
 
+    def trained(self) -> dict[str, Tensor]:
+        """What is trained, unconstrained, by names that do not change from process to process, as in ``state_dict``."""
+        parameters, seen = {}, set()
+        for role, module in self.modules().items():
+            for name, value in module.named_parameters():
+                if value.requires_grad and id(value) not in seen:  # a shared parameter goes by its first name
+                    seen.add(id(value))
+                    parameters[f"{role}.{name}"] = value
+        return parameters | {f"param.{name}": value for name, value in self._bare_parameters().items()}
+
     def state_dict(self) -> dict[str, Tensor]:
         """Everything learned: ``model.*`` and ``guide.*`` of the modules, ``param.*`` of bare ``pyro.param``."""
         state, seen = {}, set()

@@ -88,9 +88,7 @@ class Trainer:
         self.validation = Validation(pair, structure, validation, objective, self.beta.final)
         self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
         parameters = [p for p in pair.parameters().values() if p.requires_grad]
-        self.iterates = Iterates(
-            {name: p for name, p in pair.parameters().items() if p.requires_grad}, batches.num_steps, config.seed
-        )
+        self.iterates = Iterates(pair.trained(), batches.num_steps, config.seed)
         self.eager = EagerStep(self.loss, batches, parameters, config)
         self.step: Step = self.eager
         self.compiled: bool | None = False if config.compile == "off" else None  # None: not chosen yet
