@@ -286,7 +286,7 @@ def diagnose(
     effort = Effort(samples, simulated, split_gap, nuts, only=only)
     opened = _open(run, checkpoint, device)
     found = diagnosis.diagnose(opened, num_data, effort, split, seed, note=partial(click.echo, err=True))
-    files = found.save()
+    files = found.save(note=partial(click.echo, err=True))
     if as_json:
         print_json(found.as_dict() | {"run": str(run), "files": [str(file) for file in files]})
         return
@@ -294,7 +294,8 @@ def diagnose(
     verdicts(f"{config.model} + {config.guide} on {config.data}, {len(found.images):,} of {split}", found.criticism)
     worst = ", ".join(f"{each['row']} ({each['k_hat']:.2f})" for each in found.worst[:5])
     click.echo(f"Worst data by k-hat: {worst}")
-    click.echo(f"Wrote {files[0]}, {files[-1].name} and {len(found.figures())} figures in figures/diagnosis")
+    names = ", ".join(file.name for file in files if file.suffix != ".png")
+    click.echo(f"Wrote {names} and {sum(file.suffix == '.png' for file in files)} figures into {run}")
 
 
 @main.command(name="compare-mcmc")

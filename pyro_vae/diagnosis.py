@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyro
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -83,11 +84,14 @@ class Diagnosis:
             figures["confusion"] = criticism_plots.confusion(found.labels.confusion, self.run.facts.class_names)
         return figures
 
-    def save(self) -> list[Path]:
+    def save(self, note: Note = lambda line: None) -> list[Path]:
         """Write everything into the run's directory.
 
+        Args:
+            note: takes why there is no posterior, where the programs have become unable to make data.
+
         Returns:
-            The files, posterior and JSON first.
+            The files: posteriors first, JSON last.
 
         Raises:
             InputError: if the run has no directory, or it cannot be written.
@@ -95,19 +99,30 @@ class Diagnosis:
         folder = self.run.folder
         if folder is None:
             raise InputError("a run with a directory", "one in memory", "fit it with out=…")
-        files = [folder.path / "posterior.nc"]
-        tree = self.run.to_arviz(min(len(self.images), SAVED_DATA), SAVED_DRAWS, self.split)
-        save_posterior(tree, files[0])
-        chains = self.criticism.chains
-        if chains is not None:
-            files.append(folder.path / "posterior_nuts.nc")
-            x = self.images.x()[: chains.u.shape[2]]
-            with self.run.pair.evaluating():
-                save_posterior(from_chains(chains.u, Target(self.run.pair, self.run.structure, x)), files[-1])
+        files = []
+        try:
+            files += self._save_posteriors(folder.path)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            reason = str(error).splitlines()[0]
+            note(f"posterior.nc was not written: the programs make no data ({reason})")
         for name, figure in self.figures().items():
             files.append(folder.figures / "diagnosis" / f"{name}.png")
             save_figure(figure, files[-1])
         files.append(folder.save_diagnosis(self.as_dict()))
+        return files
+
+    def _save_posteriors(self, folder: Path) -> list[Path]:
+        """The guide's posterior and, if there are chains, that of NUTS."""
+        files, chains = [folder / "posterior.nc"], self.criticism.chains
+        with self.run.pair.evaluating(), pyro.validation_enabled(False):
+            tree = self.run.to_arviz(min(len(self.images), SAVED_DATA), SAVED_DRAWS, self.split)
+            save_posterior(tree, files[0])
+            if chains is not None:
+                files.append(folder / "posterior_nuts.nc")
+                x = self.images.x()[: chains.u.shape[2]]
+                save_posterior(from_chains(chains.u, Target(self.run.pair, self.run.structure, x)), files[-1])
         return files
 
 

@@ -73,10 +73,13 @@ def _k_hat(ax: Axes, found: Importance) -> None:
 def _bounds(ax: Axes, found: Importance) -> None:
     sizes = sorted({int(size) for size in np.geomspace(1, found.num_samples, 12)})
     bounds = found.curve(sizes)
-    means = torch.stack([bounds[size] for size in sizes]).masked_fill_(
-        ~torch.stack([bounds[size] for size in sizes]).isfinite(), torch.nan
-    )
+    means = torch.stack([bounds[size] for size in sizes])
+    means = means.masked_fill(~means.isfinite(), torch.nan)
     mean = means.nanmean(1).numpy()
+    if not np.isfinite(mean).all():
+        ax.text(0.5, 0.5, "no weights that are finite", ha="center", va="center", color=GRAY, fontsize=9)
+        ax.set_axis_off()
+        return
     ax.plot(sizes, mean, ".-", color=BLUE)
     ax.axhline(mean[0], color=GRAY, linewidth=0.8, linestyle=":")
     ax.annotate(f"{mean[0]:.2f}", (sizes[0], mean[0]), textcoords="offset points", xytext=(0, 5), fontsize=8)

@@ -166,6 +166,7 @@ def test_weights_that_are_no_numbers_are_said(plain, tmp_path):
 
     broken = tmp_path / "broken"
     shutil.copytree(plain, broken)
+    (broken / "posterior.nc").unlink(missing_ok=True)
     path = broken / "checkpoints/best/weights.safetensors"
     weights = load_file(path)
     name = next(name for name in weights if name.startswith("model.decoder") and name.endswith("bias"))
@@ -176,6 +177,8 @@ def test_weights_that_are_no_numbers_are_said(plain, tmp_path):
     found = json.loads(done.stdout, parse_constant=pytest.fail)
     assert found["verdict"] == "do not"
     assert found["checks"][0]["num_bad"] == 6000
+    assert "posterior.nc was not written: the programs make no data" in done.stderr
+    assert not (broken / "posterior.nc").exists()
 
 
 def test_a_run_in_memory_has_no_files():
