@@ -175,6 +175,7 @@ def criticise(
     *,
     num_samples: int = 1000,
     num_simulated: int = 500,
+    num_split: int = 0,
     num_nuts: int = 0,
     seed: int = 0,
     note: Note = lambda line: None,
@@ -190,6 +191,7 @@ def criticise(
         x: data of shape (N, \*event_shape).
         num_samples: importance samples a datum.
         num_simulated: data that the model makes for calibration; 0 leaves it out.
+        num_split: data whose inference gap is split into approximation and amortization; 0 leaves it out.
         num_nuts: data that NUTS is run for; 0 leaves it out.
         seed: of every draw.
         note: takes what a person should know while it runs.
@@ -202,7 +204,7 @@ def criticise(
     pair = Pair.of_trained(model, guide)
     with pyro.validation_enabled(False):  # what is no number is counted, not raised
         structure = pair.probe(x)
-    effort = Effort(num_samples, num_simulated, nuts=num_nuts)
+    effort = Effort(num_samples, num_simulated, num_split, num_nuts)
     return criticise_pair(pair, structure, x, effort, seed=seed, note=note)
 
 
@@ -233,11 +235,13 @@ def criticise_pair(
     critic = _Critic(pair, structure, x, effort or Effort(), known or Known(), seed, note)
     with pair.evaluating(), pyro.validation_enabled(False):
         weights, latents = critic.weigh(), critic.look_at_latents()
-        critic.judge_weights(weights, latents)
+        units = len(weights.names) if latents is None else latents.num_active
+        in_use = max(1, units + len(structure.enumerated))
+        critic.judge_weights(weights, in_use)
         found = Criticism(
             importance=weights,
             latents=latents,
-            gap=critic.split_gap(latents),
+            gap=critic.split_gap(in_use),
             calibration=critic.calibrate(),
             chains=critic.run_chains(weights),
             aggregate=critic.compare_aggregate(),
@@ -287,25 +291,22 @@ class _Critic:
         return weights
 
     def look_at_latents(self) -> LatentUse | None:
-        if "latents" not in self.made:
+        """What the latents are used for, which the gaps are measured against, too."""
+        if not self._needs()["latents"][0]:
             return None
-        return latent_use(self.pair, self.structure, self.x, seed=self.seed)
+        found = latent_use(self.pair, self.structure, self.x, seed=self.seed)
+        if "latents" in self.made:
+            self.checks.append(check_latents(found))
+        return found
 
-    def _dimensions(self, latents: LatentUse | None) -> int:
-        """The latent dimensions in use, at least one: active units, and labels that are not given."""
-        units = sum(site.size for site in self.structure.continuous.values()) if latents is None else latents.num_active
-        return max(1, units + len(self.structure.enumerated))
+    def judge_weights(self, weights: Importance, dimensions: int) -> None:
+        self.checks += [check_weights(weights), check_k_hat(weights), check_gap(weights, dimensions)]
+        self.checks.append(check_moments(weights))
 
-    def judge_weights(self, weights: Importance, latents: LatentUse | None) -> None:
-        gap = check_gap(weights, self._dimensions(latents))
-        self.checks += [check_weights(weights), check_k_hat(weights), gap, check_moments(weights)]
-        if latents:
-            self.checks.append(check_latents(latents))
-
-    def split_gap(self, latents: LatentUse | None) -> InferenceGap | None:
+    def split_gap(self, dimensions: int) -> InferenceGap | None:
         if "gap" not in self.made:
             return None
-        x, dimensions = self.x[: self.effort.split], self._dimensions(latents)
+        x = self.x[: self.effort.split]
         return self._try(
             "gap, split",
             lambda: inference_gap(self.pair, self.structure, x, seed=self.seed, note=self.note),

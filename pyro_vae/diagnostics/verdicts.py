@@ -144,6 +144,8 @@ def check_split(found: InferenceGap, dimensions: int) -> Check:
 
 def check_moments(found: Importance) -> Check:
     """The guide's means and standard deviations beside those of its weighted draws, where these can be relied on."""
+    if not found.names:
+        return Check("moments", None, "no latent that is continuous")
     usable = found.k_hat <= found.k_limit
     if not usable.any():
         return Check("moments", None, "no datum has weights that tell the posterior's moments")

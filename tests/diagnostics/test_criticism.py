@@ -211,3 +211,27 @@ def test_parameters_of_modules_are_the_modules_own():
     found = criticise(pair.model, pair.guide, linear_data(5, 0), num_simulated=0)
     same = criticise_pair(Pair(pair.model, pair.guide), structure, linear_data(5, 0), Effort(1000, 0))
     assert torch.equal(found.importance.log_weights, same.importance.log_weights)
+
+
+def test_a_mixture_whose_latents_are_all_summed_out():
+    """Weights of an exact q(y | x) are equal; there are no moments to look at, nor anything for NUTS to draw."""
+    places = torch.tensor([-1.0, 1.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(torch.ones(2) / 2))
+            pyro.sample("x", dist.Normal(places[y], 1.0), obs=x)
+
+    def guide(x):
+        logits = dist.Normal(places, 1.0).log_prob(x.unsqueeze(-1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+
+    x = torch.randn(10)
+    found = criticise(model, guide, x, num_samples=50, num_nuts=2)
+    exact = dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), dist.Normal(places, 1.0)).log_prob(x)
+    assert torch.allclose(found.importance.log_likelihood, exact.double(), atol=1e-5)
+    assert torch.allclose(found.importance.elbo, exact.double(), atol=1e-5)
+    unknown = {check.name for check in found.checks if check.verdict is None}
+    assert unknown == {"moments", "NUTS", "calibration (SBC)"}
+    assert found.verdict is Verdict.BELIEVE
