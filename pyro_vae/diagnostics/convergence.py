@@ -25,15 +25,14 @@ what they say.  Compare what is identified: means and log-standard deviations of
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro.ops.stats import gelman_rubin
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.inference.mixing import mean_ess, r_hat
 
 LARGEST_R_HAT = 1.1
 LARGEST_MCSE = 0.1
@@ -122,73 +121,21 @@ def convergence(iterates: Tensor, unit: Tensor | None = None, names: tuple[str, 
         got = f"{len(names)} names and a unit of shape {None if unit is None else tuple(unit.shape)}"
         raise InputError(f"a unit and a name for each of {size} parameters", got, "leave them out, or give all")
     columns = iterates.detach().cpu().split(max(1, NUMBERS_AT_ONCE // (runs * steps)), -1)
-    parts = [_diagnose(_halves(part.double())) for part in columns]
-    r_hat, ess, spread, mean = (torch.cat(part) for part in zip(*parts, strict=True))
+    parts = [_diagnose(part.double()) for part in columns]
+    rest, ess, spread, mean = (torch.cat(part) for part in zip(*parts, strict=True))
     scale = spread if unit is None else unit.detach().double().cpu()
-    still = torch.where((r_hat == 1) & (spread == 0), 0.0, torch.inf)
+    still = torch.where((rest == 1) & (spread == 0), 0.0, torch.inf)
     mcse = torch.where(spread > 0, spread / ess.sqrt() / scale, still)
-    return Convergence(r_hat, ess, mcse, mean, runs, steps, names)
+    return Convergence(rest, ess, mcse, mean, runs, steps, names)
 
 
-def split_r_hat(chains: Tensor) -> Tensor:
-    """The rank-normalized R-hat of chains that were split already, shape (K,); see the module.
-
-    Args:
-        chains: finite, shape (chains, steps, K).
-    """
-    folded = (chains - chains.flatten(0, 1).quantile(0.5, dim=0)).abs()
-    return torch.maximum(gelman_rubin(_normal_scores(chains)), gelman_rubin(_normal_scores(folded)))
-
-
-def effective_sample_size(chains: Tensor) -> Tensor:
-    """Of the mean, shape (K,): Geyer's initial monotone sequence over all chains, as Vehtari et al. (2021) have it.
-
-    Pyro's own divides the autocovariance at lag t by n - t, not n, and finds half as many again in a drifting chain.
-
-    Args:
-        chains: finite and not constant, shape (chains, steps, K).
-    """
-    num_chains, n, _ = chains.shape
-    frequencies = torch.fft.rfft(chains - chains.mean(1, keepdim=True), n=2 * n, dim=1).abs().square()
-    covariance = torch.fft.irfft(frequencies, n=2 * n, dim=1)[:, :n].mean(0) / n  # by lag, (n, K)
-    within = covariance[0] * n / (n - 1)
-    total = covariance[0] + chains.mean(1).var(0)
-    correlation = 1 - (within - covariance) / total
-    correlation[0] = 1
-    even, odd = correlation[: n // 2 * 2].unflatten(0, (-1, 2)).unbind(1)
-    positive = (even + odd > 0).cumprod(0)
-    next_even = (even * (positive.roll(1, 0) - positive)).clamp(min=0)[1:].sum(0)  # of the first pair left out
-    time = 2 * ((even + odd).cummin(0).values * positive).sum(0) + next_even - 1
-    size = num_chains * n
-    return size / time.clamp(min=1 / math.log10(size))
-
-
-def _halves(iterates: Tensor) -> Tensor:
-    """Every run as two chains, (runs, steps, K) to (2 runs, steps // 2, K), the middle of an odd number left out."""
+def _diagnose(iterates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """R-hat, effective sample size, standard deviation within the half runs, and mean; each of shape (K,)."""
     half = iterates.shape[1] // 2
-    return torch.cat([iterates[:, :half], iterates[:, -half:]])
-
-
-def _diagnose(chains: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """R-hat, effective sample size, standard deviation within the chains, and mean; each of shape (K,)."""
-    finite = chains.isfinite().all(1).all(0)
-    still = chains.var(1).amax(0) == 0
-    moving = finite & ~still
-    r_hat, ess = torch.full((2, chains.shape[-1]), torch.nan, dtype=chains.dtype)
-    if moving.any():
-        r_hat[moving] = split_r_hat(chains[..., moving]).nan_to_num(nan=torch.inf)
-        ess[moving] = effective_sample_size(chains[..., moving])
+    chains = torch.cat([iterates[:, :half], iterates[:, -half:]])
+    moving = chains.isfinite().all(1).all(0) & (chains.var(1).amax(0) > 0)
     same = (chains == chains[:1, :1]).all(1).all(0)
-    r_hat = torch.where(moving, r_hat, torch.where(same, 1.0, torch.inf))
     most = chains.shape[0] * chains.shape[1]
-    ess = torch.where(moving, ess.clamp(1, most), torch.where(same, float(most), 0.0))
+    ess = torch.where(moving, mean_ess(iterates).clamp(1, most), torch.where(same, float(most), 0.0))
     spread = torch.where(moving, chains.var(1).mean(0).sqrt(), 0.0)
-    return r_hat, ess, spread, chains.flatten(0, 1).mean(0)
-
-
-def _normal_scores(chains: Tensor) -> Tensor:
-    """Phi^-1((rank - 3/8) / (S + 1/4)) among all S iterates of a parameter, ties at their mean rank."""
-    from scipy.stats import rankdata
-
-    ranks = torch.from_numpy(rankdata(chains.flatten(0, 1).numpy(), axis=0))
-    return torch.special.ndtri((ranks - 0.375) / (len(ranks) + 0.25)).reshape(chains.shape)
+    return r_hat(iterates), ess, spread, chains.flatten(0, 1).mean(0)

@@ -50,12 +50,20 @@ def bulk_ess(draws: Tensor) -> Tensor:
     Returns:
         Shape (\*shape), double; 0 where a draw is no number.
     """
-    ranked = _rank_normalized(_split(draws))
-    num_chains, num_draws = ranked.shape[:2]
+    return _ess(_rank_normalized(_split(draws))).reshape(draws.shape[2:])
+
+
+def mean_ess(draws: Tensor) -> Tensor:
+    r"""The effective sample size of the mean, of the draws as they are; arguments and result as for ``bulk_ess``."""
+    return _ess(_split(draws)).reshape(draws.shape[2:])
+
+
+def _ess(chains: Tensor) -> Tensor:
+    num_chains, num_draws = chains.shape[:2]
     total = num_chains * num_draws
-    covariance = _autocovariance(ranked)
+    covariance = _autocovariance(chains)
     within = covariance[0] * num_draws / (num_draws - 1)
-    variance = covariance[0] + ranked.mean(1).var(0)
+    variance = covariance[0] + chains.mean(1).var(0)
     rho = 1 - (within - covariance) / variance
     rho[0] = 1
     rho = rho[: num_draws // 2 * 2].unflatten(0, (-1, 2))
@@ -63,8 +71,7 @@ def bulk_ess(draws: Tensor) -> Tensor:
     past = (pairs < 0).cumsum(0)
     last = torch.where((past == 1) & (pairs < 0), rho[:, 0].clamp(min=0), 0.0).sum(0)
     autocorrelation = -1 + 2 * torch.where(past > 0, 0.0, pairs).cummin(0).values.sum(0) + last
-    ess = total / autocorrelation.clamp(min=1 / math.log10(total))
-    return ess.nan_to_num(0.0).reshape(draws.shape[2:])
+    return (total / autocorrelation.clamp(min=1 / math.log10(total))).nan_to_num(0.0)
 
 
 def _split(draws: Tensor) -> Tensor:
