@@ -14,12 +14,23 @@ import click
 from click.core import ParameterSource
 
 from pyro_vae import __version__
-from pyro_vae.checks import CHECKS
+from pyro_vae.cli_criticism import compare_mcmc, diagnose
 from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError, nearest
+from pyro_vae.options import (
+    checkpoint_option,
+    device_option,
+    json_option,
+    open_run,
+    out_option,
+    run_argument,
+    seed_option,
+    site_option,
+    split_option,
+)
 from pyro_vae.presets import PRESETS, describe, preset
-from pyro_vae.registry import parse_choice, split_choices
-from pyro_vae.terminal import OneLineErrors, config_options, grid, matrix, print_json, rows, table, verdicts
+from pyro_vae.registry import parse_choice
+from pyro_vae.terminal import OneLineErrors, config_options, matrix, print_json, rows, table
 from pyro_vae.validation import shown
 
 if TYPE_CHECKING:
@@ -35,20 +46,8 @@ def main() -> None:
     """Variational autoencoders as ordinary Pyro programs, fast, and checked."""
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
-split_option = click.option(
-    "--split", default="test", metavar="NAME", help="train, validation or test  [default: test]"
-)
-checkpoint_option = click.option("--checkpoint", default="best", metavar="NAME", help="best or last  [default: best]")
-device_option = click.option(
-    "--device", default="auto", envvar="PYRO_VAE_DEVICE", metavar="NAME", help="auto, cpu or cuda"
-)
-seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, envvar="PYRO_VAE_SEED", show_default=True)
-run_argument = click.argument("run", type=click.Path(path_type=Path))
-site_option = click.option("--site", metavar="NAME", help="the latent site  [default: the last continuous one]")
-out_option = click.option(
-    "--out", type=click.Path(path_type=Path), help="the PNG file  [default: in the run's figures]"
-)
+main.add_command(diagnose)
+main.add_command(compare_mcmc)
 
 
 @main.command()
@@ -124,7 +123,7 @@ def fit(
 @json_option
 def evaluate(run: Path, samples: int, split: str, checkpoint: str, device: str, seed: int, as_json: bool) -> None:
     """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
-    opened = _open(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device)
     figures = opened.evaluate(split=split, num_samples=samples, seed=seed, note=partial(click.echo, err=True))
     assert opened.folder is not None
     opened.folder.save_evaluation(figures)
@@ -149,7 +148,7 @@ def sample(
     """Draw images from the model into a PNG."""
     from pyro_vae import report
 
-    opened = _open(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device)
     figure = report.samples_figure(opened, num, _class_index(opened, label), seed)
     _save(opened, figure, out, "samples" if label is None else f"samples-{label}", as_json)
 
@@ -166,7 +165,7 @@ def reconstruct(run: Path, num: int, split: str, checkpoint: str, device: str, o
     """Put images beside their reconstructions into a PNG."""
     from pyro_vae import report
 
-    opened = _open(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device)
     _save(opened, report.reconstructions_figure(opened, num, split), out, "reconstructions", as_json)
 
 
@@ -202,7 +201,7 @@ def traverse(
     """Walk through the latent space: a grid over a plane, or a row a dimension."""
     from pyro_vae import report
 
-    opened = _open(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device)
     figure = report.traverse_figure(opened, site, num, dims, span, _class_index(opened, label), seed)
     _save(opened, figure, out, "traverse" if label is None else f"traverse-{label}", as_json)
 
@@ -229,7 +228,7 @@ def latent(
     """Map where the images lie in the latent space, coloured by class."""
     from pyro_vae import report
 
-    opened = _open(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device)
     _save(opened, report.latent_figure(opened, split, site, num), out, "latent", as_json)
 
 
@@ -250,114 +249,6 @@ def animate(run: Path, fps: int, out: Path | None, as_json: bool) -> None:
     path = out or folder.figures / "training.gif"
     animation.write_gif(frames, path, fps)
     _say_written(run, path, as_json)
-
-
-@main.command()
-@run_argument
-@click.option("--num-data", type=int, default=1000, show_default=True, help="how many images to look at")
-@click.option("--samples", type=int, default=1000, show_default=True, help="importance samples an image")
-@click.option("--simulated", type=int, default=500, show_default=True, help="images that the model makes, to calibrate")
-@click.option("--split-gap", type=int, default=100, show_default=True, help="images whose inference gap is split")
-@click.option("--nuts", type=int, default=0, show_default=True, help="images whose posterior NUTS draws from")
-@click.option("--check", "only", multiple=True, metavar="NAME", help=f"only these: {', '.join(CHECKS)}")
-@split_option
-@checkpoint_option
-@device_option
-@seed_option
-@json_option
-def diagnose(
-    run: Path,
-    num_data: int,
-    samples: int,
-    simulated: int,
-    split_gap: int,
-    nuts: int,
-    only: tuple[str, ...],
-    split: str,
-    checkpoint: str,
-    device: str,
-    seed: int,
-    as_json: bool,
-) -> None:
-    """Ask whether the posterior of a run can be believed: a verdict a check, figures, and a file for ArviZ."""
-    from pyro_vae import diagnosis
-    from pyro_vae.diagnostics.criticism import Effort
-
-    effort = Effort(samples, simulated, split_gap, nuts, only=only)
-    opened = _open(run, checkpoint, device)
-    found = diagnosis.diagnose(opened, num_data, effort, split, seed, note=partial(click.echo, err=True))
-    files = found.save(note=partial(click.echo, err=True))
-    if as_json:
-        print_json(found.as_dict() | {"run": str(run), "files": [str(file) for file in files]})
-        return
-    config = opened.config
-    verdicts(f"{config.model} + {config.guide} on {config.data}, {len(found.images):,} of {split}", found.criticism)
-    worst = ", ".join(f"{each['row']} ({each['k_hat']:.2f})" for each in found.worst[:5])
-    click.echo(f"Worst data by k-hat: {worst}")
-    names = ", ".join(file.name for file in files if file.suffix != ".png")
-    click.echo(f"Wrote {names} and {sum(file.suffix == '.png' for file in files)} figures into {run}")
-
-
-@main.command(name="compare-mcmc")
-@click.option("--model", default="linear_gaussian", show_default=True, metavar="NAME", help="generated, and held fixed")
-@click.option(
-    "--guides", default="mean_field,full_rank,iaf", show_default=True, metavar="NAMES", help="fitted to it, by commas"
-)
-@click.option("--latent-dim", type=int, default=10, show_default=True, help="dimensions of z")
-@click.option("--num-data", type=int, default=2, show_default=True, help="data drawn from the model")
-@click.option("--samples", type=int, default=2000, show_default=True, help="NUTS draws a chain")
-@click.option("--warmup", type=int, default=500, show_default=True, help="NUTS transitions before them")
-@click.option("--chains", type=int, default=4, show_default=True, help="NUTS chains")
-@click.option("--steps", type=int, default=2000, show_default=True, help="training steps of each guide")
-@seed_option
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="a folder for the figures")
-@json_option
-def compare_mcmc(
-    model: str,
-    guides: str,
-    latent_dim: int,
-    num_data: int,
-    samples: int,
-    warmup: int,
-    chains: int,
-    steps: int,
-    seed: int,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Put guides beside NUTS and, where it is known, the exact posterior, on a toy model."""
-    from pyro_vae.diagnostics import comparison
-
-    found = comparison.compare_mcmc(
-        model,
-        split_choices(guides),
-        latent_dim=latent_dim,
-        num_data=num_data,
-        num_samples=samples,
-        num_warmup=warmup,
-        num_chains=chains,
-        num_steps=steps,
-        seed=seed,
-        note=partial(click.echo, err=True),
-    )
-    figures = _save_comparison(found, out) if out is not None else {}
-    if as_json:
-        print_json(found.as_dict() | ({"figures": figures} if figures else {}))
-        return
-    grid(f"{found.model}, against {found.reference or 'no reference'}", found.table())
-    for reason in found.reasons:
-        click.echo(f"NUTS is no reference: {reason}")
-    for path in figures.values():
-        click.echo(f"Wrote {path}")
-
-
-def _save_comparison(found: Any, out: Path) -> dict[str, str]:
-    from pyro_vae import posterior_plots, report
-
-    figures = {"overlay": posterior_plots.overlay(found), "forest": posterior_plots.forest(found)}
-    for name, figure in figures.items():
-        report.save_figure(figure, out / f"{name}.png")
-    return {name: str(out / f"{name}.png") for name in figures}
 
 
 @main.command()
@@ -453,12 +344,6 @@ def _described(name: str, description: str, options: dict[str, Any]) -> str:
     """What a thing is and, on a line of its own, how its options are typed after its name."""
     typed = ",".join(f"{option}={shown(default)}" for option, default in options.items())
     return f"{description}\n{name}:{typed}" if typed else description
-
-
-def _open(path: Path, checkpoint: str, device: str) -> Run:
-    from pyro_vae import fitting
-
-    return fitting.load(path, checkpoint=checkpoint, device=device)
 
 
 def _class_index(run: Run, label: str | None) -> int | None:
