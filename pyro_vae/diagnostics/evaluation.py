@@ -7,6 +7,7 @@ log-mean-exp over S samples per datum; a latent unit u is active where Var_x(E_q
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import pyro
@@ -130,7 +131,25 @@ def _parts(
         torch.manual_seed(seed)
         if compiled:
             sampler.compile(images, note)
-        return [sampler.figures(chunk) for chunk in images.chunks(size)]
+        return [_filled((sampler.figures(chunk) for chunk in images.chunks(size)), len(images))]
+
+
+def _filled(parts: Iterable[dict[str, Tensor]], num_rows: int) -> dict[str, Tensor]:
+    """The figures of all chunks in tensors made beforehand.
+
+    Kept as they are, small results would lie between the large buffers of the next runs, and the heap would grow with
+    every chunk: to 24 GB for 10,000 images.
+    """
+    whole: dict[str, Tensor] = {}
+    start = 0
+    for part in parts:
+        if not whole:
+            whole = {name: value.new_empty((num_rows, *value.shape[1:])) for name, value in part.items()}
+        stop = start + len(next(iter(part.values())))
+        for name, value in part.items():
+            whole[name][start:stop] = value
+        start = stop
+    return whole
 
 
 class _Sampler:
