@@ -1,13 +1,12 @@
 """What a recorded graph computes on the CPU, in the form that is fastest there.
 
 Large float32 matrix products go to oneDNN where the processor has AVX-512 and is not Intel's: torch's own go to MKL,
-which leaves half of such a processor's arithmetic idle, but is the faster one on Intel's own.  Images are laid out with
-their channels last, which oneDNN's convolutions are written for; some convolutions are written otherwise (see
-``convolutions``).
+which leaves half of such a processor's arithmetic idle, but is the faster one on Intel's own.  MKL adds to a matrix
+that is there, so torch fills the result with the bias first, and the product reads it again; there the bias is added
+later, by the compiler, where it reads the result anyway.
 
-A Bernoulli log-likelihood with logits l is -max(l, 0) + l x - log(1 + exp(-|l|)).  Where a pixel is almost surely
-black exp(-|l|) is subnormal, and a processor takes thirty times as long for it; |l| is therefore taken to be at most
-80, which changes the result by less than 2e-35.
+Images are laid out with their channels last, which oneDNN's convolutions are written for; some convolutions are written
+otherwise (see ``convolutions``), and so are Bernoulli log-likelihoods (see ``bernoulli``).
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from pyro_vae.inference.compiled.bernoulli import rewrite_bernoulli
 from pyro_vae.inference.compiled.convolutions import rewrite_convolution
 from pyro_vae.inference.compiled.inlining import inline, is_view
 
 SMALLEST_PRODUCT = 2**20  # multiplications; below, a call costs more than is gained
-
-LARGEST_LOGIT = 80.0
 
 aten = torch.ops.aten
 _library = torch.library.Library("pyro_vae", "DEF")
@@ -55,8 +53,7 @@ def suit_cpu(graph: fx.GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and _on_cpu(node):
             rewrite_convolution(graph.graph, node)
-            if node.target is aten.binary_cross_entropy_with_logits.default:
-                _avoid_subnormals(graph.graph, node)
+            rewrite_bernoulli(graph.graph, node)
     fast = uses_onednn()
     copies: dict[tuple[fx.Node, torch.memory_format], fx.Node] = {}
     for node in list(graph.graph.nodes):
@@ -66,9 +63,13 @@ def suit_cpu(graph: fx.GraphModule) -> None:
         elif fast and node.target is aten.mm.default and _is_large(*node.args):
             node.target = torch.ops.pyro_vae.mm.default
             _lay_out(graph.graph, node, [0], torch.contiguous_format, copies)
-        elif fast and node.target is aten.addmm.default and _is_large(*node.args[1:]) and _has_plain_bias(node):
-            node.target = torch.ops.pyro_vae.addmm.default
-            _lay_out(graph.graph, node, [1], torch.contiguous_format, copies)
+        elif node.target is aten.addmm.default and _is_large(*node.args[1:]) and _has_plain_bias(node):
+            if fast:
+                node.target = torch.ops.pyro_vae.addmm.default
+                _lay_out(graph.graph, node, [1], torch.contiguous_format, copies)
+            else:
+                node.replace_all_uses_with(inline(graph.graph, node, _add_later, *node.args))
+                graph.graph.erase_node(node)
     _share_copies(graph.graph)
     graph.recompile()
 
@@ -90,16 +91,9 @@ def _is_intel() -> bool:
         return "Intel" in platform.processor()
 
 
-def _avoid_subnormals(graph: fx.Graph, node: fx.Node) -> None:
-    logits, x, *options = node.args
-    if any(option is not None for option in options[:2]) or (options[2:] or [1])[0] != 0:
-        return  # weighted, or summed up
-
-    def entropy(logits: Tensor, x: Tensor) -> Tensor:
-        return logits.clamp(min=0) - logits * x + logits.abs().clamp(max=LARGEST_LOGIT).neg().exp().log1p()
-
-    node.replace_all_uses_with(inline(graph, node, entropy, logits, x))
-    graph.erase_node(node)
+def _add_later(bias: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """A product and its bias; in one call torch would write the bias into the whole result first."""
+    return ((a @ b).unsqueeze(0) + bias).squeeze(0)  # in a shape that the compiler does not know as one call
 
 
 def _lay_out(

@@ -65,7 +65,7 @@ class CompiledStep(Recorded):
         with torch.no_grad():
             used = [(parameter, g) for parameter, g in zip(eager.parameters, found, strict=True) if g is not None]
             norm = torch.stack([g.square().sum() for _, g in used]).sum().sqrt()
-            scale = (eager.config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            scale = _once((eager.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
             for parameter, gradient in used:
                 self._adam(parameter, gradient * scale)
         return loss.detach(), norm
@@ -78,4 +78,10 @@ class CompiledStep(Recorded):
         m.lerp_(gradient, 1 - beta1)
         v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         root = (1 - beta2**step).sqrt()  # the same update with one square root and one division an entry
-        parameter.sub_(self._lr * root / (1 - beta1**step) * (m / (v.sqrt() + eps * root)))
+        size, small = _once(self._lr * root / (1 - beta1**step)), _once(eps * root)
+        parameter.sub_(size * (m / (v.sqrt() + small)))
+
+
+def _once(number: Tensor) -> Tensor:
+    """A number that is the same for every entry, as memory: the compiler would compute it anew for each few entries."""
+    return number.as_strided((), ())
