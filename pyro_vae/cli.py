@@ -29,6 +29,7 @@ from pyro_vae.options import (
     split_option,
 )
 from pyro_vae.presets import PRESETS, describe, preset
+from pyro_vae.progress import track
 from pyro_vae.registry import parse_choice
 from pyro_vae.terminal import OneLineErrors, config_options, matrix, print_json, rows, table
 from pyro_vae.validation import shown
@@ -114,7 +115,7 @@ def fit(
 @main.command()
 @run_argument
 @click.option(
-    "--samples", type=int, default=500, envvar="PYRO_VAE_SAMPLES", help="importance samples an image  [default: 500]"
+    "--samples", type=int, default=5000, envvar="PYRO_VAE_SAMPLES", help="importance samples an image  [default: 5000]"
 )
 @split_option
 @checkpoint_option
@@ -124,7 +125,8 @@ def fit(
 def evaluate(run: Path, samples: int, split: str, checkpoint: str, device: str, seed: int, as_json: bool) -> None:
     """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
     opened = open_run(run, checkpoint, device)
-    figures = opened.evaluate(split=split, num_samples=samples, seed=seed, note=partial(click.echo, err=True))
+    say = partial(click.echo, err=True)
+    figures = opened.evaluate(split=split, num_samples=samples, seed=seed, note=say, track=track)
     assert opened.folder is not None
     opened.folder.save_evaluation(figures)
     if as_json:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from pyro_vae.config import TrainingConfig
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 
 REFRESH = 0.1  # seconds
+
+Item = TypeVar("Item")
 
 
 class Display(Protocol):
@@ -140,3 +143,13 @@ def choose_display(display: Display | bool) -> Display:
             return Silent()
         return Bar() if sys.stderr.isatty() else Plain()
     return display
+
+
+def track(items: Iterable[Item], total: int) -> Iterable[Item]:
+    """The items, of which there are so many, with a bar and the time left on a terminal."""
+    if not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track as with_bar
+
+    return with_bar(items, "evaluating", total=total, console=Console(stderr=True), transient=True)

@@ -31,6 +31,8 @@ from pyro_vae.inference.traces import distribution_at, value_at
 if TYPE_CHECKING:
     import xarray as xr
 
+    from pyro_vae.diagnostics.evaluation import Track
+
 APART = 104_729  # from the seed of training: its first normals may be the parameters that z is compared with
 
 
@@ -152,6 +154,7 @@ class Run:
         num_samples: int = 100,
         seed: int = 0,
         note: Callable[[str], None] = lambda line: None,
+        track: Track = lambda chunks, total: chunks,
     ) -> dict[str, Any]:
         """The figures of the run on a split, in nats per datum; see ``diagnostics.Evaluation``.
 
@@ -160,6 +163,7 @@ class Run:
             num_samples: importance samples per datum.
             seed: of the samples.
             note: takes what a person should know of how it runs.
+            track: shows how far it is; see ``diagnostics.evaluate``.
         """
         begin = time.perf_counter()
         figures = diagnostics.evaluate(
@@ -170,6 +174,7 @@ class Run:
             seed,
             compiled=self.config.compile != "off",
             note=note,
+            track=track,
         ).as_dict()
         names = {"model": self.config.model, "guide": self.config.guide, "data": self.config.data, "split": split}
         return names | figures | {"seconds": round(time.perf_counter() - begin, 3)}

@@ -7,7 +7,7 @@ log-mean-exp over S samples per datum; a latent unit u is active where Var_x(E_q
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 import pyro
@@ -22,6 +22,8 @@ from pyro_vae.inference.compiled.replay import Replay
 from pyro_vae.inference.draws import draw_terms
 from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.pair import Pair, Structure
+
+Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is with so many chunks
 
 ACTIVE_VARIANCE = 0.01
 NUMBERS_AT_ONCE = 2**21  # of the largest tensor, 8 MiB: measured half as fast again as 64 MiB
@@ -70,6 +72,7 @@ def evaluate(
     *,
     compiled: bool = True,
     note: Note = lambda line: None,
+    track: Track = lambda chunks, total: chunks,
 ) -> Evaluation:
     """Evaluate a pair.
 
@@ -81,13 +84,14 @@ def evaluate(
         seed: of the samples.
         compiled: whether it may be compiled, where that pays.
         note: takes what a person should know of that.
+        track: shows how far it is: yields the chunks of images it is given, of which there are so many.
 
     Raises:
         InputError: if there are no samples to take, or the programs have no likelihood per datum.
     """
     if num_samples < 1:
         raise InputError("at least one sample per datum", str(num_samples), "use --samples 100")
-    parts = _parts(pair, structure, images, num_samples, seed, compiled, note)
+    parts = _parts(pair, structure, images, num_samples, seed, compiled, note, track)
     columns = {name: torch.cat([part[name] for part in parts]).double().cpu() for name in parts[0]}
     means = columns.pop("means")
     figures = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
@@ -118,6 +122,7 @@ def _parts(
     seed: int,
     compiled: bool = True,
     note: Note = lambda line: None,
+    track: Track = lambda chunks, total: chunks,
 ) -> list[dict[str, Tensor]]:
     """The figures per datum, chunk by chunk."""
     pair.train(False)
@@ -131,7 +136,8 @@ def _parts(
         torch.manual_seed(seed)
         if compiled:
             sampler.compile(images, note)
-        return [_filled((sampler.figures(chunk) for chunk in images.chunks(size)), len(images))]
+        chunks = track(images.chunks(size), math.ceil(len(images) / size))
+        return [_filled((sampler.figures(chunk) for chunk in chunks), len(images))]
 
 
 def _filled(parts: Iterable[dict[str, Tensor]], num_rows: int) -> dict[str, Tensor]:

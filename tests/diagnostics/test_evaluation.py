@@ -66,6 +66,22 @@ def test_chunks_of_data_and_samples_change_nothing_but_noise(x, monkeypatch):
     assert parts.elbo == pytest.approx(parts.log_likelihood - parts.kl, rel=1e-6)
 
 
+def test_a_bar_is_told_of_every_chunk(x, monkeypatch):
+    pair = make_pair("vae")
+    structure, images = pair.probe(x), Images(x)
+    monkeypatch.setattr(evaluation, "NUMBERS_AT_ONCE", 512 * 20)
+    seen: list[int] = []
+
+    def track(chunks, total):
+        assert total == 4
+        for chunk in chunks:
+            seen.append(len(chunk))
+            yield chunk
+
+    evaluate(pair, structure, images, num_samples=10, track=track)
+    assert seen == [2, 2, 2, 1]
+
+
 def test_the_same_seed_gives_the_same_figures_and_no_other_randomness_moves(x):
     pair = make_pair("ss_vae")
     structure, images = pair.probe(x), Images(x, torch.arange(7) % 3)

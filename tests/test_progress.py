@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pyro_vae.progress import track
+
+
+def test_a_bar_is_for_a_terminal_alone(capsys, monkeypatch):
+    assert list(track([1, 2, 3], 3)) == [1, 2, 3]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(track(iter([1, 2, 3]), 3)) == [1, 2, 3]
+
+
+def test_an_error_ends_the_bar(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with pytest.raises(KeyError):
+        for item in track([1, 2], 2):
+            raise KeyError(item)
+    assert list(track([1], 1)) == [1]
