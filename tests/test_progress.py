@@ -16,7 +16,11 @@ def test_a_bar_is_for_a_terminal_alone(capsys, monkeypatch):
 
 def test_an_error_ends_the_bar(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with pytest.raises(KeyError):
+
+    def fail() -> None:
         for item in track([1, 2], 2):
             raise KeyError(item)
+
+    with pytest.raises(KeyError):
+        fail()
     assert list(track([1], 1)) == [1]
