@@ -182,6 +182,38 @@ def test_programs_of_ones_own_and_parameters_without_a_module():
     assert (found.method("mine").stddev[:, 0] - 0.5**0.5).abs().max() < 0.04
 
 
+def test_latents_shared_by_all_data_are_one_posterior():
+    """Weights w ~ N(0, I) of a regression y ~ N(Xw, 1): the posterior is normal, with precision I + X'X."""
+    torch.manual_seed(0)
+    features = torch.randn(20, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.6]])
+    y = features @ torch.tensor([1.0, -0.5]) + torch.randn(20)
+    precision = torch.eye(2) + features.t() @ features
+    exact = dist.MultivariateNormal(torch.linalg.solve(precision, features.t() @ y), precision_matrix=precision)
+
+    def model(y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal((w * features).sum(-1), 1.0), obs=y)
+
+    def right(y):
+        pyro.sample("w", exact)
+
+    def wide(y):
+        pyro.sample("w", dist.Normal(exact.mean, 2 * exact.stddev).to_event(1))
+
+    found = compare_mcmc(
+        model, {"right": right, "wide": wide}, y, num_samples=600, num_warmup=100, num_chains=2, num_steps=0
+    )
+    assert found.reference == "nuts", found.reasons
+    assert found.method("nuts").mean.shape == (1, 2)
+    rows = {row["method"]: row for row in found.rows}
+    assert rows["right"]["mean_error"] < 0.2  # of 400 effective draws, four standard errors
+    assert rows["right"]["kl_to_reference"] == pytest.approx(0, abs=0.02)
+    assert rows["right"]["k_hat"] < 0.5
+    assert rows["wide"]["sd_ratio"] == pytest.approx(2, rel=0.15)
+    assert rows["wide"]["kl_to_reference"] > 0.5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
