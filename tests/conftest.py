@@ -19,6 +19,7 @@ from pyro_vae.models import MODELS, VAE
 from pyro_vae.networks import MLP, Network
 
 torch.set_num_threads(1)  # the matrices are small
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start: two at once would wait for each other
 
 EVENT_SHAPE = (1, 4, 4)
 NUM_CLASSES = 3
