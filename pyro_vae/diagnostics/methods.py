@@ -76,10 +76,10 @@ def of_guide(name: str, target: Target, seconds: float) -> Method:
     """What the guide of a target says."""
     parts = [target.draw(DRAWS_AT_ONCE) for _ in range(NUM_DRAWS // DRAWS_AT_ONCE)]
     u = torch.cat([part.u for part in parts])
-    weights = torch.cat([part.log_weight for part in parts]).double()
+    weights = torch.cat([part.log_weight for part in parts])
     known = _as_normal(_stated_posterior(target.pair.guide, target))
     moments = known or normal_of(u)
-    elbo, k_hat = weights.mean(0), psis(weights)[1]
+    elbo, k_hat = weights.double().mean(0), psis(weights)[1].double()  # the rounding of weights is that of their type
     return Method(name, u, moments.mean, moments.covariance_matrix, known is not None, seconds, elbo, k_hat)
 
 

@@ -209,7 +209,7 @@ def test_latents_shared_by_all_data_are_one_posterior():
     rows = {row["method"]: row for row in found.rows}
     assert rows["right"]["mean_error"] < 0.2  # of 400 effective draws, four standard errors
     assert rows["right"]["kl_to_reference"] == pytest.approx(0, abs=0.02)
-    assert rows["right"]["k_hat"] < 0.5
+    assert rows["right"]["k_hat"] == 0  # its weights are equal to rounding
     assert rows["wide"]["sd_ratio"] == pytest.approx(2, rel=0.15)
     assert rows["wide"]["kl_to_reference"] > 0.5
 
