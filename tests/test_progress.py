@@ -12,6 +12,7 @@ def test_a_bar_is_for_a_terminal_alone(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert list(track(iter([1, 2, 3]), 3)) == [1, 2, 3]
+    assert "evaluating" in capsys.readouterr().err
 
 
 def test_an_error_ends_the_bar(monkeypatch):

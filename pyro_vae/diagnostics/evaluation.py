@@ -91,8 +91,8 @@ def evaluate(
     """
     if num_samples < 1:
         raise InputError("at least one sample per datum", str(num_samples), "use --samples 100")
-    parts = _parts(pair, structure, images, num_samples, seed, compiled, note, track)
-    columns = {name: torch.cat([part[name] for part in parts]).double().cpu() for name in parts[0]}
+    found = _per_datum(pair, structure, images, num_samples, seed, compiled, note, track)
+    columns = {name: values.double().cpu() for name, values in found.items()}
     means = columns.pop("means")
     figures = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
     active = int((means.var(0) > ACTIVE_VARIANCE).sum()) if len(means) > 1 else 0
@@ -110,11 +110,10 @@ def evaluate(
 
 def nll_per_datum(pair: Pair, structure: Structure, images: Images, num_samples: int = 100, seed: int = 0) -> Tensor:
     """Minus the importance-weighted log-likelihood of each image, nats, shape (N,); arguments as for ``evaluate``."""
-    parts = _parts(pair, structure, images, num_samples, seed)
-    return torch.cat([part["nll"] for part in parts]).double().cpu()
+    return _per_datum(pair, structure, images, num_samples, seed)["nll"].double().cpu()
 
 
-def _parts(
+def _per_datum(
     pair: Pair,
     structure: Structure,
     images: Images,
@@ -123,8 +122,8 @@ def _parts(
     compiled: bool = True,
     note: Note = lambda line: None,
     track: Track = lambda chunks, total: chunks,
-) -> list[dict[str, Tensor]]:
-    """The figures per datum, chunk by chunk."""
+) -> dict[str, Tensor]:
+    """The figures of each datum, shapes as for ``_Sampler.figures``."""
     pair.train(False)
     widest = max(math.prod(images.pixels.shape[1:]), 512) * structure.combinations
     draws = max(1, NUMBERS_AT_ONCE // widest)
@@ -137,7 +136,7 @@ def _parts(
         if compiled:
             sampler.compile(images, note)
         chunks = track(images.chunks(size), math.ceil(len(images) / size))
-        return [_filled((sampler.figures(chunk) for chunk in chunks), len(images))]
+        return _filled((sampler.figures(chunk) for chunk in chunks), len(images))
 
 
 def _filled(parts: Iterable[dict[str, Tensor]], num_rows: int) -> dict[str, Tensor]:

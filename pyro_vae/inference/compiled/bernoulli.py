@@ -34,7 +34,7 @@ def rewrite_bernoulli(graph: fx.Graph, node: fx.Node) -> None:
     if any(option is not None for option in options[:2]) or (options[2:] or [1])[0] != 0:
         return  # weighted, or summed up
     assert isinstance(logits, fx.Node)
-    if _is_float(logits):
+    if logits.meta["val"].dtype == torch.float32:
         for user in [user for user in logits.users if user.target is aten.sigmoid.default]:
             user.replace_all_uses_with(inline(graph, user, _probability, logits))
             graph.erase_node(user)
@@ -56,9 +56,9 @@ def _log1p(e: Tensor) -> Tensor:
         return e.log1p()
     highest, *others = reversed(coefficients())
     value = e * highest
-    for coefficient in others[:-1]:
+    for coefficient in others:
         value = (value + coefficient) * e
-    return (value + others[-1]) * e
+    return value
 
 
 @cache
@@ -66,7 +66,3 @@ def coefficients() -> tuple[float, ...]:
     """Those of P, of rising powers: log(1 + e) / e at the Chebyshev nodes of [0, 1]."""
     fit = Chebyshev.interpolate(lambda e: np.log1p(e) / e, DEGREE, domain=[0, 1])
     return tuple(float(c) for c in fit.convert(kind=Polynomial).coef)
-
-
-def _is_float(node: fx.Node) -> bool:
-    return node.meta["val"].dtype == torch.float32

@@ -119,6 +119,8 @@ def test_a_bernoulli_likelihood_keeps_its_value_where_exp_would_be_subnormal():
     assert aten.binary_cross_entropy_with_logits.default not in {node.target for node in graph.graph.nodes}
     (found,) = graph(logits, x)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-30)
+    _, error = rewritten(lambda: F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(), [logits])
+    assert error < 1e-6
 
 
 def test_the_logarithm_of_a_bernoulli_likelihood_is_a_polynomial_and_as_exact():
