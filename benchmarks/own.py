@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers import settings
+from benchmarks.peers.pyro_stock import device_of
 from benchmarks.timing import Contender, Here, repeat
 from pyro_vae.assembly import build_pair
 from pyro_vae.config import FitConfig
@@ -47,21 +48,25 @@ def ours() -> dict[str, Callable[[], Contender]]:
         "iaf": lambda: own_step("iaf", guide="iaf", **MLP),
         "conv": lambda: own_step("conv", network="conv", **VAE),
         "ss_vae": lambda: own_step("ss_vae", **SS_VAE),
+        "cuda": lambda: own_step("on the GPU", device="cuda", **MLP),
         "cvae_mnist": lambda: own_step("cvae_mnist", **preset("cvae_mnist")),
     }
 
 
 def own_step(name: str, compiled: bool = True, **config: Any) -> Here:
     """The contender for a configuration of ``fit``."""
-    return Here(f"pyro_vae, {name}", lambda: repeat(build(FitConfig.of(**config), compiled)))
+    return Here(f"pyro_vae, {name}", lambda: repeat(build(FitConfig.of(**{"device": "cpu"} | config), compiled)))
 
 
 def build(config: FitConfig, compiled: bool) -> Callable[[], Tensor]:
     """A function that makes a step and returns its loss."""
+    device = device_of(config.device)
     torch.manual_seed(0)
-    images = Images(torch.from_numpy(settings.images()).view(-1, *EVENT_SHAPE), scale=255)
+    images = Images(torch.from_numpy(settings.images()).view(-1, *EVENT_SHAPE), scale=255).to(device)
     pair = build_pair(config, EVENT_SHAPE, settings.NUM_CLASSES, config.model, config.guide)
-    structure = pair.probe(torch.zeros(2, *EVENT_SHAPE))
+    for module in pair.modules().values():
+        module.to(device)
+    structure = pair.probe(torch.zeros(2, *EVENT_SHAPE, device=device))
     how: Binarization = "dynamic" if config.binarization == "auto" else config.binarization
     batches = Batches(images, torch.arange(0), config.batch_size, how, config.seed)
     objective = OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=len(images))

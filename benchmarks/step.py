@@ -71,9 +71,10 @@ ROWS = (
     Row("ss_vae", "ss_vae, labels enumerated, against Pyro's M2", "ss_vae", "stock Pyro, M2", 0.35),
     Row("iaf", "vae with iaf, against stock SVI", "iaf", "stock Pyro, iaf", 0.6),
     Row("conv", "vae with conv, against stock SVI", "conv", "stock Pyro, conv", 0.6),
+    Row("cuda", "vae on a GPU, against stock SVI there", "cuda", "stock Pyro, on the GPU", 0.05),
     Row("cvae_mnist", "the preset cvae_mnist, against TensorFlow", "cvae_mnist", "TensorFlow, tf.function", 1.0),
 )
-WHOLES = ("nll", "epoch", "first_step", "memory")  # of benchmarks/whole.py
+WHOLES = ("nll", "epoch", "cuda_epoch", "first_step", "memory")  # of benchmarks/whole.py
 NAMES = [*(row.name for row in ROWS), *WHOLES]
 
 
@@ -94,6 +95,7 @@ def peers(python: str) -> dict[str, Contender]:
         pyro_stock(fused=True),
         pyro_stock(guide="iaf"),
         pyro_stock(network="conv"),
+        pyro_stock(device="cuda"),
         pyro_m2(),
         *(torch_vae(dtype) for dtype in DTYPES),
         *(products(dtype, library) for dtype in DTYPES for library in MULTIPLY),

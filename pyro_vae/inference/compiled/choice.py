@@ -95,7 +95,7 @@ def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, wanted: bool
             note(f"the {name} runs eagerly: {outlook}")
             return None
         note(f"compiling the {name}: {outlook}")
-        made.compile()
+        made.compile(note)
     except Exception as error:  # of any kind: what cannot be compiled still runs
         note(f"the {name} runs eagerly: {reason(error)}")
         return None

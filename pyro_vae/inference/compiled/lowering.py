@@ -5,14 +5,14 @@ the backward pass needs is kept or computed again as suits, and elementwise work
 
 On the CPU noise comes from torch's own generator, in the order in which Pyro draws it: a compiled program sees the very
 draws that the eager one would, and torch's vectorized generator is the faster one, too.  What suits the
-processor better is rewritten first (see ``cpu``).
+processor better is rewritten first (see ``cpu``).  On CUDA what runs again and again is replayed (see ``cuda``).
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pyro_vae.inference.compiled.allocation import keep_freed_memory
 from pyro_vae.inference.compiled.cpu import suit_cpu
+from pyro_vae.inference.compiled.cuda import Captured, uses_cuda
+from pyro_vae.inference.compiled.snapshot import Snapshot
 from pyro_vae.inference.compiled.toolchain import head_start
 from pyro_vae.inference.compiled.tracing import Recording
 
@@ -36,20 +38,32 @@ class Recorded:
     Args:
         recording: what was recorded.
         inputs: the inputs that it was recorded with.
+        state: tensors that are the same at every run, and whatever a run changes.
     """
 
-    def __init__(self, recording: Recording, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, recording: Recording, inputs: Sequence[Tensor], state: Collection[Tensor] = ()) -> None:
         self.recording = recording
-        self._example = inputs
+        self._example, self._kept = inputs, state
         self._run: Flat | None = None
 
-    def compile(self) -> None:
+    def compile(self, note: Callable[[str], None] = lambda line: None) -> None:
         """Compile the recording.
+
+        Args:
+            note: takes what a person should know.
 
         Raises:
             Exception: whatever the compiler raises.
         """
         self._run = compile_recording(self.recording, self._example)
+        if uses_cuda([*self._example, *self.recording.held]):
+            before = Snapshot(self._kept)
+            try:
+                self._run = Captured(self._run, self._example, self._kept)
+            except RuntimeError as error:
+                note(f"no CUDA graph, kernels are launched one by one: {str(error).strip().splitlines()[0]}")
+            finally:
+                before.restore()
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The outputs, once it is compiled."""

@@ -47,7 +47,7 @@ class CompiledStep(Recorded):
                 recording = record(lambda: self._step(rows, beta if constant_beta else self._beta), inputs)
         finally:
             before.restore()
-        super().__init__(recording, inputs)
+        super().__init__(recording, inputs, [self._lr, self._beta, self._epoch, *self._state, *buffers])
 
     def __call__(self, rows: Indices, lr: float, beta: float, epoch: float) -> tuple[Tensor, Tensor]:
         loss, norm = self.run(self._inputs(rows, lr, beta, epoch))
