@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -31,13 +32,13 @@ def overlay(comparison: Comparison, datum: int = 0, across: int | None = None, u
     Args:
         comparison: the methods.
         datum: whose posterior.
-        across: the coordinate on the horizontal axis; with ``up`` the most correlated two unless given.
+        across: the coordinate on the horizontal axis; with ``up`` the two that depend most on each other unless given.
         up: that on the vertical axis.
     """
     cloud = comparison.method(NUTS)
     guides = [method for method in comparison.methods if method.name not in (NUTS, EXACT)]
     exact = next((method for method in comparison.methods if method.name == EXACT), None)
-    pair = _pair(cloud, datum, across, up)
+    pair = _pair(exact or cloud, datum, across, up)
     limits = [_limits([method.u[:, datum, i] for method in comparison.methods]) for i in pair]
     columns = min(len(guides), 4)
     rows = -(-len(guides) // columns)
@@ -116,14 +117,16 @@ def _colors(methods: Sequence[Method]) -> list[str]:
 
 
 def _pair(method: Method, datum: int, across: int | None, up: int | None) -> list[int]:
-    """Two coordinates: those given, else the most correlated ones."""
+    """Two coordinates: those given, else the most correlated ones, or the most bent: one with the other's square."""
     size = method.u.shape[-1]
     if across is not None and up is not None:
         return [across, up]
     if size == 1:
         return [0, 0]
-    strength = method.correlation[datum].abs().triu(1)
-    row, column = divmod(int(strength.argmax()), size)
+    draws = method.u[:, datum].double()
+    bent = torch.corrcoef(torch.cat([draws, (draws - draws.mean(0)).square()], -1).T)[:size, size:].abs()
+    strength = torch.maximum(method.correlation[datum].abs(), torch.maximum(bent, bent.T))
+    row, column = divmod(int(strength.triu(1).argmax()), size)
     return [row, column]
 
 

@@ -33,6 +33,15 @@ def test_the_overlay_shows_the_most_correlated_pair(comparison):
     assert (other.get_xlabel(), other.get_ylabel()) == ("z[0]", "z[2]")
 
 
+def test_the_overlay_shows_a_bend_that_no_correlation_sees(comparison):
+    exact = comparison.methods[-1]
+    u = torch.randn(4000, 2, 3, dtype=torch.float64)
+    u[..., 2] = u[..., 0].square() + 0.3 * u[..., 1]  # correlated 0.2 with z[1], and not at all with z[0]
+    bent = dataclasses.replace(exact, u=u, covariance=torch.cov(u[:, 0].T).expand(2, 3, 3), is_normal=False)
+    ax = overlay(dataclasses.replace(comparison, methods=(*comparison.methods[:2], bent))).axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("z[0]", "z[2]")
+
+
 def test_contours_of_a_normal_hold_what_they_say(comparison):
     """The radius that holds a share of N(0, s^2 I) in two dimensions is s sqrt(-2 log(1 - share))."""
     guide, _ = (c for c in overlay(comparison).axes[0].collections if len(c.get_paths()) == 2)

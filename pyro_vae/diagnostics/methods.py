@@ -97,7 +97,7 @@ def of_exact(target: Target) -> Method | None:
         return None
     u = posterior.sample(torch.Size([NUM_DRAWS]))
     known = _as_normal(posterior)
-    moments = known or normal_of(u)
+    moments = known or _stated_moments(posterior) or normal_of(u)
     evidence = (target.log_density(u[:1]) - posterior.log_prob(u[:1])).double()[0]
     seconds = time.perf_counter() - start
     return Method(EXACT, u, moments.mean, moments.covariance_matrix, known is not None, seconds, evidence)
@@ -141,3 +141,10 @@ def _as_normal(d: dist.TorchDistribution | None) -> MultivariateNormal | None:
     if isinstance(d, Independent) and isinstance(d.base_dist, Normal):
         return MultivariateNormal(d.mean.double(), torch.diag_embed(d.variance.double()))
     return None
+
+
+def _stated_moments(d: dist.TorchDistribution) -> MultivariateNormal | None:
+    """The normal with the moments that a distribution states, if it states its covariance matrix."""
+    if not hasattr(d, "covariance_matrix"):
+        return None
+    return MultivariateNormal(d.mean.double(), d.covariance_matrix.double())

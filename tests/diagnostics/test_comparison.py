@@ -11,7 +11,7 @@ from pyro_vae.diagnostics.bridge import bridge_evidence
 from pyro_vae.diagnostics.comparison import compare_mcmc
 from pyro_vae.diagnostics.guide_fits import fit_guide
 from pyro_vae.errors import InputError
-from pyro_vae.guides import FullRank
+from pyro_vae.guides import FullRank, MeanField
 from pyro_vae.inference.mcmc import nuts
 from pyro_vae.inference.pair import Pair
 from pyro_vae.inference.target import Target
@@ -106,12 +106,22 @@ def banana_posterior(found):
     return mean, (weight * (grid[:, None] - mean).square()).sum(0).sqrt(), evidence
 
 
+def silent(model):
+    """The same program, which does not state its posterior."""
+
+    def program(x):
+        return model(x)
+
+    return program
+
+
 def test_nuts_is_the_reference_where_nothing_is_exact():
     """A bent posterior: divergences from NUTS's draws by bridge sampling against integration, to 0.05 nats."""
     torch.manual_seed(0)
     model = Banana((3,), bend=0.5, scale=1.0)
     x = torch.tensor([[0.3, -0.2, 0.1]])
-    found = compare_mcmc(model, ("full_rank",), x, num_samples=400, num_warmup=150, num_steps=300)
+    guides = {"full_rank": FullRank(model)}
+    found = compare_mcmc(silent(model), guides, x, num_samples=400, num_warmup=150, num_steps=300)
     assert found.reference == "nuts", found.reasons
     pair = Pair(model, FullRank(model))
     mean, stddev, evidence = banana_posterior(Target(pair, pair.probe(x), x))
@@ -123,9 +133,9 @@ def test_nuts_is_the_reference_where_nothing_is_exact():
 
 def test_nuts_that_has_not_mixed_is_no_reference():
     torch.manual_seed(0)
-    found = compare_mcmc(
-        Banana((3,)), ("mean_field",), torch.zeros(1, 3), num_samples=8, num_warmup=8, num_chains=2, num_steps=5
-    )
+    model = Banana((3,))
+    sizes = {"num_samples": 8, "num_warmup": 8, "num_chains": 2, "num_steps": 5}
+    found = compare_mcmc(silent(model), {"mean_field": MeanField(model)}, torch.zeros(1, 3), **sizes)
     assert found.reference is None
     assert found.reasons
     for figures in found.rows:
@@ -133,6 +143,25 @@ def test_nuts_that_has_not_mixed_is_no_reference():
     assert found.rows[0]["elbo"] is not None
     assert found.correlation_errors == {"mean_field": None, "nuts": None}
     assert found.table()[0]["sd ratio"] == "-"
+
+
+def test_a_stated_posterior_judges_chains_that_have_not_mixed():
+    """Two arms 3.5 apart: every chain stays in its own, and its figures are the worse for it."""
+    torch.manual_seed(0)
+    model = Banana((3,), scale=0.1)
+    with torch.no_grad():
+        x = model.decoder(torch.tensor([[2.0]]))
+    sizes = {"num_samples": 50, "num_warmup": 50, "num_chains": 2, "num_steps": 5}
+    found = compare_mcmc(model, ("mean_field",), x, **sizes)
+    assert found.reference == "exact"
+    assert found.reasons
+    known = found.method("exact")
+    torch.testing.assert_close(known.mean, model.posterior(x).mean.double())
+    torch.testing.assert_close(known.covariance, model.posterior(x).covariance_matrix.double())
+    torch.testing.assert_close(known.elbo, model.evidence(x).double().detach(), atol=1e-3, rtol=0)
+    guided = found.method("mean_field")
+    assert guided.kl.item() == pytest.approx((known.elbo - guided.elbo).item())
+    assert row(found, "nuts")["mean_error"] > 0.1
 
 
 def test_bridge_sampling_finds_the_evidence():

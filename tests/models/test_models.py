@@ -61,10 +61,47 @@ def test_banana_is_bent():
     weights = (terms.log_weights - terms.log_weights.logsumexp(0)).exp()
     error = (weights.square().sum(0)).sqrt()  # relative, of a self-normalized estimate
     assert ((weighted - evidence).abs() < 6 * error + 0.01).all()
+    torch.testing.assert_close(model.evidence(x), evidence, rtol=0, atol=1e-4)
     posterior = grid[0].softmax(0)
     first, second = z.T
     bent = torch.stack([posterior @ (second * first.square()), posterior @ second, posterior @ first.square()])
     assert bent[0] - bent[1] * bent[2] < -0.5 * (posterior @ first.pow(4) - bent[2] ** 2)
+
+
+@pytest.mark.parametrize("bend", [0.01, 1.0, 5.0])
+def test_the_posterior_of_a_banana_obeys_bayes(bend):
+    """At any z, near or far; the evidence of five dimensions is the mean likelihood under 200,000 prior draws."""
+    torch.manual_seed(5)
+    model = Banana((2, 3), 5, bend=bend, scale=0.8)
+    x = torch.cat([poutine.uncondition(model)(torch.zeros(3, 2, 3)), 4 * torch.randn(2, 2, 3)]).detach()
+    posterior = model.posterior(x)
+    for z in (torch.randn(5, 5), posterior.sample(), 3 * torch.randn(5, 5)):
+        bayes = log_joint(model, x, z=z) - posterior.log_prob(z)
+        torch.testing.assert_close(model.evidence(x), bayes, rtol=1e-4, atol=1e-3)
+    with torch.no_grad():
+        z = torch.randn(200_000, 5)
+        seen = torch.cat([z[:, 1:2] + bend * (z[:, :1].square() - 1), z[:, 2:]], -1)
+        likelihood = Normal(model.decoder(seen), 0.8).log_prob(x[0].flatten()).sum(-1).exp().double()
+    mean, error = likelihood.mean(), likelihood.std() / len(z) ** 0.5
+    assert abs(model.evidence(x)[0].exp() - mean) < 5 * error  # a false alarm has a chance below 1e-6
+
+
+def test_draws_from_the_posterior_of_a_banana_have_its_moments():
+    """200,000 draws: means and covariances to 5 standard errors, 54 of them: a false alarm has a chance below 4e-5."""
+    torch.manual_seed(6)
+    model = Banana((4,), 3, scale=0.5)
+    with torch.no_grad():
+        x = torch.cat([poutine.uncondition(model)(torch.zeros(2, 4)), model.decoder(torch.tensor([[4.0, 0.0]]))])
+        posterior = model.posterior(x)
+        draws = posterior.sample(torch.Size([200_000])).double()
+    mean, covariance = posterior.mean.double(), posterior.covariance_matrix.double()
+    centred = draws - mean
+    assert (centred.mean(0).abs() < 5 * (centred.std(0) / len(draws) ** 0.5)).all()
+    products = centred.unsqueeze(-1) * centred.unsqueeze(-2)
+    assert ((products.mean(0) - covariance).abs() < 5 * products.std(0) / len(draws) ** 0.5).all()
+    arms = draws[:, 2, 0].abs()
+    assert (arms > 1).double().mean() > 0.95  # two of them, mirror images
+    assert (draws[:, 2, 0] > 0).double().mean() == pytest.approx(0.5, abs=0.006)
 
 
 def test_banana_needs_two_dimensions():
