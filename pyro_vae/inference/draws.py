@@ -6,12 +6,10 @@ log-probability has the shape (E, S, N), nats.  Gradients flow where they are sw
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
@@ -20,45 +18,10 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.inference.handlers import frozen
+from pyro_vae.inference.layout import Layout
 from pyro_vae.inference.pair import DATA_PLATE, Pair, Structure
 from pyro_vae.inference.terms import Terms
 from pyro_vae.inference.traces import distribution_at, log_prob_at, unscaled_log_prob_at, value_at
-
-
-class Layout:
-    """Where the batch dimensions of a vectorized trace lie: (1, enumerated…, samples, plates…)."""
-
-    def __init__(self, structure: Structure, num_samples: int, x: Tensor) -> None:
-        self.structure = structure
-        self.num_plates = structure.nesting
-        self.num_dims = 1 + len(structure.enumerated) + 1 + structure.nesting
-        self.others = [dim for dim in range(-structure.nesting, 0) if dim != structure.data_dim]
-        self.zero = x.new_zeros((1,) * (1 + len(structure.enumerated)) + (num_samples, x.shape[0]))
-
-    def total(self, log_probs: Iterable[Tensor]) -> Tensor:
-        """The sum over sites and over every plate but the data's, of shape (1, enumerated…, S, N)."""
-        total = self.zero
-        for log_prob in log_probs:
-            padded = log_prob.reshape((1,) * (self.num_dims - log_prob.dim()) + log_prob.shape)
-            for dim in self.others:
-                padded = padded.sum(dim, keepdim=True)
-            total = total + padded.flatten(-self.num_plates)
-        return total
-
-    def means(self, q: dist.TorchDistribution, value: Tensor) -> Tensor:
-        """The mean of a site, of shape (E, S, N, D); its draws where the distribution does not know its mean."""
-        try:
-            mean = q.mean
-        except NotImplementedError:
-            mean = value
-        return self.features(mean.expand(value.shape), q.event_dim)
-
-    def features(self, value: Tensor, event_dim: int) -> Tensor:
-        """Values of a site with their event dimensions flattened, of shape (E or 1, S, N, D)."""
-        batch = value.shape[: value.dim() - event_dim]
-        padded = value.reshape((1,) * (self.num_dims - len(batch)) + batch + (-1,))
-        labels = padded.shape[: self.num_dims - self.num_plates - 1]
-        return padded.reshape(labels + self.zero.shape[-2:] + (-1,)).flatten(0, -4)
 
 
 @dataclass(frozen=True)
@@ -99,13 +62,13 @@ class Draws:
         observed, prior, sampled, enumerated, unscaled = (
             term.flatten(0, -3) for term in torch.broadcast_tensors(*groups)
         )
-        means = {name: layout.means(distribution_at(q, name), value_at(q, name)) for name in self.sampled}
+        means = {name: _means(layout, q, name) for name in self.sampled}
         return Terms(observed, prior, sampled, enumerated, unscaled.exp(), means)
 
     def beside(self, term: Tensor, value: Tensor) -> Tensor:
         """A term of shape (E, S, N) in the shape of an expanded value: (enumerated…, S, plates…, 1…)."""
-        layout, labels = self.layout, value.shape[: len(self.structure.enumerated)]
-        plates = [1] * layout.num_plates
+        labels = value.shape[: len(self.structure.enumerated)]
+        plates = [1] * self.structure.nesting
         plates[self.structure.data_dim or -1] = term.shape[-1]
         events = [1] * (value.dim() - len(labels) - 1 - len(plates))
         return term.reshape(*labels, term.shape[1], *plates, *events)
@@ -133,7 +96,7 @@ def draw(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None, n
         p = _score_model(pair, structure, x, y, num_samples, q)
     q.compute_log_prob()
     p.compute_log_prob()
-    return Draws(p, q, Layout(structure, num_samples, x))
+    return Draws(p, q, Layout(structure, q, num_samples, x))
 
 
 def draw_terms(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1) -> Terms:
@@ -157,9 +120,9 @@ def draw_means(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1
     with torch.no_grad(), poutine.block(), pair.scope():
         q = _draw_guide(pair, structure, x, None, num_samples)
         q.compute_log_prob(lambda name, _: name in structure.enumerated)
-    layout = Layout(structure, num_samples, x)
+    layout = Layout(structure, q, num_samples, x)
     weights = layout.total(log_prob_at(q, name) for name in structure.enumerated).flatten(0, -3).exp().unsqueeze(-1)
-    means = {name: layout.means(distribution_at(q, name), value_at(q, name)) for name in structure.sampled}
+    means = {name: _means(layout, q, name) for name in structure.sampled}
     return {name: (weights * mean).sum(0).mean(0) for name, mean in means.items()}
 
 
@@ -206,7 +169,7 @@ def draw_along_paths(
     first.compute_log_prob(site_filter=lambda name, _: name in structure.enumerated)
     for name in structure.enumerated:  # the expectation over labels is exact, so its gradient is too
         q.nodes[name]["unscaled_log_prob"] = first.nodes[name]["unscaled_log_prob"]
-    return Draws(p, q, Layout(structure, num_samples, x)), values
+    return Draws(p, q, Layout(structure, q, num_samples, x)), values
 
 
 def need_data_plate(structure: Structure) -> None:
@@ -235,6 +198,16 @@ def _score_model(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None, 
     with _plate(structure, num_samples), poutine.trace() as generated, poutine.replay(trace=q):
         pair.model(*pair.arguments(x, y))
     return prune_subsample_sites(generated.trace)
+
+
+def _means(layout: Layout, q: Trace, name: str) -> Tensor:
+    """The mean of a site, of shape (E or 1, S, N, D); its draws where the distribution does not know its mean."""
+    d, value = distribution_at(q, name), value_at(q, name)
+    try:
+        mean = d.mean
+    except NotImplementedError:
+        mean = value
+    return layout.features(mean.expand(value.shape), d.event_dim)
 
 
 def _plate(structure: Structure, num_samples: int) -> pyro.plate:
