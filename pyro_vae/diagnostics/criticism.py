@@ -333,7 +333,7 @@ class _Critic:
         return self._try(
             "NUTS",
             lambda: nuts(Target(self.pair, self.structure, x), draws, draws, seed=self.seed, note=self.note),
-            lambda found: check_chains(*_against(found, weights), found.as_dict()),
+            lambda found: check_chains(*_against(found, weights), found),
         )
 
     def compare_aggregate(self) -> AggregatePosterior | None:

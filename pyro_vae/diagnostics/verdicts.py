@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from pyro_vae.diagnostics.gaps import InferenceGap
 from pyro_vae.diagnostics.importance import GOOD, Importance
 from pyro_vae.diagnostics.latent import LatentUse
 from pyro_vae.diagnostics.sbc import SBC
+from pyro_vae.inference.mcmc import Chains
 
 Group = Literal["posterior", "model", "labels"]
 
@@ -155,18 +156,23 @@ def check_moments(found: Importance) -> Check:
     return _moments("moments", error, ratio, f"{int(usable.sum()):,} data", {"num_data": int(usable.sum())})
 
 
-def check_chains(mean_error: Tensor, sd_ratio: Tensor, figures: dict[str, Any]) -> Check:
-    """The guide's moments beside those of NUTS.
+def check_chains(mean_error: Tensor, sd_ratio: Tensor, chains: Chains) -> Check:
+    """The guide's moments beside those of NUTS, of the data whose chains have mixed if these are half of them.
 
     Args:
         mean_error: per datum, in standard deviations of the reference, shape (N,).
         sd_ratio: per datum, the guide's over the reference's, shape (N,).
-        figures: of the chains.
+        chains: of the same data.
     """
-    if not figures["is_reference"]:
-        return Check("NUTS", None, f"no reference: {'; '.join(figures['reasons'])}", figures)
-    error, ratio = mean_error.median().item(), sd_ratio.median().item()
-    return _moments("NUTS", error, ratio, f"{len(sd_ratio)} data", figures)
+    usable = chains.usable.cpu()
+    num_usable = int(usable.sum())
+    figures = chains.as_dict() | {"num_usable": num_usable}
+    if 2 * num_usable < len(usable):
+        return Check("NUTS", None, f"no reference: {'; '.join(chains.reasons)}", figures)
+    error, ratio = mean_error[usable].median().item(), sd_ratio[usable].median().item()
+    check = _moments("NUTS", error, ratio, f"{num_usable} data", figures)
+    left = len(usable) - num_usable
+    return replace(check, finding=f"{check.finding}; no reference for {left} more") if left else check
 
 
 def check_calibration(found: SBC) -> Check:

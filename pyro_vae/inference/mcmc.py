@@ -85,6 +85,11 @@ class Chains:
         return (self.r_hat <= LARGEST_R_HAT) & (self.ess >= SMALLEST_ESS)
 
     @property
+    def usable(self) -> Tensor:
+        """Whether the draws of each datum can stand for its posterior, shape (N,): none can where one diverged."""
+        return self.converged & (not self.divergences and self.u.shape[0] > 1)
+
+    @property
     def is_reference(self) -> bool:
         """Whether the draws of all data can stand for their posteriors."""
         return not self.reasons
@@ -97,12 +102,12 @@ class Chains:
             found.append(f"{self.divergences:,} of {total:,} transitions diverged")
         if self.u.shape[0] < 2:
             found.append("one chain alone cannot show whether it has seen the whole posterior")
-        if bad := int((self.r_hat > LARGEST_R_HAT).sum()):
+        if bad := int((~(self.r_hat <= LARGEST_R_HAT)).sum()):
             found.append(
                 f"the chains do not agree on {bad} of {len(self.r_hat)} data: R-hat {self.r_hat.max():.2f}, "
                 f"not {LARGEST_R_HAT} or less"
             )
-        if bad := int((self.ess < SMALLEST_ESS).sum()):
+        if bad := int((~(self.ess >= SMALLEST_ESS)).sum()):
             found.append(
                 f"too few effective draws for {bad} of {len(self.ess)} data: {self.ess.min():.0f}, "
                 f"not {SMALLEST_ESS} or more"

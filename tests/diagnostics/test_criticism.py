@@ -99,6 +99,35 @@ def test_chains_that_disagree_are_no_reference():
     assert found.verdict is Verdict.BELIEVE  # what is not known says nothing against the guide
 
 
+def test_data_whose_chains_have_not_mixed_are_left_out():
+    """Wells at x and -x: one where x is 0, else two, of which the guide knows one, and the chains of this seed both."""
+
+    def model(x):
+        wells = dist.Normal(torch.stack([x, -x], -1), 0.5)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), wells))
+            pyro.sample("x", dist.Normal(0.0 * z, 10.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 0.5))
+
+    def check_of(x):
+        pair = Pair(model, guide)
+        effort = Effort(300, 0, nuts=len(x), nuts_samples=300, only=("nuts",))
+        found = criticise_pair(pair, pair.probe(x), x, effort, seed=2)
+        return next(check for check in found.checks if check.name == "NUTS")
+
+    most = check_of(torch.tensor([0.0, 0.0, 3.0]))
+    assert most.figures["num_usable"] == 2
+    assert not most.figures["is_reference"]
+    assert most.verdict is Verdict.BELIEVE
+    assert "(medians of 2 data); no reference for 1 more" in most.finding
+    least = check_of(torch.tensor([0.0, 3.0, 3.0]))
+    assert least.verdict is None
+    assert least.finding.startswith("no reference: the chains do not agree on 2 of 3 data")
+
+
 def test_bad_weights_are_counted_and_refused():
     def model(x):
         with pyro.plate("data", len(x)):

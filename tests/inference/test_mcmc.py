@@ -153,6 +153,11 @@ def test_verdicts(chains):
     assert verdict(r_hat=torch.tensor([1.0, 1.2, math.inf]), ess=good * 1000).converged.tolist() == [True, False, False]
     assert verdict(ess=torch.tensor([1000.0, 0.0, 1000.0])).converged.tolist() == [True, False, True]
     assert not verdict(r_hat=good * math.nan, ess=good * 1000).converged.any()
+    assert verdict(r_hat=good * math.nan, ess=good * 1000).reasons
+    mixed = {"r_hat": torch.tensor([1.0, 1.2, 1.0]), "ess": good * 1000}
+    assert verdict(**mixed).usable.tolist() == [True, False, True]
+    assert not verdict(**mixed, divergences=1).usable.any()
+    assert not verdict(**mixed, u=chains.u[:1]).usable.any()
 
 
 @pytest.mark.parametrize(
