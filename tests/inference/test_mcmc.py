@@ -221,4 +221,6 @@ def test_the_covariance_of_many_draws_is_theirs_and_of_one_is_the_identity():
     draws = torch.randn(20_000, 2, 3) @ torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 0.1]]).T
     found = shrunk_covariance(draws)
     torch.testing.assert_close(found[0], draws[:, 0].T.cov(), atol=2e-3, rtol=1e-3)
+    line = torch.linspace(-30, 30, 40)[:, None, None].expand(40, 1, 2)  # correlated entirely, and of a large variance
+    assert torch.linalg.cholesky(shrunk_covariance(line)).isfinite().all()
     torch.testing.assert_close(shrunk_covariance(draws[:1]), torch.eye(3).expand(2, 3, 3))
