@@ -137,7 +137,7 @@ def _stated_posterior(program: Any, target: Target) -> dist.TorchDistribution | 
 def _as_normal(d: dist.TorchDistribution | None) -> MultivariateNormal | None:
     """A distribution as a normal in double precision, if it is one."""
     if isinstance(d, MultivariateNormal | LowRankMultivariateNormal):
-        return MultivariateNormal(d.mean.double(), d.covariance_matrix.double())
+        return _stated_moments(d)
     if isinstance(d, Independent) and isinstance(d.base_dist, Normal):
         return MultivariateNormal(d.mean.double(), torch.diag_embed(d.variance.double()))
     return None

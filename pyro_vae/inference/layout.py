@@ -29,12 +29,12 @@ class Layout:
 
     def __init__(self, structure: Structure, guided: Trace, num_samples: int, x: Tensor) -> None:
         self.structure = structure
-        self.num_labels = len(structure.enumerated)
+        self.num_labels = max(1, len(structure.enumerated))  # with no site that is enumerated, one label
         self.num_dims = self.num_labels + 1 + structure.nesting
         shapes = (value_at(guided, name).shape for name in structure.enumerated)
-        self.labels = tuple(torch.broadcast_shapes(*shapes)[: self.num_labels])
+        self.labels = tuple(torch.broadcast_shapes((1,) * self.num_dims, *shapes)[: self.num_labels])
         num_data = 1 if structure.data_dim is None else len(x)
-        self.zero = x.new_zeros((1,) * max(self.num_labels, 1) + (num_samples, num_data))
+        self.zero = x.new_zeros((1,) * self.num_labels + (num_samples, num_data))
 
     def total(self, log_probs: Iterable[Tensor]) -> Tensor:
         """The sum over sites and over every plate but the data's, of shape (enumerated…, S, N), or (1, S, N)."""
@@ -53,8 +53,6 @@ class Layout:
         else:
             value = value.movedim(data + self.structure.nesting + self.structure.data_dim, data)
         value = value.reshape(*value.shape[: data + 1], -1)
-        if not self.num_labels:
-            return value.expand(*self.zero.shape[-2:], -1).unsqueeze(0)
         labelled = any(size > 1 for size in value.shape[: self.num_labels])
         front = self.labels if labelled else (1,) * self.num_labels
         return value.expand(*front, *self.zero.shape[-2:], -1).flatten(0, -4)
