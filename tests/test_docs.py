@@ -103,6 +103,7 @@ def play(monkeypatch, tmp_path) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run_from_top_to_bottom(path):
     notebook = nbformat.read(path, as_version=4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pyro
@@ -17,15 +17,17 @@ from PIL import Image, ImageSequence
 import pyro_vae
 from pyro_vae import animation, latent_space, report
 from pyro_vae.errors import InputError
+from pyro_vae.guides import GUIDES
+from pyro_vae.models import MODELS
 from pyro_vae.progress import Silent
-from tests.conftest import FAST, FLAGS, PAIRS
+from tests.conftest import FAST, FLAGS
 from tests.test_cli import assert_refused
 from tests.test_fitting import quietly
 from tests.test_plots import drawn
 
 NORMAL = torch.distributions.Normal(0.0, 1.0)
 
-EACH_ONCE = [(model, guide) for model, guide in PAIRS if model == "vae" or guide == "mean_field"]
+EACH_ONCE = [pair for pair in product(MODELS, GUIDES) if "vae" in pair or "mean_field" in pair]
 
 
 def frames(run) -> dict[int, bytes]:

@@ -14,10 +14,11 @@ from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES
 from pyro_vae.inference import OBJECTIVES, Pair, draw
 from pyro_vae.inference.handlers import frozen
-from tests.conftest import NUM_CLASSES, PAIRS, SMALL, LinearGaussian, LinearNetwork, make_pair
+from pyro_vae.models import MODELS
+from tests.conftest import NUM_CLASSES, PAIRS, SMALL, LinearGaussian, LinearNetwork, combinations, make_pair
 
 SINGLE_DRAW = ["iwae:num_samples=1", "renyi:alpha=0,num_samples=1", "renyi:alpha=0.5,num_samples=1", "stl"]
-ANY_POINT = [(model, guide) for model, guide in PAIRS if guide != "planar"]
+ANY_POINT = combinations(MODELS, [guide for guide in GUIDES if guide != "planar"])
 
 
 def loss_and_gradients(choice: str, pair: Pair, x, y=None, seed: int = 5, beta: float = 1.0):

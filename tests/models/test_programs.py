@@ -16,7 +16,7 @@ from pyro_vae.guides import GUIDES
 from pyro_vae.inference import OBJECTIVES, Pair, draw_terms
 from pyro_vae.models import MODELS, SSVAE, VAE
 from pyro_vae.priors import PRIORS
-from tests.conftest import EVENT_SHAPE, NUM_CLASSES, PAIRS, SMALL, make_pair
+from tests.conftest import EVENT_SHAPE, NUM_CLASSES, PAIRS, SMALL, combinations, make_pair
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -68,8 +68,9 @@ def test_stock_svi_trains_it_with_the_label_enumerated(model, guide, x):
     assert sum(losses[-20:]) / 20 < 0.9 * sum(losses[:5]) / 5
 
 
-@pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("model", [name for name in MODELS if MODELS.takes(name, "prior")])
+@pytest.mark.parametrize(
+    ("model", "prior"), combinations([name for name in MODELS if MODELS.takes(name, "prior")], PRIORS)
+)
 def test_every_prior_goes_with_every_model(model, prior, x):
     """Its parameters learn, the terms are those of the objective, and the model generates."""
     torch.manual_seed(0)
