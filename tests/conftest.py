@@ -17,6 +17,7 @@ import pyro_vae
 from pyro_vae.cli import main
 from pyro_vae.guides import GUIDES, MeanField
 from pyro_vae.inference import Pair
+from pyro_vae.inference.compiled import graphs, lowering
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models import MODELS, VAE
 from pyro_vae.networks import MLP, Network
@@ -139,6 +140,30 @@ def toy_npz(tmp_path, toy_arrays) -> str:
     np.savez(path, x=toy_arrays[0], y=toy_arrays[1])
     return str(path)
 
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Recordings run as they are: for tests of what is recorded when, which are no tests of the compiler."""
+
+    def run_as_recorded(recording, inputs):
+        def run(values):
+            with torch.no_grad():
+                return tuple(recording.graph(*values, *recording.held))
+
+        return run
+
+    for module in (graphs, lowering):
+        monkeypatch.setattr(module, "compile_recording", run_as_recorded)
+
+
+@pytest.fixture(params=["recorded", pytest.param("compiled", marks=pytest.mark.exhaustive)])
+def graph(request):
+    """Recordings run as they are; the exhaustive run has each test once more, with all that it records compiled."""
+    if request.param == "recorded":
+        request.getfixturevalue("uncompiled")
+
+
+compiled_too = pytest.mark.parametrize("graph", ["recorded", "compiled"], indirect=True)  # in the default run as well
 
 FAST = {"epochs": 2, "batch_size": 20, "hidden": (8,), "latent_dim": 2, "labels": 6}
 FLAGS = ["--epochs", 2, "--batch-size", 20, "--hidden", "8", "--latent-dim", 2, "--labels", 6]

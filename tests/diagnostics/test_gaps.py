@@ -168,6 +168,7 @@ def test_offsets_have_a_row_for_each_datum_and_label(x):
     assert shapes == [(7, 16), (7, 3), (7, 16), (3, 1, 7, 4)]
 
 
+@pytest.mark.usefixtures("graph")
 def test_a_compiled_search_climbs_as_an_eager_one(x):
     pair = make_pair("vae")
     family = Offsets(pair, pair.probe(x), x)

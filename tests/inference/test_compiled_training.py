@@ -20,13 +20,13 @@ from pyro_vae.config import TrainingConfig
 from pyro_vae.data import Batches, Images
 from pyro_vae.errors import TrainingError
 from pyro_vae.inference import Pair, Trainer
-from pyro_vae.inference.compiled import choice
+from pyro_vae.inference.compiled import choice, lowering
 from pyro_vae.inference.compiled.choice import Outlook, compile_if_it_pays
 from pyro_vae.inference.compiled.lowering import compile_recording
 from pyro_vae.inference.compiled.tracing import record
 from pyro_vae.inference.validation import CHUNK, Validation
 from pyro_vae.progress import Silent
-from tests.conftest import make_pair
+from tests.conftest import compiled_too, make_pair
 
 
 class Listening(Silent):
@@ -61,10 +61,10 @@ def train(pair, x, y=None, notes=None, **settings):
     return trainer, rows
 
 
+@pytest.mark.usefixtures("graph")
 @pytest.mark.parametrize(
     ("model", "guide", "settings"),
     [
-        ("vae", "mean_field", {}),
         ("ss_vae", "mean_field", {}),
         ("vae", "iaf", {"beta": "linear:0:1:2", "lr_schedule": "cosine", "clip_norm": 0.5}),
         ("hvae", "mean_field", {"objective": "iwae:num_samples=3", "beta": 0.5}),
@@ -73,6 +73,15 @@ def train(pair, x, y=None, notes=None, **settings):
     ],
 )
 def test_training_is_that_of_eager_steps(model, guide, settings, x, y):
+    check_training(model, guide, settings, x, y)
+
+
+@compiled_too
+def test_plain_training_is_that_of_eager_steps(graph, x):
+    check_training("vae", "mean_field", {}, x)
+
+
+def check_training(model, guide, settings, x, y=None):
     """Same batches, same noise: every figure of the history and every weight, but for rounding."""
     labels = y if model == "ss_vae" else None
     eager, compiled = make_pair(model, guide), make_pair(model, guide)
@@ -88,8 +97,9 @@ def test_training_is_that_of_eager_steps(model, guide, settings, x, y):
         torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.usefixtures("graph")
 def test_a_schedule_never_compiles_anew(x, monkeypatch):
-    calls = []
+    calls, compile_recording = [], lowering.compile_recording
     monkeypatch.setattr(
         "pyro_vae.inference.compiled.lowering.compile_recording",
         lambda *arguments: calls.append(1) or compile_recording(*arguments),
@@ -115,6 +125,7 @@ def test_recording_leaves_state_and_noise_as_they_were(x):
     assert all(torch.equal(a, b) for a, b in zip(moments, now, strict=True))
 
 
+@pytest.mark.usefixtures("graph")
 def test_stopped_and_resumed_is_the_run_in_one(toy_npz, tmp_path):
     """A compiled run, stopped in the middle of its third epoch: the same bits as one that never stopped."""
     settings = {"batch_size": 20, "hidden": (8,), "latent_dim": 2, "compile": "on", "epochs": 4}
@@ -129,6 +140,7 @@ def test_stopped_and_resumed_is_the_run_in_one(toy_npz, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_an_eager_run_is_resumed_eagerly(toy_npz, tmp_path, monkeypatch):
     """Even where more epochs would make compiling pay: the choice is part of the run."""
     settings = {"batch_size": 20, "hidden": (8,), "latent_dim": 2, "epochs": 2}
@@ -140,6 +152,7 @@ def test_an_eager_run_is_resumed_eagerly(toy_npz, tmp_path, monkeypatch):
     assert not any("compiling" in line for line in listening.lines)
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("chosen", [True, False])
 def test_the_choice_for_the_validation_is_part_of_the_run(x, monkeypatch, chosen):
     """It may have been another than for the step, and more epochs must not change it."""
@@ -265,6 +278,7 @@ def test_any_trouble_is_said_and_nothing_is_compiled():
     assert notes == ["the thing runs eagerly: RuntimeError: first line"]
 
 
+@pytest.mark.usefixtures("graph")
 def test_compiled_validation_is_the_eager_one():
     """Full chunks replayed, the last short one eager; the same noise, so the same figures."""
     torch.manual_seed(3)
@@ -283,6 +297,7 @@ def test_compiled_validation_is_the_eager_one():
     assert validation()["validation_elbo"] != pytest.approx(expected["validation_elbo"], rel=1e-5)  # not frozen
 
 
+@pytest.mark.usefixtures("graph")
 def test_compiled_evaluation_is_the_eager_one(monkeypatch):
     monkeypatch.setattr(choice, "FEWEST_RUNS", 0)
     monkeypatch.setattr(Outlook, "pays", True)
@@ -308,6 +323,7 @@ def test_what_is_compiled_may_be_changed_in_place(x):
     assert run([torch.tensor([0, 2])])[0] == 0
 
 
+@pytest.mark.usefixtures("graph")
 def test_images_of_numpy_train_compiled_end_to_end(tmp_path):
     """uint8 images and dynamic binarization, through ``fit``: every dynamic draw is made inside the graph."""
     images = np.random.default_rng(0).integers(0, 256, (200, 6, 6), dtype=np.uint8)

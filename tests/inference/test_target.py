@@ -218,6 +218,7 @@ def test_priors_of_other_kinds_have_a_density(prior):
         assert torch.allclose(found.log_density(u)[0], by_hand, atol=1e-5)
 
 
+@pytest.mark.usefixtures("graph")
 def test_compiled_values_are_the_eager_ones(labelled):
     u, half = torch.randn(3, 4, 2), torch.tensor(0.5)
     notes = []

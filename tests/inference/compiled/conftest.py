@@ -4,14 +4,11 @@ import pytest
 
 from pyro_vae.inference.compiled import graphs, lowering
 
-
-@pytest.fixture
-def uncompiled(monkeypatch):
-    """Recordings run as they are: for tests of what is recorded when, which are no tests of the compiler."""
-    monkeypatch.setattr(graphs, "compile_recording", lambda r, _: lambda values: r.graph(*values, *r.held))
+compile_recording = lowering.compile_recording
 
 
 @pytest.fixture
 def compiled(uncompiled, monkeypatch):
     """Recordings are compiled after all."""
-    monkeypatch.setattr(graphs, "compile_recording", lowering.compile_recording)
+    for module in (graphs, lowering):
+        monkeypatch.setattr(module, "compile_recording", compile_recording)

@@ -124,6 +124,7 @@ def trained(compiled="on", capture=None, monkeypatch=None, device="cpu"):
     return [row["train_loss"] for row in rows], notes
 
 
+@pytest.mark.usefixtures("graph")
 def test_a_replayed_training_is_the_compiled_one(stand_in, monkeypatch):
     """Learning rate, rows, moments and noise of every step: none of them is a constant of the graph."""
     expected, _ = trained()
@@ -135,6 +136,7 @@ def test_a_replayed_training_is_the_compiled_one(stand_in, monkeypatch):
     assert not any("one by one" in line for line in notes)
 
 
+@pytest.mark.usefixtures("graph")
 def test_what_cannot_be_captured_is_said_and_runs_compiled(stand_in, monkeypatch):
     expected, _ = trained()
 

@@ -2,7 +2,8 @@
 
 What can go wrong lies in two places.  The recording is checked for all pairs, labelled and not: each is recorded, and
 its graph run as it is, on values other than those that it was recorded on.  The compiler is checked on one pair a model
-and one a guide: the parts that a pair is made of are all in there.  That takes minutes, so all but three are slow.
+and one a guide: the parts that a pair is made of are all in there.  That takes minutes, so all but
+two are exhaustive.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pyro_vae.inference.compiled import (
 from pyro_vae.models import MODELS
 from tests.conftest import EVENT_SHAPE, PAIRS, make_pair
 
-QUICK = [("vae", "mean_field"), ("vae", "iaf"), ("ss_vae", "mean_field")]
+QUICK = [("vae", "mean_field"), ("ss_vae", "mean_field")]
 COMPILED = sorted({*product(MODELS, ["mean_field"]), *product(["vae"], GUIDES)})
 
 
@@ -76,7 +77,8 @@ def test_the_recording_of_closed_form_terms_equals_stock_pyro(guide):
 
 
 @pytest.mark.parametrize(
-    ("model", "guide"), [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in COMPILED]
+    ("model", "guide"),
+    [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.exhaustive) for pair in COMPILED],
 )
 def test_the_graph_of_a_pair_equals_stock_pyro(model, guide):
     check(model, guide, False)
