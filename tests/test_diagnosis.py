@@ -40,8 +40,16 @@ def run(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-def test_one_json_object_and_every_file_it_names(labelled):
-    done = run("diagnose", labelled, *QUICK, "--nuts", 2, "--json")
+@pytest.fixture(scope="module")
+def diagnosed(labelled, tmp_path_factory):
+    """That run with all that can be said of it, NUTS included, and the words of the command."""
+    path = tmp_path_factory.mktemp("runs") / "diagnosed"
+    shutil.copytree(labelled, path)
+    return path, run("diagnose", path, *QUICK, "--nuts", 2, "--json")
+
+
+def test_one_json_object_and_every_file_it_names(diagnosed):
+    path, done = diagnosed
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout, parse_constant=pytest.fail)
     names = [check["name"] for check in found["checks"]]
@@ -61,10 +69,10 @@ def test_one_json_object_and_every_file_it_names(labelled):
     assert found["num_data"] == 60
     k_hat = [each["k_hat"] for each in found["worst"]]
     assert k_hat == sorted(k_hat, reverse=True)
-    assert json.loads((labelled / "diagnosis.json").read_text())["checks"] == found["checks"]
-    pictures = {p.stem for p in (labelled / "figures/diagnosis").glob("*.png")}
+    assert json.loads((path / "diagnosis.json").read_text())["checks"] == found["checks"]
+    pictures = {p.stem for p in (path / "figures/diagnosis").glob("*.png")}
     assert pictures == {"k_hat", "worst", "ranks", "coverage", "latents", "aggregate", "reliability", "confusion"}
-    assert all((labelled / "figures/diagnosis" / f"{name}.png").stat().st_size > 5000 for name in pictures)
+    assert all((path / "figures/diagnosis" / f"{name}.png").stat().st_size > 5000 for name in pictures)
 
 
 def test_the_posterior_is_read_by_xarray_and_by_arviz(labelled):
@@ -83,9 +91,9 @@ def test_the_posterior_is_read_by_xarray_and_by_arviz(labelled):
     )
 
 
-def test_nuts_draws_are_kept_beside_it(labelled):
-    assert run("diagnose", labelled, *QUICK, "--nuts", 2, "--check", "nuts").exit_code == 0
-    with xr.open_datatree(labelled / "posterior_nuts.nc", engine="h5netcdf") as tree:
+def test_nuts_draws_are_kept_beside_it(diagnosed):
+    path, _ = diagnosed
+    with xr.open_datatree(path / "posterior_nuts.nc", engine="h5netcdf") as tree:
         assert dict(tree["posterior"].sizes) | {"chain": 4, "draw": 500, "datum": 2} == dict(tree["posterior"].sizes)
 
 

@@ -37,7 +37,7 @@ def linear_gaussian(num_data, data_dim, latent_dim):
 def test_bounds_meet_at_the_evidence_of_ten_correlated_latents():
     """Sixteen data: each bound on the right side within 4 standard errors, about once in 30,000 runs off."""
     target, latents = linear_gaussian(16, 20, 10)
-    bracket = annealed_bracket(target, latents, Annealing(num_temperatures=500))
+    bracket = annealed_bracket(target, latents, Annealing(num_temperatures=250))
     truth = target.pair.model.evidence(target.x).detach().double()
     below, above = bracket.lower.log_likelihood - truth, bracket.upper.log_likelihood - truth
     assert below.mean() < 4 * below.std() / math.sqrt(16)

@@ -89,7 +89,7 @@ def test_labels_are_summed_out():
     torch.manual_seed(2)
     model = SSVAE((6,), num_classes=3, latent_dim=1)
     found = target_of(model, MeanField(model), torch.rand(2, 6).round())
-    chains = nuts(found, 300, 150, 3)
+    chains = nuts(found, 150, 100, 3)
     grid = torch.linspace(-8, 8, 2001)[:, None, None].expand(-1, 2, 1)
     weight = found.log_density(grid).double().softmax(0)
     mean = (weight * grid[..., 0]).sum(0)
