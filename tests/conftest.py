@@ -28,8 +28,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start: 
 EVENT_SHAPE = (1, 4, 4)
 NUM_CLASSES = 3
 SMALL = MLP(hidden=(16,))
-USUAL = {"vae", "mean_field", "normal"}
-ALSO = {("ss_vae", "iaf")}  # an enumerated label under a flow
+USUAL = {"vae", "mean_field", "normal", "unlabelled"}
+ALSO = {("ss_vae", "iaf"), ("ss_vae", "mean_field", "labelled")}  # an enumerated label under a flow, and a known one
 
 
 def combinations(*registries: Iterable[str]) -> list:

@@ -43,7 +43,7 @@ REGISTRIES = {
     "objectives": (OBJECTIVES,),
 }
 EVERY_REGISTRY = [registry for registries in REGISTRIES.values() for registry in registries] + [DATA]
-EPOCHS = 5  # of a fit that a document shows
+EPOCHS = 2  # of a fit that a document shows
 
 
 def text(document: str) -> str:

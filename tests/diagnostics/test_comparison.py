@@ -117,6 +117,7 @@ def silent(model):
     return program
 
 
+@pytest.mark.exhaustive
 def test_nuts_is_the_reference_where_nothing_is_exact():
     """A bent posterior: divergences from NUTS's draws by bridge sampling against integration, to 0.05 nats."""
     torch.manual_seed(0)
@@ -233,7 +234,7 @@ def test_latents_shared_by_all_data_are_one_posterior():
         pyro.sample("w", dist.Normal(exact.mean, 2 * exact.stddev).to_event(1))
 
     found = compare_mcmc(
-        model, {"right": right, "wide": wide}, y, num_samples=600, num_warmup=100, num_chains=2, num_steps=0
+        model, {"right": right, "wide": wide}, y, num_samples=450, num_warmup=60, num_chains=2, num_steps=0
     )
     assert found.reference == "nuts", found.reasons
     assert found.method("nuts").mean.shape == (1, 2)

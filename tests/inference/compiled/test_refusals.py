@@ -11,9 +11,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch._inductor.exc import InvalidCxxCompiler
 
-from pyro_vae.inference.compiled import NotCompiled
-from tests.inference.compiled.agreeing import agree
+from pyro_vae.inference.compiled import NotCompiled, graphs
+from tests.inference.compiled.agreeing import agree, gaussian
 
 pytestmark = pytest.mark.usefixtures("uncompiled")
 
@@ -65,6 +66,17 @@ def test_a_structure_that_depends_on_values_runs_eagerly(structure, reason):
     assert len(said) == 1
 
 
+def test_what_the_compiler_refuses_runs_eagerly_and_says_so_once(monkeypatch):
+    def compiler(*arguments):
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(graphs, "compile_recording", compiler)
+    with pytest.warns(NotCompiled, match="no C.. compiler was found") as said:
+        assert agree(lambda: gaussian, each=5).graphs_of_model == 0
+    assert len(said) == 1
+
+
+@pytest.mark.exhaustive
 def test_without_a_compiler_programs_run_eagerly_and_say_so_once(tmp_path):
     script = """
         import warnings, torch, pyro, pyro.distributions as dist

@@ -26,8 +26,18 @@ def chosen(first: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.exhaustive
 def test_the_instructions_are_those_that_inductor_finds_by_compiling_for_each():
     assert chosen(OURS) == chosen("") != ""
+
+
+@pytest.mark.parametrize(("flags", "taken"), [("-O2", True), ("-mno-such-instructions", False)])
+def test_the_compiler_is_asked_whether_it_takes_the_flags(flags, taken):
+    class Instructions:
+        def build_arch_flags(self):
+            return flags
+
+    assert toolchain._takes_flags(Instructions(), "") is taken
 
 
 @pytest.mark.parametrize("step", ["_choose_instructions", "_compile_header"])
