@@ -40,16 +40,11 @@ def run(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-@pytest.fixture(scope="module")
-def diagnosed(labelled, tmp_path_factory):
-    """That run with all that can be said of it, NUTS included, and the words of the command."""
-    path = tmp_path_factory.mktemp("runs") / "diagnosed"
+@pytest.mark.parametrize("nuts", [0, pytest.param(2, marks=pytest.mark.exhaustive)])
+def test_one_json_object_and_every_file_it_names(labelled, tmp_path, nuts):
+    path = tmp_path / "run"
     shutil.copytree(labelled, path)
-    return path, run("diagnose", path, *QUICK, "--nuts", 2, "--json")
-
-
-def test_one_json_object_and_every_file_it_names(diagnosed):
-    path, done = diagnosed
+    done = run("diagnose", path, *QUICK, "--nuts", nuts, "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout, parse_constant=pytest.fail)
     names = [check["name"] for check in found["checks"]]
@@ -59,7 +54,7 @@ def test_one_json_object_and_every_file_it_names(diagnosed):
         "inference gap",
         "moments",
         "calibration (SBC)",
-        "NUTS",
+        *["NUTS"] * bool(nuts),
         "latent units",
         "aggregate posterior",
         "convergence (SVI)",
@@ -73,6 +68,11 @@ def test_one_json_object_and_every_file_it_names(diagnosed):
     pictures = {p.stem for p in (path / "figures/diagnosis").glob("*.png")}
     assert pictures == {"k_hat", "worst", "ranks", "coverage", "latents", "aggregate", "reliability", "confusion"}
     assert all((path / "figures/diagnosis" / f"{name}.png").stat().st_size > 5000 for name in pictures)
+    assert (path / "posterior_nuts.nc").exists() is bool(nuts)
+    if nuts:
+        with xr.open_datatree(path / "posterior_nuts.nc", engine="h5netcdf") as tree:
+            sizes = dict(tree["posterior"].sizes)
+        assert sizes | {"chain": 4, "draw": 500, "datum": 2} == sizes
 
 
 def test_the_posterior_is_read_by_xarray_and_by_arviz(labelled):
@@ -89,12 +89,6 @@ def test_the_posterior_is_read_by_xarray_and_by_arviz(labelled):
     assert table["mean"].astype(float).iloc[0] == pytest.approx(
         float(made["posterior"]["z"].mean(("chain", "draw")).values.ravel()[0]), abs=0.02
     )
-
-
-def test_nuts_draws_are_kept_beside_it(diagnosed):
-    path, _ = diagnosed
-    with xr.open_datatree(path / "posterior_nuts.nc", engine="h5netcdf") as tree:
-        assert dict(tree["posterior"].sizes) | {"chain": 4, "draw": 500, "datum": 2} == dict(tree["posterior"].sizes)
 
 
 def test_the_table_has_a_verdict_a_check_and_one_on_the_whole(plain):

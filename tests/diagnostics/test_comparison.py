@@ -191,6 +191,7 @@ def test_only_the_guide_trains(x):
     assert changed == {name for name in before if name.startswith("guide.")}
 
 
+@pytest.mark.exhaustive
 def test_programs_of_ones_own_and_parameters_without_a_module():
     """A normal guide with bare parameters on x ~ N(z, 1), z ~ N(0, 1): the posterior is N(x / 2, 1/2)."""
 

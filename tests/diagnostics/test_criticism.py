@@ -206,7 +206,8 @@ def test_a_program_of_ones_own_is_criticised_as_stock_pyro_trained_it(num_nuts):
     assert after.importance.log_likelihood.item() == pytest.approx(evidence.item(), abs=0.02)
 
 
-@pytest.mark.parametrize("family", [AutoNormal, pytest.param(AutoMultivariateNormal, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("family", [AutoNormal, AutoMultivariateNormal])
 def test_eight_schools_are_one_datum(family):
     guide = family(eight_schools)
     with pyro.get_param_store().scope():

@@ -83,6 +83,7 @@ def test_global_latents_of_bounded_support():
     assert chains.u.shape[2:] == (1, 1)
 
 
+@pytest.mark.exhaustive
 @torch.no_grad()
 def test_labels_are_summed_out():
     """A labelled model's marginal posterior of one latent, against integration: mean within 5 standard errors."""

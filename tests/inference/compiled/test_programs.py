@@ -186,6 +186,7 @@ def test_a_score_function_term(options):
     check(coins, **options)
 
 
+@pytest.mark.exhaustive
 def test_the_score_function_gradient_has_the_same_mean():
     """Means of 1,000 gradients each, of 5 numbers, at different seeds: within 6 standard errors of each other.
 
