@@ -124,7 +124,7 @@ def read_frames(folder: RunFolder) -> dict[int, Image.Image]:
 
 
 def _is_due(run: Run, epoch: int) -> bool:
-    return epoch % math.ceil(run.config.epochs / MAX_FRAMES) == 0
+    return epoch % math.ceil(run.config.num_epochs / MAX_FRAMES) == 0
 
 
 def _is_plane(run: Run) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from pyro.distributions import constraints
 
 from pyro_vae.config import DataConfig, FitConfig, ProgramConfig, TrainingConfig
-from pyro_vae.data import Binarization
+from pyro_vae.data import Binarization, Dataset, PixelKind, fitting_likelihood
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES
 from pyro_vae.inference import OBJECTIVES, RESAMPLINGS, Pair, Resampling, Structure, parse_schedule
@@ -51,7 +51,8 @@ def check_names(config: FitConfig, model: Program = "", guide: Program = "") -> 
     OBJECTIVES.check(config.objective)
     if config.resampling != AUTO:
         RESAMPLINGS.check(config.resampling)
-    parse_schedule(config.beta)
+    if config.beta != AUTO:
+        parse_schedule(config.beta)
 
 
 def build_pair(
@@ -111,10 +112,17 @@ def resolve_resampling(config: TrainingConfig, pair: Pair) -> Resampling:
     return RESAMPLINGS.build(wanted if config.resampling == AUTO else config.resampling)
 
 
-def resolve_binarization(config: DataConfig, structure: Structure) -> Binarization:
-    """``auto`` as the likelihood wants it: dynamic where x is 0 or 1, none for any other."""
+def resolve_likelihood(config: FitConfig, dataset: Dataset, model: Program) -> FitConfig:
+    """``auto`` as the pixels want it, for a model by name that takes a likelihood; others have their own."""
+    if config.likelihood != AUTO or not (isinstance(model, str) and MODELS.takes(model, "likelihood")):
+        return config
+    return config.model_copy(update={"likelihood": fitting_likelihood(dataset)})
+
+
+def resolve_binarization(config: DataConfig, structure: Structure, kind: PixelKind = "intensities") -> Binarization:
+    """``auto`` as the likelihood wants it: dynamic where x is to be 0 or 1 and is not yet, none for any other."""
     if config.binarization == "auto":
-        return "dynamic" if structure.support is constraints.boolean else "none"
+        return "dynamic" if structure.support is constraints.boolean and kind != "binary" else "none"
     return config.binarization
 
 

@@ -115,24 +115,31 @@ def fit(
 @main.command()
 @run_argument
 @click.option(
-    "--samples", type=int, default=5000, envvar="PYRO_VAE_SAMPLES", help="importance samples an image  [default: 5000]"
+    "--samples",
+    type=int,
+    envvar="PYRO_VAE_SAMPLES",
+    help="importance samples per image; 5000 for figures to publish  [default: 1000, over the number of classes]",
 )
 @split_option
 @checkpoint_option
 @device_option
 @seed_option
 @json_option
-def evaluate(run: Path, samples: int, split: str, checkpoint: str, device: str, seed: int, as_json: bool) -> None:
+def evaluate(
+    run: Path, samples: int | None, split: str, checkpoint: str, device: str, seed: int, as_json: bool
+) -> None:
     """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
     opened = open_run(run, checkpoint, device)
     say = partial(click.echo, err=True)
     figures = opened.evaluate(split=split, num_samples=samples, seed=seed, note=say, track=track)
     assert opened.folder is not None
-    opened.folder.save_evaluation(figures)
+    figures = opened.folder.save_evaluation(figures, opened.findings)
     if as_json:
         print_json(figures)
     else:
         table(f"{figures['model']} + {figures['guide']} on {figures['data']}, {split} set", rows(figures))
+        for finding in opened.findings:
+            click.echo(f"Note: {finding}")
 
 
 @main.command()
@@ -281,8 +288,10 @@ def info(run: Path, as_json: bool) -> None:
         | {"split": folder.facts.split, "epochs": f"{done['epochs']} of {config.epochs}"}
         | rows(done, skip="epochs"),
     )
-    if evaluation:
+    if evaluation and "split" in evaluation:
         table(f"last evaluation, {evaluation['split']} set", rows(evaluation))
+    for finding in (evaluation or {}).get("findings", ()):
+        click.echo(f"Note: {finding['found']}; {finding['mend']}")
 
 
 @main.command(name="list")

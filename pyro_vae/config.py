@@ -16,6 +16,10 @@ from pyro_vae.errors import InputError, nearest
 from pyro_vae.validation import Name, Whole, Wholes, shown, wanted
 
 
+def _none_by_name(value: Any) -> Any:
+    return "none" if value is None else value  # as it was written before it had a name
+
+
 def _number_if_it_is(value: Any) -> Any:
     try:
         return float(value)
@@ -37,7 +41,7 @@ class DataConfig(_Group):
         100, description="how many labels training sees, spread over the classes; or all, or none"
     )
     binarization: Literal["auto", "dynamic", "threshold", "none"] = Field(
-        "auto", description="auto: dynamic for a Bernoulli likelihood, none for any other"
+        "auto", description="auto: dynamic for gray pixels with a Bernoulli likelihood, else none"
     )
     augmentation: Literal["auto", "affine", "none"] = Field(
         "auto", description="what the classification terms see; auto: affine for images, none for vectors"
@@ -53,7 +57,7 @@ class ProgramConfig(_Group):
     model: Name = Field("vae", description="the generative program p")
     guide: Name = Field("mean_field", description="the amortized program q")
     prior: Name = Field("auto", description="p(z); auto: what the model asks for, normal for most")
-    likelihood: Name = Field("auto", description="p(x | z); auto: what the model asks for, bernoulli for most")
+    likelihood: Name = Field("auto", description="p(x | z); auto: the model's own, or what the pixels are")
     latent_dim: Whole = Field(32, description="the dimension of z")
     network: Name = Field("mlp", description="encoders and decoders")
     classifier: Name = Field("auto", description="the network of q(y | x); auto: conv for images, mlp for vectors")
@@ -65,29 +69,42 @@ class TrainingConfig(_Group):
 
     objective: Name = Field("elbo", description="what is maximized")
     beta: Annotated[Annotated[float, Field(ge=0)] | str, BeforeValidator(_number_if_it_is)] = Field(
-        1.0, description="weight of the KL: a number, linear:START:END:EPOCHS or cyclical:START:END:EPOCHS:CYCLES"
+        "auto",
+        description="weight of the KL: a number, linear:START:END:EPOCHS or cyclical:START:END:EPOCHS:CYCLES; "
+        "auto: from 0 to 1 over the first quarter of the epochs",
     )
     classification_weight: float = Field(
-        10.0, ge=0, description="weight of -log q(y | x) on labelled rows, in nats per datum"
+        30.0, ge=0, description="weight of -log q(y | x) on labelled rows, in nats per datum"
     )
     consistency_weight: float = Field(
-        10.0, ge=0, description="weight of answering alike for changed unlabelled images; 0: plain M2"
+        30.0, ge=0, description="weight of answering alike for changed unlabelled images; 0: plain M2"
     )
     resampling: Name = Field("auto", description="how rows are drawn; auto: what the model asks for, uniform for most")
-    epochs: Whole = Field(80, description="passes over the training rows")
+    epochs: Whole | Literal["auto"] = Field(
+        "auto", description="passes over the training rows; auto: 80, but from 3,000 to 40,000 steps"
+    )
     batch_size: Whole = Field(100, description="rows a step, of unlabelled and of labelled ones")
     lr: float = Field(2e-3, gt=0, description="Adam's learning rate")
-    lr_schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="constant, or cosine: down to 0 at the last epoch"
+    lr_schedule: Literal["decay", "constant", "cosine"] = Field(
+        "decay",
+        description="decay: down to 0 over the last 30 % of training; cosine: over all of it",
     )
     clip_norm: float = Field(100.0, gt=0, description="largest norm of the gradient")
-    patience: Whole | None = Field(None, description="stop after so many epochs without a better validation ELBO")
+    patience: Annotated[Whole | Literal["auto", "none"], BeforeValidator(_none_by_name)] = Field(
+        "auto", description="stop after this number of epochs without progress; auto: a quarter of them"
+    )
     seed: int = Field(0, ge=0, description="of every random choice")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="one compiled graph a step; auto: where there are enough steps to gain from it"
     )
     precision: Literal["32", "bf16"] = Field("32", description="of the networks; distributions are always in float32")
+
+    @property
+    def num_epochs(self) -> int:
+        """The number of epochs, of a configuration that has one in the place of ``auto``."""
+        assert self.epochs != "auto", "the trainer settles what auto means"
+        return self.epochs
 
 
 class FitConfig(TrainingConfig, DataConfig, ProgramConfig):

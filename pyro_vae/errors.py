@@ -32,7 +32,16 @@ class InputError(PyroVAEError, ValueError):
 
 
 class TrainingError(PyroVAEError, RuntimeError):
-    """A run that started well and failed: a loss that is no number, say."""
+    """A run that started well and failed, for example by a loss that is not a number.
+
+    Args:
+        found: what happened.
+        mend: what to try.
+    """
+
+    def __init__(self, found: str, mend: str) -> None:
+        self.found, self.mend = found, mend
+        super().__init__(f"{found}; {mend}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

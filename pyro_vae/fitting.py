@@ -18,11 +18,13 @@ import torch
 
 from pyro_vae import animation
 from pyro_vae.assembly import (
+    AUTO,
     Program,
     build_pair,
     check_names,
     resolve_augmentation,
     resolve_binarization,
+    resolve_likelihood,
     resolve_resampling,
 )
 from pyro_vae.config import FitConfig
@@ -33,6 +35,7 @@ from pyro_vae.data import (
     binarize_once,
     check_range,
     check_same,
+    describe_pixels,
     facts_of,
     from_arrays,
     labelled_rows,
@@ -40,9 +43,11 @@ from pyro_vae.data import (
     load_same_data,
     random_affine,
 )
-from pyro_vae.errors import InputError
+from pyro_vae.diagnostics.findings import Finding
+from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.folder import RunFolder
 from pyro_vae.inference import Pair, Structure, Trainer
+from pyro_vae.inference.automatic import settle
 from pyro_vae.progress import Display, choose_display
 from pyro_vae.run import Run
 
@@ -92,18 +97,21 @@ def fit(
     names = {"model": _name_of(model), "guide": _name_of(guide), "data": data if isinstance(data, str) else IN_MEMORY}
     config = FitConfig.of(**names, **settings)
     check_names(config, model, guide)
+    if not isinstance(model, str) and config.beta == AUTO:
+        config = config.model_copy(update={"beta": 1.0})  # a program of one's own is trained as it stands
     folder = None if out is None else Path(out)
     if folder is not None:
         RunFolder.check_free(folder, overwrite)
     device = _device(config.device)
     dataset = _dataset(data, download, strict)
+    config = resolve_likelihood(config, dataset, model)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)
-        under_way = _Fit(config, dataset, pair, device)
+        under_way, shown = _Fit(config, dataset, pair, device), choose_display(display)
         if folder is not None:
             under_way.create_folder(folder, overwrite)
-        return _finished(under_way.train(choose_display(display)))
+        return _finished(under_way.train(shown), shown)
 
 
 def resume(
@@ -132,6 +140,7 @@ def resume(
     old = folder.config
     given = {"model": model, "guide": guide, "data": data}
     settings = settings | {name: value for name, value in given.items() if isinstance(value, str)}
+    settings = {name: value for name, value in settings.items() if value != AUTO}  # what the run has, then
     config = FitConfig.of(**(old.model_dump() | settings))
     for name, value in config:
         if name not in CHANGEABLE and value != getattr(old, name):
@@ -141,11 +150,9 @@ def resume(
                 f"leave out --{name.replace('_', '-')}, or start a new run without --resume",
             )
     training = folder.training()
-    done = training["progress"]["epoch"]
-    if done >= config.epochs:
-        raise InputError(
-            f"more epochs than the {done} that {path} has", f"{config.epochs}", f"use --epochs {done + config.epochs}"
-        )
+    done, epochs = training["progress"]["epoch"], config.num_epochs
+    if done >= epochs:
+        raise InputError(f"more epochs than the {done} that {path} has", f"{epochs}", f"use --epochs {done + epochs}")
     device = _device(config.device)
     if data is None or isinstance(data, str):
         dataset = load_same_data(config.data, folder.facts)
@@ -154,13 +161,13 @@ def resume(
         check_same(dataset, folder.facts)
     with torch.random.fork_rng():
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model or old.model, guide or old.guide)
-        under_way = _Fit(config, dataset, pair, device)
+        under_way, shown = _Fit(config, dataset, pair, device), choose_display(display)
         pair.load_state_dict(folder.weights("last"))
         under_way.trainer.load_state_dict(training)
         under_way.trainer.progress.stopped = ""
         folder.save_config(config)
         under_way.folder = folder
-        return _finished(under_way.train(choose_display(display)))
+        return _finished(under_way.train(shown), shown)
 
 
 def load(
@@ -198,10 +205,10 @@ class _Fit:
     """One fit under way."""
 
     def __init__(self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device) -> None:
-        self.config, self.dataset, self.pair = config, dataset, pair
+        self.dataset, self.pair = dataset, pair
         self.facts = facts_of(dataset)
         self.structure = _place(pair, dataset.event_shape, device)
-        binarization = resolve_binarization(config, self.structure)
+        binarization = resolve_binarization(config, self.structure, dataset.kind)
         check_range(dataset, binarization, self.structure.support)
         labels = config.labels if self.structure.has_label else "none"
         rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed)
@@ -209,6 +216,8 @@ class _Fit:
         validation = binarize_once(dataset.validation, binarization).to(device)
         augment = random_affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
         resampling = resolve_resampling(config, pair)
+        config = settle(config, batches.num_steps, bool(self.structure.enumerated))
+        self.config = config.model_copy(update={"binarization": binarization})
         self.trainer = Trainer(pair, self.structure, batches, validation, config, augment, resampling)
         self.folder: RunFolder | None = None
 
@@ -221,14 +230,19 @@ class _Fit:
         best = self._weights() if self.folder is None else self.folder.weights("best")
         with _stopping(trainer), display:
             display.say(self._describe())
-            display.start(self.config, trainer)
+            display.start(trainer)
             animation.begin(self._run())
-            for row in trainer.epochs(display.step, display.say):
-                if trainer.is_best:
-                    best = self._weights()
-                animation.keep(self._run(), last=trainer.done)  # before the checkpoint, so that none is ever missing
-                self._save(trainer.is_best)
-                display.epoch(row)
+            try:
+                for row in trainer.epochs(display.step, display.say):
+                    if trainer.is_best:
+                        best = self._weights()
+                    animation.keep(self._run(), last=trainer.done)  # before the checkpoint, so that none is missing
+                    self._save(trainer.is_best)
+                    display.epoch(row)
+            except TrainingError as error:
+                if self.folder is not None:
+                    self.folder.save_evaluation({}, [Finding("failed", error.found, error.mend)])
+                raise
         if trainer.progress.stopped:
             display.say(trainer.progress.stopped)
         if trainer.stop_requested and not trainer.done:
@@ -238,11 +252,24 @@ class _Fit:
         return self._run()
 
     def _describe(self) -> str:
-        config, batches = self.config, self.trainer.batches
+        """What is trained on what, what ``auto`` became and why, in three lines."""
+        config, batches, pixels = self.config, self.trainer.batches, describe_pixels(self.dataset)
+        likelihood = f"; likelihood {config.likelihood}" if config.likelihood != AUTO else ""
+        drawn = {"dynamic": ", binarized by draws", "threshold": ", binarized at 0.5", "none": ""}[batches.binarization]
         labels = f" ({len(batches.labelled_rows)} labelled)" if self.structure.has_label else ""
         where = f" -> {self.folder.path}" if self.folder else ""
-        programs = f"{config.model} + {config.guide} on {self.dataset.name}"
-        return f"{programs}: {self.facts.split}{labels}, seed {config.seed}{where}"
+        return (
+            f"{config.model} + {config.guide} on {self.dataset.name}, {pixels}{drawn}{likelihood}\n"
+            f"{self.facts.split}{labels}, seed {config.seed}{where}\n"
+            f"{_count(config.num_epochs, 'epoch')} of {_count(batches.num_steps, 'step')}{self._stopping()}; "
+            f"{self.trainer.beta}"
+        )
+
+    def _stopping(self) -> str:
+        patience = self.config.patience
+        if patience == "none" or int(patience) >= self.config.num_epochs:
+            return ""
+        return f" or fewer, if {patience} in a row bring nothing"
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.clone() for name, value in self.pair.state_dict().items()}
@@ -271,7 +298,9 @@ class _Fit:
         )
 
 
-def _finished(run: Run) -> Run:
+def _finished(run: Run, display: Display) -> Run:
+    for finding in run.findings:
+        display.say(f"Note: {finding}")
     if run.folder is not None:
         from pyro_vae.report import write_report  # late: it imports matplotlib
 
@@ -328,6 +357,10 @@ def _name_of(program: Program) -> str:
         return program
     kind = program if hasattr(program, "__qualname__") else type(program)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _shown(value: object) -> str:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from pyro_vae.config import FitConfig
 from pyro_vae.data import DataFacts
+from pyro_vae.diagnostics.findings import Finding
 from pyro_vae.errors import InputError
 from pyro_vae.inference.checkpoint import load_training, load_weights, recover, save_checkpoint
 
@@ -221,9 +222,11 @@ class RunFolder:
         for epoch in epochs:
             self._frame(epoch).unlink(missing_ok=True)
 
-    def save_evaluation(self, figures: dict[str, Any]) -> None:
-        """Replace the figures of the last evaluation."""
-        _write(self.path / EVALUATION, json.dumps(figures, indent=2) + "\n")
+    def save_evaluation(self, figures: dict[str, Any], findings: Iterable[Finding]) -> dict[str, Any]:
+        """Replace the last evaluation: its figures, and what was found wrong with the run; returns what was written."""
+        content = figures | {"findings": [asdict(finding) for finding in findings]}
+        _write(self.path / EVALUATION, json.dumps(content, indent=2) + "\n")
+        return content
 
     def save_diagnosis(self, findings: dict[str, Any]) -> Path:
         """Replace the findings of the last diagnosis, and say where they are."""

@@ -47,6 +47,24 @@ def traversal_points(base: Tensor, dims: Tensor, values: Tensor) -> Tensor:
     return points.flatten(0, 1)
 
 
+def most_different(pictures: Tensor, num: int) -> Tensor:
+    """Indices of pictures that differ, shape (num,): the first one, then always the farthest from those chosen before.
+
+    Distances are Euclidean (Gonzalez, *Clustering to Minimize the Maximum Intercluster Distance*, 1985).
+
+    Args:
+        pictures: shape (N, ...), N at least ``num``.
+        num: how many to choose.
+    """
+    points = pictures.flatten(1)
+    chosen = [0]
+    nearest = (points - points[0]).norm(dim=1)
+    while len(chosen) < num:
+        chosen.append(int(nearest.argmax()))
+        nearest = nearest.minimum((points - points[chosen[-1]]).norm(dim=1))
+    return torch.tensor(chosen)
+
+
 def activity(means: Tensor) -> Tensor:
     """Var_x(E_q[z_u | x]) of each latent dimension, shape (D,), from posterior means of shape (N, D)."""
     return means.var(0, correction=0)

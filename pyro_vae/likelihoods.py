@@ -21,10 +21,11 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from pyro_vae.registry import Registry
-from pyro_vae.validation import Positive
+from pyro_vae.validation import Positive, Whole
 
 MEMORY = 0.98  # of the optimal scale's average, a batch
 MIN_SCALE = 1e-4
+ROUNDING = 1e-3  # of a count that was divided and multiplied again
 
 
 class Likelihood(nn.Module):
@@ -47,6 +48,96 @@ class Likelihood(nn.Module):
 
 
 LIKELIHOODS: Registry[Likelihood] = Registry("likelihood", ("event_shape",))
+
+
+class Shares(constraints.Constraint):
+    """Shares of a number of trials: 0, 1/n, 2/n, …, 1.
+
+    Args:
+        trials: the number n.
+    """
+
+    is_discrete = True
+
+    def __init__(self, trials: int) -> None:
+        self.trials = trials
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        counts = value * self.trials
+        return ((counts - counts.round()).abs() <= ROUNDING) & (value >= 0) & (value <= 1)
+
+    def __repr__(self) -> str:
+        return f"multiples of 1/{self.trials} in [0, 1]"
+
+
+class BinomialShare(dist.TorchDistribution):
+    """The share x of n Bernoulli trials that succeed: n x is binomial.
+
+    log p(x) = log C(n, n x) + n (x log l + (1 - x) log (1 - l)), n times the Bernoulli's term and a constant.
+
+    Args:
+        trials: the number n.
+        logits: log l - log (1 - l), of the batch shape.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"logits": constraints.real}
+
+    def __init__(self, trials: int, logits: Tensor, validate_args: bool | None = None) -> None:
+        self.trials, self.logits = trials, logits
+        super().__init__(logits.shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        return constraints.boolean if self.trials == 1 else Shares(self.trials)
+
+    @property
+    def probs(self) -> Tensor:
+        """The probability of a success, of the batch shape."""
+        return self.logits.sigmoid()
+
+    @property
+    def mean(self) -> Tensor:
+        return self.probs
+
+    @property
+    def variance(self) -> Tensor:
+        return self.probs * (1 - self.probs) / self.trials
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> BinomialShare:
+        return BinomialShare(self.trials, self.logits.expand(batch_shape), validate_args=False)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            counts: Tensor = dist.Binomial(self.trials, logits=self.logits).sample(torch.Size(sample_shape))
+            return counts / self.trials
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        terms: Tensor = self.trials * dist.Bernoulli(logits=self.logits, validate_args=False).log_prob(value)
+        if self.trials == 1:
+            return terms
+        successes = value * self.trials
+        ways = math.lgamma(self.trials + 1) - (successes + 1).lgamma() - (self.trials - successes + 1).lgamma()
+        return terms + ways
+
+
+@LIKELIHOODS.register("binomial")
+class Binomial(Likelihood):
+    """Independent binomial pixels, from logits; for gray pixels that are counts, such as those of the digits.
+
+    Args:
+        event_shape: the shape of one datum.
+        trials: the largest count n; a pixel is the share x = count / n.  With one trial it is the Bernoulli.
+    """
+
+    def __init__(self, event_shape: tuple[int, ...], trials: Whole = 16) -> None:
+        super().__init__(event_shape)
+        self.trials = trials
+
+    def forward(self, params: Tensor) -> dist.TorchDistribution:
+        return dist.Independent(BinomialShare(self.trials, params), self.event_dim)
 
 
 @LIKELIHOODS.register("bernoulli")

@@ -75,21 +75,24 @@ def image_grid(images: Tensor, columns: int | None = None, title: str = "") -> F
     return _grid(as_arrays(images), columns, title)
 
 
-def reconstructions(images: Tensor, means: Tensor, columns: int = 10) -> Figure:
+def reconstructions(images: Tensor, means: Tensor, columns: int = 10, seen: Tensor | None = None) -> Figure:
     """Images above their reconstructions, row by row.
 
     Args:
         images: the originals, as for ``image_grid``.
         means: E[x | z] of the same shape.
-        columns: how many pairs a row.
+        columns: how many images a row.
+        seen: the images as the model saw them, of the same shape, where they differ from the originals; they stand
+            between the two.
     """
-    above, below = as_arrays(images), as_arrays(means)
+    layers = [as_arrays(layer) for layer in (images, seen, means) if layer is not None]
     order = []
-    for start in range(0, len(above), columns):
-        row = slice(start, start + columns)
-        blank = [np.ones_like(above[0])] * (columns - len(above[row]))
-        order += [*above[row], *blank, *below[row], *blank]
-    return _grid(np.stack(order), columns, "Images and, below each, its reconstruction")
+    for start in range(0, len(images), columns):
+        for layer in layers:
+            row = layer[start : start + columns]
+            order += [*row, *[np.ones_like(row[0])] * (columns - len(row))]
+    below = "its reconstruction" if seen is None else "what the model saw of it and its reconstruction"
+    return _grid(np.stack(order), columns, f"Images and, below each, {below}")
 
 
 def completions(visible: Tensor, filled: Tensor, images: Tensor) -> Figure:
@@ -101,19 +104,20 @@ def completions(visible: Tensor, filled: Tensor, images: Tensor) -> Figure:
         images: the images, shape (N, C, H, W).
     """
     rows = torch.cat([visible.cpu().unsqueeze(0), filled.cpu(), images.cpu().unsqueeze(0)]).transpose(0, 1)
-    title = "Visible part, filled in by the model, and the image itself"
+    title = "Left: what the model sees. Right: the image itself. Between: what the model fills in"
     return image_grid(rows.flatten(0, 1), columns=rows.shape[1], title=title)
 
 
 def class_samples(images: Tensor, class_names: Sequence[str]) -> Figure:
-    """Samples of each class, a row a class; a column shares its style z.
+    """Samples of each class, one row per class; a column shares its style z.
 
     Args:
         images: shape (K, M, C, H, W): M samples for each of K classes.
         class_names: the K names.
     """
     rows, columns = images.shape[:2]
-    figure = _grid(as_arrays(images.flatten(0, 1)), columns, "p(x | y, z): a row a class, a column a style")
+    title = "Images from the model: one class per row, one style z per column"
+    figure = _grid(as_arrays(images.flatten(0, 1)), columns, title)
     ax = figure.axes[0]
     step = ax.get_ylim()[0] / rows
     ax.set_axis_on()

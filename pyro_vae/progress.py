@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
-    from pyro_vae.config import TrainingConfig
     from pyro_vae.inference.training import Progress, Trainer
     from pyro_vae.inference.validation import Row
 
@@ -28,7 +27,7 @@ class Display(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def start(self, config: TrainingConfig, trainer: Trainer) -> None:
+    def start(self, trainer: Trainer) -> None:
         """Training begins, or goes on."""
 
     def step(self, progress: Progress) -> None:
@@ -52,7 +51,7 @@ class Silent:
     ) -> None:
         return None
 
-    def start(self, config: TrainingConfig, trainer: Trainer) -> None:
+    def start(self, trainer: Trainer) -> None:
         return None
 
     def step(self, progress: Progress) -> None:
@@ -100,11 +99,11 @@ class Bar(Silent):
     ) -> None:
         self._bar.stop()
 
-    def start(self, config: TrainingConfig, trainer: Trainer) -> None:
-        self._config, self._trainer = config, trainer
+    def start(self, trainer: Trainer) -> None:
+        self._epochs, self._trainer = trainer.config.num_epochs, trainer
         self._steps = trainer.batches.num_steps
         self._figures = trainer.progress.history[-1] if trainer.progress.history else {}
-        self._task = self._bar.add_task("", total=config.epochs * self._steps, figures="")
+        self._task = self._bar.add_task("", total=self._epochs * self._steps, figures="")
         self._show(trainer.progress)
 
     def step(self, progress: Progress) -> None:
@@ -122,7 +121,7 @@ class Bar(Silent):
         self._bar.update(
             self._task,
             completed=done,
-            description=f"epoch {min(progress.epoch + 1, self._config.epochs)}/{self._config.epochs}",
+            description=f"epoch {min(progress.epoch + 1, self._epochs)}/{self._epochs}",
             figures="  ".join([*shown, f"beta {beta:.3g}"]),
         )
 

@@ -13,7 +13,7 @@ from pyro_vae.pictures import is_picture, need_pictures, write_whole
 from pyro_vae.run import Run
 
 FIRST_SAMPLES = 25  # importance samples of the evaluation that ends a fit: quick, and rough
-STYLES = 10
+STYLES, STYLES_DRAWN = 10, 100
 COMPLETED_IMAGES, COMPLETIONS = 8, 6
 GRID, STEPS, ROWS = 20, 11, 10  # a manifold's side, a traversal's columns, its most rows unless asked
 SPAN = 3.0  # standard deviations of N(0, 1)
@@ -29,7 +29,7 @@ def write_report(run: Run) -> None:
     assert run.folder is not None
     save_figure(plots.elbo_curves(run.history), run.folder.figures / "elbo.png")
     if run.structure.data_dim is not None:
-        run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES))
+        run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES), run.findings)
     if run.structure.continuous and run.facts.num_data[-1] >= 2:
         save_figure(latent_figure(run), run.folder.figures / "latent.png")
     if not is_picture(run.facts.event_shape):
@@ -52,21 +52,23 @@ def samples_figure(run: Run, num_samples: int, label: int | None = None, seed: i
 
 def completions_figure(run: Run, seed: int = 0) -> Figure:
     """What a conditional model makes of the visible part of the first test images."""
-    x = run.part("test")[slice(0, COMPLETED_IMAGES)].x()
-    filled = run.complete(x, COMPLETIONS, seed)
-    return plots.completions(run.model.visible(x), filled, x)
+    images = run.part("test")[slice(0, COMPLETED_IMAGES)]
+    filled = run.complete(images.x(), COMPLETIONS, seed)
+    return plots.completions(run.model.visible(images.x()), filled, images.values())
 
 
 def reconstructions_figure(run: Run, num_images: int, split: str = "test") -> Figure:
-    """The first images of a split above their reconstructions."""
+    """The first images of a split as they are, as the model sees them where that differs, and as it makes them."""
     images = run.part(split)[slice(0, num_images)]
-    return plots.reconstructions(images.x(), run.reconstruct(images.x()))
+    seen = None if images.binary is None else images.x()
+    return plots.reconstructions(images.values(), run.reconstruct(images.x()), seen=seen)
 
 
 def classes_figure(run: Run) -> Figure:
-    """The same styles in every class."""
+    """The same styles in every class, chosen among draws from the prior so that they differ."""
     names = run.facts.class_names
-    return plots.class_samples(torch.stack([run.sample(STYLES, y=label) for label in range(len(names))]), names)
+    images = torch.stack([run.sample(STYLES_DRAWN, y=label) for label in range(len(names))])
+    return plots.class_samples(images[:, latent_space.most_different(images.transpose(0, 1), STYLES)], names)
 
 
 def traverse_figure(
@@ -134,7 +136,7 @@ def _manifold(run: Run, site: str, num: int, label: int | None, seed: int) -> Fi
     label = 0 if label is None and run.class_matters else label
     given = run.part("test")[:1].x() if run.conditional else None
     images = run.decode(latent_space.manifold_points(num), site, label, seed, given)
-    title = f"E[x | {site}] over normal quantiles{_of_class(run, label)}"
+    title = f"What the model makes of the plane of {site}{_of_class(run, label)}, in equal steps of probability"
     return latent_plots.manifold(images, latent_space.quantiles(num), site, title)
 
 
@@ -151,7 +153,7 @@ def _traversal(run: Run, site: str, num: int, num_dims: int, span: float, label:
     given = images[index : index + 1].x() if run.conditional else None
     pictures = run.decode(points, site, label, seed, given).unflatten(0, (num_dims, num))
     names = [f"{site}_{u}  var {activity[u]:.2f}" for u in dims.tolist()]
-    title = f"E[x | {site}] around test image {index}{_of_class(run, label)}: a row a latent dimension"
+    title = f"Test image {index}{_of_class(run, label)}, changed along one latent dimension per row"
     return latent_plots.traversal(pictures, values, names, means[index, dims], title)
 
 

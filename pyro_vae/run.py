@@ -21,18 +21,24 @@ from pyro_vae import diagnostics
 from pyro_vae.assembly import resolve_binarization
 from pyro_vae.config import FitConfig
 from pyro_vae.data import Binarization, DataFacts, Dataset, Images, binarize_once, load_same_data
+from pyro_vae.diagnostics.evaluation import default_samples
+from pyro_vae.diagnostics.findings import Finding, judge_classifier, judge_curve, judge_latents
+from pyro_vae.diagnostics.latent import latent_use
 from pyro_vae.errors import InputError
 from pyro_vae.folder import RunFolder
 from pyro_vae.inference.draws import draw_means
 from pyro_vae.inference.labels import label_distribution
 from pyro_vae.inference.pair import LABEL_SITE, OBSERVED_SITE, Pair, Structure
+from pyro_vae.inference.schedules import parse_schedule
 from pyro_vae.inference.traces import distribution_at, value_at
+from pyro_vae.inference.validation import score
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from pyro_vae.diagnostics.evaluation import Track
 
+NUM_JUDGED = 500  # validation data that findings are read off
 APART = 104_729  # from the seed of training: its first normals may be the parameters that z is compared with
 
 
@@ -151,7 +157,7 @@ class Run:
     def evaluate(
         self,
         split: str = "test",
-        num_samples: int = 100,
+        num_samples: int | None = None,
         seed: int = 0,
         note: Callable[[str], None] = lambda line: None,
         track: Track = lambda chunks, total: chunks,
@@ -160,7 +166,8 @@ class Run:
 
         Args:
             split: train, validation or test.
-            num_samples: importance samples per datum.
+            num_samples: importance samples per datum; default: what 1,000 runs of the decoder give, 1,000 or, where
+                labels are summed over, fewer.
             seed: of the samples.
             note: takes what a person should know of how it runs.
             track: shows how far it is; see ``diagnostics.evaluate``.
@@ -170,7 +177,7 @@ class Run:
             self.pair,
             self.structure,
             self.part(split),
-            num_samples,
+            default_samples(self.structure) if num_samples is None else num_samples,
             seed,
             compiled=self.config.compile != "off",
             note=note,
@@ -178,6 +185,20 @@ class Run:
         ).as_dict()
         names = {"model": self.config.model, "guide": self.config.guide, "data": self.config.data, "split": split}
         return names | figures | {"seconds": round(time.perf_counter() - begin, 3)}
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What is wrong with the run, by its history and its first validation data; empty where nothing was found."""
+        found: list[Finding] = []
+        images = self.part("validation")[slice(0, NUM_JUDGED)]
+        if self.structure.continuous and len(images) > 1:
+            found += judge_latents(latent_use(self.pair, self.structure, images.x(), num_draws=8))
+        beta = parse_schedule(self.config.beta)
+        rows = self.history.to_dict("records")
+        found += judge_curve([score(row, beta.final) for row in rows], beta.length, len(rows) < self.config.num_epochs)
+        if self.structure.has_label and images.labels is not None:
+            found += judge_classifier(self.class_probabilities(images.values()), images.labels)
+        return found
 
     def classify(self, x: ArrayLike | Tensor) -> Tensor:
         """The most probable class of each image under q(y | x), shape (N,), as an index into the class names.

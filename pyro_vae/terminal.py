@@ -59,7 +59,7 @@ def config_options(command: F) -> F:
 
 def rows(figures: dict[str, Any], skip: str = "") -> dict[str, str]:
     """Figures as text for a table, without what its title says already."""
-    hidden = {"model", "guide", "data", "split", skip}
+    hidden = {"model", "guide", "data", "split", "findings", skip}
     return {
         name: f"{value:.4g}" if isinstance(value, float) and name in ("accuracy", "ece") else _shown(value)
         for name, value in figures.items()

@@ -16,7 +16,7 @@ def quietly(**settings):
 
 
 def test_complete_fills_in_the_hidden_part_and_keeps_the_visible_one(toy_npz):
-    run = quietly(model="cvae:quadrants=2", data=toy_npz, labels="none")
+    run = quietly(model="cvae:quadrants=2", data=toy_npz, labels="none", likelihood="bernoulli")
     x = run.part("test").x()
     filled = run.complete(x, 3)
     hidden = run.model.hidden
@@ -32,7 +32,7 @@ def test_pictures_of_a_conditional_run(toy_npz):
     run = quietly(model="cvae", data=toy_npz, labels="none")
     canvas = report.samples_figure(run, 64).axes[0].images[0].get_array()
     assert canvas.shape == report.completions_figure(run).axes[0].images[0].get_array().shape
-    assert "Visible part" in report.samples_figure(run, 64).axes[0].get_title()
+    assert "what the model sees" in report.samples_figure(run, 64).axes[0].get_title()
     x = run.part("test")[:1].x()
     points = torch.randn(4, 2)
     images = run.decode(points, x=x)

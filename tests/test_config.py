@@ -27,8 +27,8 @@ def test_configuration_is_frozen():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "expected epochs to be at least 1; got 0; "),
-        ({"epochs": "many"}, "expected epochs to be a whole number; got"),
+        ({"epochs": 0}, "expected epochs to be at least 1 or 'auto'; got 0; "),
+        ({"epochs": "many"}, "expected epochs to be a whole number or 'auto'; got"),
         ({"batch_size": -1}, "expected batch size .*; got -1; leave out --batch-size or use 100"),
         ({"latent_dim": 0}, "expected latent dim .*; got 0"),
         ({"lr": 0}, "expected lr to be more than 0; got 0"),

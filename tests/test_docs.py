@@ -22,6 +22,7 @@ from pyro_vae.data import DATA
 from pyro_vae.errors import PyroVAEError
 from pyro_vae.guides import GUIDES
 from pyro_vae.inference import OBJECTIVES, RESAMPLINGS, Pair, parse_schedule
+from pyro_vae.inference.automatic import settle
 from pyro_vae.likelihoods import LIKELIHOODS
 from pyro_vae.models import MODELS, VAE
 from pyro_vae.networks import NETWORKS
@@ -233,7 +234,7 @@ def understood(command, monkeypatch) -> Callable[[list[str]], FitConfig]:
         structure = pair.probe(torch.zeros(2, *shape))
         OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=100)
         resolve_resampling(config, pair).check(structure)
-        parse_schedule(config.beta)
+        parse_schedule(settle(config, 10, bool(structure.enumerated)).beta)
         seen.append(config)
         raise PyroVAEError("understood")
 

@@ -81,10 +81,10 @@ def test_the_run_directory_holds_what_it_should(toy_npz, tmp_path):
 
 
 def test_best_and_last_are_what_they_say(toy_npz, tmp_path):
-    run = quietly(data=toy_npz, out=tmp_path / "run", epochs=6, lr=0.5, lr_schedule="constant")
+    run = quietly(data=toy_npz, out=tmp_path / "run", epochs=6, lr=0.5, lr_schedule="constant", beta=1)
     best_epoch = int(run.history["validation_elbo"].idxmax()) + 1
     assert best_epoch < 6, "the learning rate should be far too large for the last epoch to be the best"
-    again = quietly(data=toy_npz, epochs=best_epoch, lr=0.5, lr_schedule="constant")
+    again = quietly(data=toy_npz, epochs=best_epoch, lr=0.5, lr_schedule="constant", beta=1)
     best, last = (pyro_vae.load(run.path, checkpoint=name) for name in ("best", "last"))
     for name, value in again.pair.state_dict().items():
         assert torch.equal(best.pair.state_dict()[name], value)
@@ -124,7 +124,7 @@ def test_an_unlabelled_file_fits_a_model_without_labels(toy_arrays):
 
 
 def test_class_conditional_samples_share_their_style(toy_npz):
-    run = quietly(model="ss_vae", data=toy_npz, epochs=60, lr=0.01, hidden=(32,))
+    run = quietly(model="ss_vae", data=toy_npz, epochs=60, lr=0.01, hidden=(32,), likelihood="bernoulli")
     samples = torch.stack([run.sample(4, y=label) for label in range(3)])
     assert torch.equal(samples[0], run.sample(4, y=0))
     guesses = run.classify(samples.flatten(0, 1)).reshape(3, 4)
@@ -134,7 +134,9 @@ def test_class_conditional_samples_share_their_style(toy_npz):
 
 
 def test_early_stopping_says_why(toy_npz, capsys):
-    run = pyro_vae.fit(**(FAST | {"data": toy_npz, "epochs": 50, "lr": 0.5, "lr_schedule": "constant", "patience": 2}))
+    run = pyro_vae.fit(
+        **(FAST | {"data": toy_npz, "epochs": 50, "lr": 0.5, "lr_schedule": "constant", "beta": 1, "patience": 2})
+    )
     assert len(run.history) < 50
     best = int(run.history["validation_elbo"].idxmax()) + 1
     assert len(run.history) == best + 2
@@ -158,7 +160,7 @@ def test_resumed_in_two_parts_is_the_run_in_one(model, toy_npz, tmp_path):
     whole = quietly(model=model, data=toy_npz, out=tmp_path / "whole", epochs=4)
 
     class StopAt(Silent):
-        def start(self, config, trainer):
+        def start(self, trainer):
             self.trainer = trainer
 
         def step(self, progress):
@@ -246,11 +248,14 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_epoch(tmp
             return super().forward(x if self.steps <= 4 else x * float("nan"), y)
 
     model = Poisoned((1, 6, 6), 2, network=MLP((8,)))
-    with pytest.raises(TrainingError, match=r"the loss became nan .*in epoch 2, step 2; try a smaller --lr"):
+    with pytest.raises(TrainingError, match=r"nan .*in epoch 2, step 2: the model's site 'x' .* 20 rows") as caught:
         quietly(model=model, data=toy_arrays[0], out=tmp_path / "run", epochs=9)
     loaded = pyro_vae.load(tmp_path / "run", model=VAE((1, 6, 6), 2, network=MLP((8,))), checkpoint="last")
     assert all(value.isfinite().all() for value in loaded.pair.state_dict().values())
     assert len(loaded.history) == 1
+    (finding,) = loaded.folder.evaluation["findings"]
+    assert f"{finding['found']}; {finding['mend']}" == str(caught.value)
+    assert "the state after epoch 1 is kept; try a smaller --lr" in str(caught.value)
 
 
 def test_any_pyro_program_fits_saves_and_loads(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyro_vae.data.images import Dataset, Images
+from pyro_vae.data.images import Dataset, Images, PixelKind
 from pyro_vae.errors import InputError
 
 Array = NDArray[np.generic]
@@ -14,7 +14,12 @@ MIN_ROWS = 10
 
 
 def split_at_random(
-    name: str, images: Images, validation: int, test: int, class_names: tuple[str, ...] = ()
+    name: str,
+    images: Images,
+    validation: int,
+    test: int,
+    class_names: tuple[str, ...] = (),
+    kind: PixelKind = "numbers",
 ) -> Dataset:
     """Cut one array into train, validation and test rows by a permutation that never changes.
 
@@ -24,6 +29,7 @@ def split_at_random(
         validation: how many rows to validate on.
         test: how many rows to test on.
         class_names: the classes.
+        kind: what the pixels are, as ``Dataset`` has it.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     train = len(images) - validation - test
@@ -34,13 +40,15 @@ def split_at_random(
         images[order[train + validation :]],
         class_names,
         f"{train} train, {validation} validation and {test} test rows of one fixed permutation",
+        kind,
     )
 
 
 def from_arrays(x: Array, y: Array | None = None, name: str = "arrays") -> Dataset:
     r"""A data set from images and, if there are any, their labels.
 
-    uint8 pixels are divided by 255; any other number is taken as it is.  A tenth of the rows validates, a tenth tests.
+    uint8 pixels are divided by 255, unless all are 0 or 1; any other number is taken as it is.  A tenth of the rows
+    validates, a tenth tests.
 
     Args:
         x: images of shape (N, D), (N, H, W) or (N, C, H, W).
@@ -71,7 +79,10 @@ def from_arrays(x: Array, y: Array | None = None, name: str = "arrays") -> Datas
     scale = 255.0 if is_byte else 1.0
     labels, class_names = (None, ()) if y is None else _classes(y, len(x), name)
     tenth = max(1, len(x) // 10)
-    return split_at_random(name, Images(pixels, labels, scale), tenth, tenth, class_names)
+    is_binary = not (pixels.to(torch.bool) != pixels).any()
+    scale = 1.0 if is_binary else scale
+    kind: PixelKind = "binary" if is_binary else "numbers"
+    return split_at_random(name, Images(pixels, labels, scale), tenth, tenth, class_names, kind)
 
 
 def _classes(y: Array, num_rows: int, name: str) -> tuple[torch.Tensor, tuple[str, ...]]:

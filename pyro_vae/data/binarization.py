@@ -76,16 +76,35 @@ def check_range(data: Dataset, how: Binarization, support: Constraint | None) ->
     if fits is None:
         return
     for images in (data.train, data.validation, data.test):
-        if not all(bool(fits.check(chunk.values()).all()) for chunk in images.chunks(1000)):
-            low, high = images.pixels.min().item() / images.scale, images.pixels.max().item() / images.scale
+        outside = [values[~fits.check(values)] for values in (chunk.values() for chunk in images.chunks(1000))]
+        found = torch.cat(outside)
+        if len(found):
             purpose = "to binarize" if how != "none" else "which the likelihood is a density for"
-            gray = how == "none" and support is constraints.boolean and 0 <= low <= high <= 1
-            mend = "use --binarization dynamic or threshold" if gray else "scale x to fit"
+            mend = f"use --likelihood {fitting_likelihood(data)} --binarization none"
+            if how == "none" and fits is constraints.boolean and constraints.unit_interval.check(found).all():
+                mend = f"use --binarization dynamic or threshold, or {mend.removeprefix('use ')}"
             raise InputError(
-                f"pixels of {data.name} {_SUPPORTS.get(fits, f'in the support {fits}')}, {purpose}",
-                "gray values between" if gray else f"values from {low:g} to {high:g}",
-                f"{mend}, or use --likelihood gaussian --binarization none",
+                f"pixels of {data.name} {_SUPPORTS.get(fits, f'that are {fits}')}, {purpose}",
+                f"{found.numel():,} other values from {found.min():g} to {found.max():g}",
+                mend,
             )
+
+
+def fitting_likelihood(data: Dataset) -> str:
+    """The likelihood that fits what the pixels of a data set are, as it is chosen by text."""
+    if data.kind == "counts":
+        return f"binomial:trials={data.train.scale:g}"
+    return "gaussian" if data.kind == "numbers" else "bernoulli"
+
+
+def describe_pixels(data: Dataset) -> str:
+    """What the pixels of a data set are, in words."""
+    return {
+        "counts": f"pixels that count from 0 to {data.train.scale:g}",
+        "intensities": "gray pixels from 0 to 1",
+        "binary": "pixels that are 0 or 1",
+        "numbers": "numbers of any size",
+    }[data.kind]
 
 
 _SUPPORTS = {constraints.boolean: "that are 0 or 1", constraints.unit_interval: "in [0, 1]"}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+PixelKind = Literal["counts", "intensities", "binary", "numbers"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Dataset:
         test: the rows that nothing but an evaluation sees.
         class_names: the classes in the order of their indices; empty where there are no labels.
         split: one line that says where the splits come from.
+        kind: what the pixels are: ``counts`` from 0 to ``scale``; ``intensities`` in [0, 1] that the literature
+            binarizes by draws, such as MNIST's; ``binary``, 0 or 1; ``numbers`` of any other kind.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Dataset:
     test: Images
     class_names: tuple[str, ...] = ()
     split: str = ""
+    kind: PixelKind = "numbers"
 
     @property
     def event_shape(self) -> tuple[int, ...]:

@@ -61,7 +61,7 @@ def omniglot(download: bool = False, size: Whole = 28) -> Dataset:
     for folder in folders:
         _open("omniglot", "Omniglot", folder, download, background=folder == folders[0])
     background, evaluation = (Images(torch.from_numpy(_characters(folder, size)), scale=255.0) for folder in folders)
-    data = split_at_random("omniglot", background, validation=len(background) // 10, test=0)
+    data = split_at_random("omniglot", background, validation=len(background) // 10, test=0, kind="intensities")
     split = (
         f"{len(data.train)} train, {len(data.validation)} validation (a fixed permutation of the background set), "
         f"{len(evaluation)} test (the evaluation set)"
@@ -111,7 +111,7 @@ def _mnist_like(name: str, class_name: str, download: bool, size: int | None) ->
     names = tuple(str(c).split(" - ")[0] for c in classes)
     train, validation = rows[slice(None, -5000)], rows[slice(-5000, None)]
     split = f"{len(train)} train, {len(validation)} validation (the end of the published train set), {len(test)} test"
-    return Dataset(name, train, validation, test, names, split)
+    return Dataset(name, train, validation, test, names, split, "intensities")
 
 
 def resized(pixels: Tensor, size: int | None) -> Tensor:

@@ -26,6 +26,7 @@ from pyro_vae.inference.pair import Pair, Structure
 Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is with so many chunks
 
 ACTIVE_VARIANCE = 0.01
+RUNS_PER_DATUM, MIN_SAMPLES = 1_000, 50  # of the decoder, where nobody says how many
 NUMBERS_AT_ONCE = 2**21  # of the largest tensor, 8 MiB: measured half as fast again as 64 MiB
 
 
@@ -39,6 +40,8 @@ class Evaluation:
         log_likelihood: its reconstruction term, E_q[log p(x | z)].
         kl: KL(q(z | x) || p(z)).
         nll: minus the importance-weighted log-likelihood, lower is better.
+        nll_standard_error: of that mean over the data; infinite for one datum.
+        effective_samples: the effective sample size of the importance weights, the median over the data.
         num_samples: the samples per datum that all four are estimated from.
         active_units: how many latent dimensions carry information about x.
         accuracy: the share of labels that q(y | x) gets right, given the images before binarization; None without
@@ -52,6 +55,8 @@ class Evaluation:
     log_likelihood: float
     kl: float
     nll: float
+    nll_standard_error: float
+    effective_samples: float
     num_samples: int
     active_units: int
     accuracy: float | None = None
@@ -61,6 +66,11 @@ class Evaluation:
     def as_dict(self) -> dict[str, float | int]:
         """The figures by name, without those that do not apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def default_samples(structure: Structure) -> int:
+    """The importance samples per datum that take 1,000 runs of the decoder: fewer where labels are summed over."""
+    return max(MIN_SAMPLES, RUNS_PER_DATUM // structure.combinations)
 
 
 def evaluate(
@@ -95,6 +105,9 @@ def evaluate(
     columns = {name: values.double().cpu() for name, values in found.items()}
     means = columns.pop("means")
     figures = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
+    nll = columns["nll"]
+    figures["nll_standard_error"] = (nll.std() / math.sqrt(len(nll))).item() if len(nll) > 1 else math.inf
+    figures["effective_samples"] = columns["effective_samples"].median().item()
     active = int((means.var(0) > ACTIVE_VARIANCE).sum()) if len(means) > 1 else 0
     labelled: dict[str, float] = {}
     if "probabilities" in columns and images.labels is not None:
@@ -180,14 +193,17 @@ class _Sampler:
         """Per datum: shape (n,), but for the latent means (n, D) and the label probabilities (n, K)."""
         runs = [self._any_run(images, count) for count in self.counts]
         num_samples = sum(self.counts)
-        log_weights = torch.stack([run.pop("log_weight") for run in runs])
+        log_sum, log_sum_of_squares = (
+            torch.stack([run.pop(name) for run in runs]).logsumexp(0) for name in ("log_sum", "log_sum_of_squares")
+        )
         figures = {
             name: torch.stack(
                 [run[name] * (count / num_samples) for run, count in zip(runs, self.counts, strict=True)]
             ).sum(0)
             for name in runs[0]
         }
-        figures["nll"] = math.log(num_samples) - log_weights.logsumexp(0)
+        figures["nll"] = math.log(num_samples) - log_sum
+        figures["effective_samples"] = (2 * log_sum - log_sum_of_squares).exp()
         if self.structure.has_label:
             figures["probabilities"] = label_distribution(self.pair, images.values()).probs
         return figures
@@ -198,12 +214,13 @@ class _Sampler:
         return self._replay(images.tensors())
 
     def _run(self, images: Images, count: int) -> dict[str, Tensor]:
-        """Means over so many draws, and the logarithm of the sum of the importance weights."""
+        """Means over so many draws, and the logarithms of the sums of the importance weights and of their squares."""
         x = images.x()
         terms = draw_terms(self.pair, self.structure, x, count)
         latent = [terms.latent_mean(site) for site in terms.means]
         return {
-            "log_weight": terms.log_weights.logsumexp(0),
+            "log_sum": terms.log_weights.logsumexp(0),
+            "log_sum_of_squares": (2 * terms.log_weights).logsumexp(0),
             "elbo": terms.elbo,
             "log_likelihood": terms.log_likelihood,
             "kl": terms.kl,

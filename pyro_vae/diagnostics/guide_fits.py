@@ -54,7 +54,7 @@ def fit_guide(
                 parameter.grad = gradient
             norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
             if not norm.isfinite():
-                raise TrainingError(f"the gradient became {norm:g} in step {step + 1}; try a smaller rate")
+                raise TrainingError(f"the gradient became {norm:g} in step {step + 1}", "try a smaller rate")
             optimizer.step()
             schedule.step()
     for parameter in parameters:

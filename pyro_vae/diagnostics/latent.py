@@ -83,23 +83,29 @@ class SiteUse:
         return tuple(f"{self.name}[{i}]" for i in range(size)) if size > 1 else (self.name,)
 
     @property
-    def warning(self) -> str:
-        """What is wrong with the site, in a sentence; empty where nothing is."""
+    def fault(self) -> tuple[str, str] | None:
+        """What is wrong with the site, and what would mend it; None where nothing is."""
         size, active = len(self.activity), self.num_active
         if active > FEW * size:
-            return ""
+            return None
         found = f"{active} of the {size} units of {self.name!r} {'is' if active == 1 else 'are'} active"
         if active:
-            return f"almost a posterior collapse: {found}; a smaller latent_dim would do, or train with a lower beta"
+            return f"almost a posterior collapse: {found}", "a smaller latent_dim would do, or train with a lower beta"
         if self.kl > NO_DIVERGENCE:
             return (
                 f"posterior collapse: {found}, though KL is {self.kl:.2f} nats: the guide says the same for every x, "
-                "and not what the prior says; train longer"
+                "and not what the prior says",
+                "train longer",
             )
         return (
-            f"posterior collapse: {found} and KL is {self.kl:.3f} nats: the guide is the prior whatever x is; "
-            "warm up beta, use free bits, or take a weaker decoder"
+            f"posterior collapse: {found} and KL is {self.kl:.3f} nats: the guide is the prior whatever x is",
+            "warm up beta, use free bits, or take a weaker decoder",
         )
+
+    @property
+    def warning(self) -> str:
+        """The fault in one sentence; empty where there is none."""
+        return "; ".join(self.fault or ())
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,9 @@ class Constant:
     def at(self, epoch: float) -> float:
         return self.value
 
+    def __str__(self) -> str:
+        return f"beta {self.value:g}"
+
     @property
     def final(self) -> float:
         return self.value
@@ -75,6 +78,10 @@ class Linear(_Ramp):
         _check("a last beta", self.end)
         _check("a number of warm-up epochs", self.epochs)
 
+    def __str__(self) -> str:
+        verb = "rises" if self.end >= self.start else "falls"
+        return f"beta {verb} from {self.start:g} to {self.end:g} over the first {self.epochs:g}"
+
     def at(self, epoch: float) -> float:
         done = min(1.0, epoch / self.epochs) if self.epochs else 1.0
         return self.start + (self.end - self.start) * done
@@ -95,6 +102,9 @@ class Cyclical(_Ramp):
         _check("a number of epochs", self.epochs)
         if self.cycles < 1 or self.cycles != int(self.cycles):
             raise InputError("a whole number of cycles, at least 1", f"{self.cycles:g}", "try --beta cyclical:0:1:40:4")
+
+    def __str__(self) -> str:
+        return f"beta rises {self.cycles:g} times from {self.start:g} to {self.end:g} over the first {self.epochs:g}"
 
     def at(self, epoch: float) -> float:
         if epoch >= self.epochs:

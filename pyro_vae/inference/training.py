@@ -19,8 +19,10 @@ from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
 from pyro_vae.errors import TrainingError
+from pyro_vae.inference.automatic import settle
 from pyro_vae.inference.compiled.choice import Note, compile_if_it_pays
 from pyro_vae.inference.compiled.step import CompiledStep
+from pyro_vae.inference.faults import find_fault
 from pyro_vae.inference.iterates import Iterates
 from pyro_vae.inference.loss import Augment, StepLoss
 from pyro_vae.inference.objectives import OBJECTIVES
@@ -28,9 +30,10 @@ from pyro_vae.inference.pair import Pair, Structure
 from pyro_vae.inference.resampling import Resampling, Uniform, effective_rows
 from pyro_vae.inference.schedules import Constant, parse_schedule
 from pyro_vae.inference.step import EagerStep, Step
-from pyro_vae.inference.validation import Row, Validation
+from pyro_vae.inference.validation import Row, Validation, score
 
 REPORT_INTERVAL = 0.1  # seconds
+FALL_STARTS = {"constant": 1.0, "cosine": 0.0, "decay": 0.7}  # where the learning rate begins to fall, of the training
 
 
 @dataclass
@@ -80,7 +83,7 @@ class Trainer:
         resampling: Resampling | None = None,
     ) -> None:
         self.pair, self.structure, self.batches = pair, structure, batches
-        self.config = config
+        self.config = config = settle(config, batches.num_steps, bool(structure.enumerated))
         self.beta = parse_schedule(config.beta)
         self.resampling = resampling or Uniform()
         self.resampling.check(structure)
@@ -120,7 +123,7 @@ class Trainer:
     @property
     def done(self) -> bool:
         """Whether the last epoch is over, or training stopped early."""
-        return self.progress.epoch >= self.config.epochs or bool(self.progress.stopped)
+        return self.progress.epoch >= self.config.num_epochs or bool(self.progress.stopped)
 
     @property
     def is_best(self) -> bool:
@@ -165,14 +168,14 @@ class Trainer:
             images, groups = self.batches.images, self.batches.groups
             self.batches.weights = self.resampling.weights(self.pair, self.structure, images, groups)
         self.pair.train()
-        pending: list[tuple[Tensor, Tensor]] = []
+        pending: list[tuple[Indices, Tensor, Tensor]] = []
         reported = time.monotonic()
         for rows in self.batches.indices(start=progress.step):
             now = progress.epoch + progress.step / num_steps
             beta = self.beta.at(now)
             if now > 0 and self.step is self.eager and self.compiled is not False:
                 self._compile_step(rows, beta, on_note)
-            pending.append(self.step(rows, self._learning_rate(), beta, now))
+            pending.append((rows, *self.step(rows, self._learning_rate(), beta, now)))
             progress.step += 1
             self.iterates.after(progress.step)
             last = progress.step == num_steps
@@ -185,19 +188,29 @@ class Trainer:
                 return False
         return True
 
-    def _settle(self, pending: list[tuple[Tensor, Tensor]]) -> None:
+    def _settle(self, pending: list[tuple[Indices, Tensor, Tensor]]) -> None:
         """Read the losses of the last steps, the only moment at which the host waits for the device."""
         if not pending:
             return
-        losses, norms = (torch.stack(values).tolist() for values in zip(*pending, strict=True))
+        losses, norms = (torch.stack(values).tolist() for values in list(zip(*pending, strict=True))[1:])
         for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
             if not math.isfinite(loss + norm):
-                raise TrainingError(
-                    f"the loss became {loss:g} (gradient norm {norm:g}) in epoch {self.progress.epoch + 1}, "
-                    f"step {self.progress.step - len(losses) + i + 1}; try a smaller --lr"
-                )
+                step = self.progress.step - len(losses) + i + 1
+                raise self._failure(f"the loss became {loss:g} (gradient norm {norm:g})", step, pending[i][0])
             self.progress.loss_sum += loss
         pending.clear()
+
+    def _failure(self, what: str, step: int, rows: Indices) -> TrainingError:
+        """What went wrong at a step, and where in the programs."""
+        epoch, batch = self.progress.epoch, self.batches.batch(rows)
+        parts = ((batch.unlabelled, rows.unlabelled), (batch.labelled, rows.labelled))
+        faults = [find_fault(self.pair, part.x, part.y, index) for part, index in parts if part and index is not None]
+        where = next(filter(None, faults), "a second run of the same rows shows no fault")
+        kept = f"the state after epoch {epoch} is kept" if epoch else "nothing was learned before"
+        return TrainingError(
+            f"{what} in epoch {epoch + 1}, step {step}: {where}; {kept}",
+            f"try a smaller --lr, such as {self.config.lr / 4:g}, or look at those rows",
+        )
 
     def _compile_step(self, rows: Indices, beta: float, note: Note) -> None:
         buffers = [buffer for module in self.pair.modules().values() for buffer in module.buffers()]
@@ -205,7 +218,7 @@ class Trainer:
         step = compile_if_it_pays(
             "step",
             lambda: CompiledStep(self.eager, buffers, constant, rows, beta),
-            self.config.epochs * self.batches.num_steps,
+            self.config.num_epochs * self.batches.num_steps,
             wanted=bool(self.compiled) or self.config.compile == "on",
             note=note,
         )
@@ -214,18 +227,22 @@ class Trainer:
 
     def _compile_validation(self, note: Note) -> None:
         """Where the step is compiled; after the first epoch, so that training begins sooner."""
-        runs = self.config.epochs * self.validation.num_full_chunks
+        runs = self.config.num_epochs * self.validation.num_full_chunks
         wanted = bool(self.validation_compiled) or self.config.compile == "on"
         replay = compile_if_it_pays("validation", self.validation.record, runs, wanted, note) if runs else None
         self.validation.use(replay)
         self.validation_compiled = replay is not None
 
     def _learning_rate(self) -> float:
-        """Adam's rate at this step; the cosine falls from ``lr`` at the first step to 0 after the last (SGDR, 2017)."""
-        if self.config.lr_schedule == "constant":
-            return self.config.lr
-        done = self.progress.epoch + self.progress.step / self.batches.num_steps
-        return self.config.lr * (1 + math.cos(math.pi * done / self.config.epochs)) / 2
+        """Adam's rate at this step: ``lr``, and where it falls, a half cosine from there to 0 after the last step.
+
+        The fall takes the whole training (Loshchilov and Hutter, *SGDR*, 2017) or its last part alone, which leaves
+        more steps at the full rate (Zhai et al., *Scaling Vision Transformers*, 2022).
+        """
+        done = (self.progress.epoch + self.progress.step / self.batches.num_steps) / self.config.num_epochs
+        start = FALL_STARTS[self.config.lr_schedule]
+        fallen = max(0.0, done - start) / (1 - start) if start < 1 else 0.0
+        return self.config.lr * (1 + math.cos(math.pi * fallen)) / 2
 
     def _close_epoch(self, on_note: Note) -> Row:
         progress = self.progress
@@ -242,12 +259,11 @@ class Trainer:
         progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
         progress.history.append(row)
         self._epoch_start = self.batches.generator.get_state()
-        beta_elbo = row["validation_elbo"] + (1 - self.beta.final) * row.get("validation_kl", 0.0)
-        score = row.get("validation_objective", beta_elbo)
-        if score > progress.best:
-            progress.best, progress.best_epoch = score, progress.epoch
+        reached = score(row, self.beta.final)
+        if reached > progress.best:
+            progress.best, progress.best_epoch = reached, progress.epoch
         waited = progress.epoch - max(progress.best_epoch, int(self.beta.length))
-        if self.config.patience is not None and waited >= self.config.patience:
+        if self.config.patience != "none" and waited >= int(self.config.patience):
             progress.stopped = (
                 f"stopped early after epoch {progress.epoch}: the validation objective has not risen above "
                 f"{progress.best:.3f}, of epoch {progress.best_epoch}, for {waited} epochs"

@@ -20,6 +20,16 @@ SEED = 0
 CHUNK = 500
 
 
+def score(row: Row, beta: float) -> float:
+    """What the best epoch is chosen by: the objective on validation rows, nats per datum, higher is better.
+
+    Args:
+        row: a row of the history.
+        beta: where the run's beta ends.
+    """
+    return row.get("validation_objective", row["validation_elbo"] + (1 - beta) * row.get("validation_kl", 0.0))
+
+
 class Validation:
     """What a run says of rows that it does not train on.
 

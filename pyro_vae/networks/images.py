@@ -12,6 +12,16 @@ from pyro_vae.errors import InputError
 from pyro_vae.networks.base import JointLinear, Shape
 
 
+class Dropout(nn.Dropout):
+    """Dropout by uniform noise: the same distribution as torch's own, whose Bernoulli draws take thrice as long."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return input
+        kept = torch.rand(input.shape, device=input.device) >= self.p
+        return input * (kept.to(input.dtype) / (1 - self.p))
+
+
 class MapsEncoder(nn.Module):
     """Maps of an image, then a dense layer that takes the other inputs too.
 
@@ -26,11 +36,11 @@ class MapsEncoder(nn.Module):
     def __init__(self, shapes: Sequence[Shape], maps: nn.Module, map_shape: Shape, dense: int, dropout: float) -> None:
         super().__init__()
         self.maps = maps
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         inputs = [map_shape, *shapes[1:]]
         self.num_features = dense or sum(map(math.prod, inputs))
         self.dense = JointLinear(inputs, dense) if dense else None
-        self.rest = nn.Sequential(nn.ReLU(), nn.Dropout(dropout))
+        self.rest = nn.Sequential(nn.ReLU(), Dropout(dropout))
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         maps = self.drop(self.maps(x.flatten(0, -4)).unflatten(0, x.shape[:-3]))

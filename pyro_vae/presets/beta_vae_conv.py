@@ -19,5 +19,7 @@ SETTINGS = {
     "network": "conv:channels=32,32,32,dense=256",
     "batch_size": 64,
     "lr": 5e-4,
+    "lr_schedule": "constant",
     "epochs": 20,
+    "patience": "none",
 }

@@ -20,5 +20,9 @@ SETTINGS = {
     "objective": "elbo",
     "batch_size": 32,
     "lr": 1e-4,
+    "likelihood": "bernoulli",
+    "beta": 1.0,
+    "lr_schedule": "constant",
     "epochs": 10,
+    "patience": "none",
 }

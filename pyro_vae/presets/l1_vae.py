@@ -20,5 +20,7 @@ SETTINGS = {
     "network": "conv:channels=32,64,dense=512",
     "batch_size": 128,
     "lr": 5e-4,
+    "lr_schedule": "constant",
     "epochs": 10,
+    "patience": "none",
 }

@@ -18,5 +18,8 @@ SETTINGS = {
     "objective": "analytic_kl",
     "batch_size": 128,
     "lr": 1e-3,
+    "beta": 1.0,
+    "lr_schedule": "constant",
     "epochs": 20,
+    "patience": "none",
 }

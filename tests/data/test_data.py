@@ -225,7 +225,9 @@ def test_range_checks():
     check_range(gray, "dynamic", constraints.boolean)
     for support in (constraints.real, constraints.unit_interval, None):
         check_range(gray, "none", support)
-    with pytest.raises(InputError, match=r"that are 0 or 1, which .*; got gray values .*; use --binarization dynamic"):
+    with pytest.raises(
+        InputError, match=r"that are 0 or 1, which .*; got 63 other values .*; use --binarization dynamic"
+    ):
         check_range(gray, "none", constraints.boolean)
     wide = from_arrays(np.linspace(-1, 3, 80).reshape(20, 4))
     check_range(wide, "none", constraints.real)
@@ -234,9 +236,9 @@ def test_range_checks():
         ("threshold", constraints.real),
         ("none", constraints.unit_interval),
     ):
-        with pytest.raises(InputError, match=r"in \[0, 1\].*; got values from .*; scale x to fit, or use"):
+        with pytest.raises(InputError, match=r"in \[0, 1\].*; got .* other values from .*; use --likelihood gaussian"):
             check_range(wide, how, support)
-    with pytest.raises(InputError, match="in the support"):
+    with pytest.raises(InputError, match="that are IntegerGreaterThan"):
         check_range(wide, "none", constraints.nonnegative_integer)
     check_range(from_arrays(np.arange(80).reshape(20, 4) % 2), "none", constraints.boolean)
 

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from pyro_vae.data import Images
-from pyro_vae.diagnostics import accuracy, evaluate, evaluation, expected_calibration_error
+from pyro_vae.diagnostics import (
+    accuracy,
+    evaluate,
+    evaluation,
+    expected_calibration_error,
+    importance_sample,
+    nll_per_datum,
+)
+from pyro_vae.diagnostics.evaluation import default_samples
 from pyro_vae.errors import InputError
 from tests.conftest import LinearGaussian, make_pair
 
@@ -52,6 +60,25 @@ def test_nll_of_the_linear_gaussian_model(linear_gaussian: LinearGaussian):
     assert many.nll == pytest.approx(exact, abs=0.02)
     assert few.nll == pytest.approx(-few.elbo, rel=1e-6)
     assert -many.elbo > exact
+
+
+def test_the_errors_of_the_likelihood_are_those_of_its_parts(x, monkeypatch):
+    """The spread over the data, and the effective sample size that the criticism finds from the same draws."""
+    pair = make_pair("vae")
+    structure = pair.probe(x)
+    found = evaluate(pair, structure, Images(x), num_samples=40)
+    nll = nll_per_datum(pair, structure, Images(x), num_samples=40)
+    assert found.nll_standard_error == pytest.approx(nll.std().item() / math.sqrt(len(x)))
+    weights = importance_sample(pair, structure, x, num_samples=40)
+    assert found.effective_samples == pytest.approx(weights.ess.median().item(), rel=1e-4)
+    monkeypatch.setattr(evaluation, "NUMBERS_AT_ONCE", 512 * 8 * 3)  # several runs of draws
+    assert 1 <= evaluate(pair, structure, Images(x), num_samples=40).effective_samples <= 40
+    assert evaluate(pair, structure, Images(x[:1]), num_samples=5).nll_standard_error == math.inf
+
+
+@pytest.mark.parametrize(("model", "samples"), [("vae", 1000), ("ss_vae", 333)])
+def test_a_datum_takes_a_thousand_runs_of_the_decoder(model, samples, x):
+    assert default_samples(make_pair(model).probe(x)) == samples
 
 
 def test_chunks_of_data_and_samples_change_nothing_but_noise(x, monkeypatch):

@@ -66,8 +66,9 @@ class CompiledStep(Recorded):
             used = [(parameter, g) for parameter, g in zip(eager.parameters, found, strict=True) if g is not None]
             norm = torch.stack([g.square().sum() for _, g in used]).sum().sqrt()
             scale = _once((eager.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-            for parameter, gradient in used:
-                self._adam(parameter, gradient * scale)
+            finite = norm.isfinite()
+            for parameter, gradient in used:  # one that is not finite must not reach the parameters
+                self._adam(parameter, torch.where(finite, gradient * scale, 0.0))
         return loss.detach(), norm
 
     def _adam(self, parameter: Tensor, gradient: Tensor) -> None:
