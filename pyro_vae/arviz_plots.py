@@ -208,7 +208,7 @@ def plot_k_hat(tree: xr.DataTree) -> Figure:
     title = f"{(values > USABLE).mean():.0%} above {USABLE}" + (f", {lost} without a finite k-hat" if lost else "")
     _dress(ax, title, "data, in order of k-hat", "k-hat")
     if len(finite) > 1:
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
 
 

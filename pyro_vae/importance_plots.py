@@ -66,7 +66,8 @@ def _k_hat(ax: Axes, found: Importance) -> None:
         share = len(part) / max(1, len(k_hat))
         ax.hist(part, edges, color=color, alpha=0.75, label=f"{word}: {share:.0%}")
     lost = len(k_hat) - len(finite)
-    ax.legend(frameon=False, fontsize=8, title=f"{lost} without a finite k-hat" if lost else None, title_fontsize=8)
+    title = f"{lost} without a finite k-hat" if lost else None
+    ax.legend(loc="upper right", frameon=False, fontsize=8, title=title, title_fontsize=8)
     dress(ax, f"Pareto k-hat of {len(k_hat):,} data, {found.num_samples:,} samples each", "k-hat", "data")
 
 

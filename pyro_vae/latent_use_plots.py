@@ -58,7 +58,7 @@ def aggregate(found: AggregatePosterior) -> Figure:
     if plane:
         _plane(parts[1].subplots(), found, worst[0], worst[1])
     else:
-        axes[0].legend(frameon=False, fontsize=8)
+        axes[0].legend(frameon=False, fontsize=8, loc="upper right")
     title = f"Aggregate posterior and prior: energy distance {found.test.distance:.2g}, {p_value_text(found.p_value)}"
     figure.suptitle(title, fontsize=10)
     return figure
