@@ -154,7 +154,7 @@ class _Layout:
         if self.per_datum and len(self.rows) != target.num_data:
             raise InputError(f"{target.num_data} rows, one a datum", str(len(self.rows)), "give one number a datum")
         support = target.structure.support
-        self.discrete = support is not None and bool(support.is_discrete)
+        self.whole = support is constraints.boolean or isinstance(support, WHOLE)
         self.pixels = np.uint8 if support is constraints.boolean else np.int64
 
     def tree(self, groups: Mapping[str, Group], attrs: dict[str, Any]) -> xr.DataTree:
@@ -178,7 +178,7 @@ class _Layout:
         coordinates: dict[str, np.ndarray] = {}
         for name, value in values.items():
             array = value.detach().cpu().numpy()
-            if self.discrete and name == OBSERVED_SITE and group.endswith(("predictive", "data")):
+            if self.whole and name == OBSERVED_SITE and group.endswith(("predictive", "data")):
                 array = array.astype(self.pixels)
             if not self.per_datum and array.ndim > len(leading):
                 array = array.squeeze(len(leading))
@@ -199,6 +199,7 @@ class _Layout:
         return dims + [f"{name}_dim_{i}" for i in range(count - len(dims))]
 
 
+WHOLE = (constraints.integer_interval, type(constraints.nonnegative_integer))  # supports of whole numbers
 _GROUPS = (
     "posterior",
     "prior",

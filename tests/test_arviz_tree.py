@@ -37,7 +37,7 @@ def runs(pixels, tmp_path_factory):
     """Two restarts on whole-number pixels, which the model sees binarized."""
     path = tmp_path_factory.mktemp("data") / "pixels.npz"
     np.savez(path, x=pixels[0], y=pixels[1])
-    return [pyro_vae.fit("ss_vae", data=str(path), seed=seed, **SETTINGS) for seed in (0, 1)]
+    return [pyro_vae.fit("ss_vae", data=str(path), likelihood="bernoulli", seed=seed, **SETTINGS) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,15 @@ def test_gray_pixels_that_the_model_sees_stay_floats(pixels):
     assert np.array_equal(found["observed_data"]["x"], seen)
     assert found["posterior_predictive"]["x"].dtype.kind == "f"
     assert found["posterior_predictive"]["x"].min() < 0  # on the model's scale, with its noise
+
+
+def test_counts_stay_the_shares_that_the_model_sees():
+    run = pyro_vae.fit("vae", data="digits", **(SETTINGS | {"labels": "none", "epochs": 1}))
+    found = run.to_arviz(num_data=3, num_draws=4)
+    assert np.array_equal(found["observed_data"]["x"], run.part("test")[:3].x())
+    draws = found["posterior_predictive"]["x"].to_numpy() * 16
+    assert np.array_equal(draws, draws.round())
+    assert 1 < draws.max() <= 16
 
 
 def test_the_training_trace_is_the_history(tree, runs):

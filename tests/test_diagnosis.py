@@ -21,18 +21,21 @@ from pyro_vae.errors import InputError
 QUICK = ["--num-data", "60", "--samples", "100", "--simulated", "30", "--split-gap", "0"]
 
 
+SETTINGS = {"latent_dim": 3, "hidden": (32,), "likelihood": "bernoulli", "beta": 1.0, "display": False}
+
+
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
     """A labelled run, hardly trained."""
     path = tmp_path_factory.mktemp("runs") / "labelled"
-    pyro_vae.fit("ss_vae", out=path, epochs=2, latent_dim=3, hidden=(32,), display=False)
+    pyro_vae.fit("ss_vae", out=path, epochs=2, **SETTINGS)
     return path
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "plain"
-    pyro_vae.fit("vae", out=path, epochs=8, latent_dim=3, hidden=(32,), labels="none", display=False)
+    pyro_vae.fit("vae", out=path, epochs=8, labels="none", **SETTINGS)
     return path
 
 

@@ -92,7 +92,7 @@ def test_a_run_says_what_was_found_and_writes_it_down(tmp_path, capsys):
 
 
 def test_silence_means_that_nothing_was_found(toy_arrays, capsys):
-    settings = {"labels": "none", "hidden": (32,), "latent_dim": 2, "epochs": 400, "lr": 5e-3, "beta": 1}
-    run = pyro_vae.fit("vae", data=np.tile(toy_arrays[0], (20, 1, 1)), **settings)
+    settings = {"labels": "none", "hidden": (32,), "latent_dim": 2, "epochs": 150, "lr": 1e-2, "beta": 1}
+    run = pyro_vae.fit("vae", data=np.tile(toy_arrays[0], (10, 1, 1)), **settings)
     assert not run.findings
     assert "Note:" not in capsys.readouterr().err

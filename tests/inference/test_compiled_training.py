@@ -242,7 +242,7 @@ def test_a_loss_that_is_no_number_names_its_step(x):
         if len(steps) == 4:
             trainer.batches.images.pixels.fill_(math.inf)
 
-    with pytest.raises(TrainingError, match=r"in epoch 2, step 2;"):
+    with pytest.raises(TrainingError, match=r"in epoch 2, step 2: the data"):
         list(trainer.epochs(poison))
     assert trainer.compiled
 

@@ -52,7 +52,7 @@ def test_training_equals_stock_svi_step_by_step(model, x):
 
     ours, stock = make_pair(model), make_pair(model)
     structure = ours.probe(x)
-    config = TrainingConfig(epochs=2, lr=0.01, lr_schedule="constant", clip_norm=1e9)
+    config = TrainingConfig(epochs=2, lr=0.01, lr_schedule="constant", beta=1.0, clip_norm=1e9)
     trainer = Trainer(ours, structure, batches(), Images(x), config)
     torch.manual_seed(9)
     rows = list(trainer.epochs())
