@@ -62,22 +62,33 @@ class StepLoss:
         if labelled is not None:
             assert labelled.y is not None
             terms.append(self.labelled_fraction * self.objective(labelled.x, labelled.y, beta=beta, epoch=epoch))
-            if self.classification_weight:
-                terms.append(self.classification_weight * self.classification(labelled.pixels, labelled.y))
-            if unlabelled is not None and self.consistency_weight and self.augment is not None:
-                terms.append(self.consistency_weight * self.consistency(unlabelled.pixels))
+            terms += self.label_terms(labelled.pixels, labelled.y, None if unlabelled is None else unlabelled.pixels)
         return torch.stack(terms).sum()
 
-    def classification(self, pixels: Tensor, y: Tensor) -> Tensor:
-        """-log q(y | a(x)), averaged over the rows."""
-        changed = pixels if self.augment is None else self.augment(pixels)
-        return -label_distribution(self.objective.pair, changed).log_prob(y).mean()
+    def label_terms(self, pixels: Tensor, y: Tensor, others: Tensor | None) -> list[Tensor]:
+        """The third and the fourth term, weighted, where they are asked for.
 
-    def consistency(self, pixels: Tensor) -> Tensor:
-        """-sum_y q(y | x) log q(y | a(x)) where q(y | x) is sure, averaged over all the rows."""
-        assert self.augment is not None
-        with torch.no_grad():
-            target = label_distribution(self.objective.pair, pixels).probs
-        answer = label_distribution(self.objective.pair, self.augment(pixels)).logits.log_softmax(-1)
-        sure = target.amax(-1) >= SURE
-        return -((target * answer).sum(-1) * sure).mean()
+        Changed images of both kinds pass through q(y | x) at once.
+
+        Args:
+            pixels: labelled rows.
+            y: their labels.
+            others: unlabelled rows, if there are any.
+        """
+        consistent = others is not None and self.consistency_weight > 0 and self.augment is not None
+        if not (self.classification_weight or consistent):
+            return []
+        changed = torch.cat([pixels, others]) if consistent and others is not None else pixels
+        if self.augment is not None:
+            changed = self.augment(changed)
+        answers = label_distribution(self.objective.pair, changed).logits.log_softmax(-1)
+        given, free = answers[: len(y)], answers[len(y) :]
+        terms = []
+        if self.classification_weight:
+            terms.append(-self.classification_weight * given.gather(-1, y.unsqueeze(-1)).mean())
+        if consistent and others is not None:
+            with torch.no_grad():
+                target = label_distribution(self.objective.pair, others).probs
+            sure = target.amax(-1) >= SURE
+            terms.append(-self.consistency_weight * ((target * free).sum(-1) * sure).mean())
+        return terms

@@ -13,12 +13,17 @@ from pyro_vae.networks.base import JointLinear, Shape
 
 
 class Dropout(nn.Dropout):
-    """Dropout by uniform noise: the same distribution as torch's own, whose Bernoulli draws take thrice as long."""
+    """Dropout whose noise takes a fraction of the time of torch's own on the CPU.
+
+    Four entries share the 64 bits of one draw, so the probability is p rounded to a multiple of 2^-16.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return input
-        kept = torch.rand(input.shape, device=input.device) >= self.p
+        words = torch.randint(-(2**63), 2**63 - 1, ((input.numel() + 3) // 4,), device=input.device)
+        noise = words.view(torch.int16)[: input.numel()].view(input.shape)  # uniform from -2^15 to 2^15 - 1
+        kept = noise >= round(self.p * 2**16) - 2**15
         return input * (kept.to(input.dtype) / (1 - self.p))
 
 

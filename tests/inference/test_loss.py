@@ -63,25 +63,26 @@ def test_classification_term_by_hand(x, y):
 
 def test_classification_reaches_the_classifier_alone(x, y):
     pair = make_pair("ss_vae")
-    loss_of(pair, 1.0).classification(x, y).backward()
+    (term,) = loss_of(pair, 1.0, classification_weight=1).label_terms(x, y, None)
+    term.backward()
     for role, module in pair.modules().items():
         for name, parameter in module.named_parameters():
             touched = parameter.grad is not None and parameter.grad.abs().sum() > 0
             assert touched == (role == "guide" and name.startswith("conditionals.y.")), name
 
 
-def test_consistency_counts_the_sure_rows_and_stops_the_target(x):
+def test_consistency_counts_the_sure_rows_and_stops_the_target(x, y):
     pair = make_pair("ss_vae")
     pair.probe(x)
     with torch.no_grad():
         pair.guide.conditionals["y"].family.logits.weight.mul_(20)
-    step = loss_of(pair, 0.5, augment=lambda pixels: 1 - pixels)
+    step = loss_of(pair, 0.5, augment=lambda pixels: 1 - pixels, consistency_weight=1)
     q = label_distribution(pair, x).probs.detach()
     sure = q.amax(-1) >= SURE
     assert 0 < sure.sum() < len(x)
     answer = label_distribution(pair, 1 - x).logits.log_softmax(-1)
     by_hand = -((q * answer).sum(-1))[sure].sum() / len(x)
-    term = step.consistency(x)
+    (term,) = step.label_terms(x[:2], y[:2], x)
     assert term.item() == pytest.approx(by_hand.item(), rel=1e-5)
     ours = torch.autograd.grad(term, pair.guide.conditionals["y"].family.logits.weight)[0]
     theirs = torch.autograd.grad(by_hand, pair.guide.conditionals["y"].family.logits.weight)[0]
