@@ -20,7 +20,9 @@ device_option = click.option(
 )
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, envvar="PYRO_VAE_SEED", show_default=True)
 run_argument = click.argument("run", type=click.Path(path_type=Path))
-site_option = click.option("--site", metavar="NAME", help="the latent site  [default: the last continuous one]")
+site_option = click.option(
+    "--site", metavar="NAME", help="the latent site  [default: the one with the most active units]"
+)
 out_option = click.option(
     "--out", type=click.Path(path_type=Path), help="the PNG file  [default: in the run's figures]"
 )

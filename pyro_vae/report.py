@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pyro_vae import latent_plots, latent_space, plots
+from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 from pyro_vae.errors import InputError
 from pyro_vae.pictures import is_picture, need_pictures, write_whole
 from pyro_vae.run import Run
@@ -38,7 +39,7 @@ def write_report(run: Run) -> None:
     save_figure(reconstructions_figure(run, 30), run.folder.figures / "reconstructions.png")
     if run.class_matters:
         save_figure(classes_figure(run), run.folder.figures / "classes.png")
-    if run.structure.continuous and run.structure.continuous[run.latent_site()].is_real:
+    if run.structure.continuous and run.structure.continuous[_busiest_site(run)].is_real:
         save_figure(traverse_figure(run), run.folder.figures / "traverse.png")
 
 
@@ -87,7 +88,7 @@ def traverse_figure(
 
     Args:
         run: a run of pictures.
-        site: the latent site; the last continuous one unless given.
+        site: the latent site; default: the one with the most active units.
         num: the side of the grid (20), or the images a row (11).
         dims: how many rows (10, or as many as there are).
         span: the largest coordinate of a row, in standard deviations of the prior N(0, 1) (3).
@@ -98,7 +99,7 @@ def traverse_figure(
         InputError: if the data are no pictures, or the site has no such dimensions.
     """
     need_pictures(run.facts.event_shape, "use latent, which maps data of any shape")
-    site = run.latent_site(site)
+    site = _busiest_site(run) if site is None else run.latent_site(site)
     latent = run.structure.continuous[site]
     if not latent.is_real:
         raise InputError(
@@ -123,13 +124,27 @@ def latent_figure(run: Run, split: str = "test", site: str | None = None, num_im
     Raises:
         InputError: if there is no such site or split, or there are fewer than two images.
     """
-    site = run.latent_site(site)
+    site = _busiest_site(run) if site is None else run.latent_site(site)
     images = run.part(split)[slice(0, max(0, num_images))]
     if len(images) < 2:
         raise InputError("at least 2 images to map", str(len(images)), "use --split train and --num 2000")
     means = latent_space.posterior_means(run, images.x(), site)
     title = f"Posterior means of {len(images):,} {split} images"
     return latent_plots.latent_map(means, images.labels, run.facts.class_names, site, title)
+
+
+def _busiest_site(run: Run) -> str:
+    """The continuous site with the most active units, the first of several: in a hierarchy the top often has few."""
+    run.latent_site()  # which says what is wrong where there is none
+    names = list(run.structure.continuous)
+    if len(names) == 1:
+        return names[0]
+    x = run.part("test")[slice(0, TRAVERSED_IMAGES)].x()
+
+    def num_active(site: str) -> int:
+        return int((latent_space.activity(latent_space.posterior_means(run, x, site)) > ACTIVE_VARIANCE).sum())
+
+    return max(names, key=num_active)
 
 
 def _manifold(run: Run, site: str, num: int, label: int | None, seed: int) -> Figure:

@@ -422,3 +422,15 @@ def test_one_test_image_makes_no_map_and_a_collapsed_posterior_does(tmp_path, to
         for parameter in run.guide.parameters():
             parameter.zero_()
     assert "0% of the variance" in report.latent_figure(run, split="train").axes[0].get_xlabel()
+
+
+def test_a_hierarchy_is_walked_through_where_it_is_in_use(toy_npz):
+    run = quietly(model="hvae", data=toy_npz, labels="none", latent_dim=3)
+    with torch.no_grad():  # the top says the same for every image, the bottom does not
+        for parameter in run.guide.conditionals["z2"].family.parameters():
+            parameter.zero_()
+        for parameter in run.guide.conditionals["z1"].family.loc.parameters():
+            parameter.mul_(50)
+    assert report._busiest_site(run) == "z1"
+    names = [label.get_text() for label in report.traverse_figure(run, num=3, dims=3).axes[0].get_yticklabels()]
+    assert all(name.startswith("z1_") for name in names)
