@@ -158,6 +158,8 @@ BAD_FLAGS = [
     (["--likelihood", "bernouli"], "did you mean 'bernoulli'?"),
     (["--network", "mpl"], "did you mean 'mlp'?"),
     (["--epochs", "0"], "expected epochs to be at least 1 or 'auto'; got '0'"),
+    (["--likelihood", "binomial:trials=8"], "multiples of 1/8 in [0, 1], which the likelihood is a density for; got"),
+    (["--likelihood", "binomial:trials=8"], "use --likelihood gaussian --binarization none"),
     (["--epochs", "-4"], "expected epochs"),
     (["--batch-size", "0"], "expected batch size"),
     (["--latent-dim", "-1"], "expected latent dim"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,10 +21,10 @@ from safetensors.torch import load_file
 import pyro_vae
 from pyro_vae import fitting
 from pyro_vae.config import FitConfig
-from pyro_vae.data import load_data
+from pyro_vae.data import from_arrays, load_data
 from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.guides import MeanField
-from pyro_vae.inference import OBJECTIVES, draw_terms
+from pyro_vae.inference import OBJECTIVES, automatic, draw_terms
 from pyro_vae.models import VAE
 from pyro_vae.networks import MLP
 from pyro_vae.progress import Silent
@@ -131,6 +132,50 @@ def test_class_conditional_samples_share_their_style(toy_npz):
     assert (guesses == torch.arange(3).unsqueeze(1)).all()
     draws = run.sample(50, mean=False)
     assert set(draws.unique().tolist()) <= {0.0, 1.0}
+
+
+def gray(top):
+    return np.random.default_rng(0).uniform(size=(40, 9)) * top
+
+
+@pytest.mark.parametrize(
+    ("data", "likelihood", "binarization", "said"),
+    [
+        ("digits", "binomial:trials=16", "none", "pixels that count from 0 to 16; likelihood binomial:trials=16"),
+        (gray(2).astype(np.int64).clip(0, 1), "bernoulli", "none", "pixels that are 0 or 1; likelihood bernoulli"),
+        ((gray(2) > 1).astype(np.uint8), "bernoulli", "none", "pixels that are 0 or 1; likelihood bernoulli"),
+        (gray(256).astype(np.uint8), "gaussian", "none", "numbers of any size; likelihood gaussian"),
+        (gray(1).astype(np.float32), "gaussian", "none", "numbers of any size; likelihood gaussian"),
+        (gray(9) - 4, "gaussian", "none", "numbers of any size; likelihood gaussian"),
+    ],
+)
+def test_the_likelihood_follows_the_pixels_and_is_said_first(data, likelihood, binarization, said, tmp_path, capsys):
+    run = pyro_vae.fit(data=data, labels="none", epochs=1, hidden=(8,), latent_dim=2, out=tmp_path / "run")
+    assert said in capsys.readouterr().err.splitlines()[0]
+    loaded = pyro_vae.load(run.path)
+    for config in (run.config, loaded.config):
+        assert (config.likelihood, config.binarization) == (likelihood, binarization)
+        assert (config.epochs, config.beta, config.patience) == (1, 1.0, 5)
+    x = torch.zeros(3, *run.facts.event_shape)
+    assert torch.equal(loaded.decode(torch.ones(3, 2)), run.decode(torch.ones(3, 2)))
+    assert loaded.encode(x).shape == (3, 2)
+
+
+def test_gray_pixels_that_the_literature_binarizes_are_drawn(toy_arrays):
+    data = dataclasses.replace(from_arrays(toy_arrays[0]), kind="intensities")
+    run = quietly(data=data, labels="none", epochs=1)
+    assert (run.config.likelihood, run.config.binarization) == ("bernoulli", "dynamic")
+    assert set(run.part("test").x().unique().tolist()) == {0, 1}
+
+
+def test_what_auto_became_is_resumed(toy_npz, tmp_path, monkeypatch):
+    monkeypatch.setattr(automatic, "STEPS", (6, 6))
+    run = quietly(data=toy_npz, epochs="auto", out=tmp_path / "run", batch_size=100)
+    assert run.config.epochs == len(run.history) == 6
+    monkeypatch.setattr(automatic, "STEPS", (9, 9))  # a later version
+    with pytest.raises(InputError, match="more epochs than the 6"):
+        pyro_vae.resume(run.path, epochs="auto", display=False)
+    assert pyro_vae.resume(run.path, epochs=8, display=False).config.beta == run.config.beta
 
 
 def test_early_stopping_says_why(toy_npz, capsys):
