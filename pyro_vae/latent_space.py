@@ -11,6 +11,8 @@ Salakhutdinov, *Importance Weighted Autoencoders*, 2016).
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -47,22 +49,25 @@ def traversal_points(base: Tensor, dims: Tensor, values: Tensor) -> Tensor:
     return points.flatten(0, 1)
 
 
-def most_different(pictures: Tensor, num: int) -> Tensor:
-    """Indices of pictures that differ, shape (num,): the first one, then always the farthest from those chosen before.
+def representatives(pictures: Tensor, num: int) -> Tensor:
+    """Indices of pictures that differ and are typical, shape (num,): of ``num`` clusters by k-means, the most central.
 
-    Distances are Euclidean (Gonzalez, *Clustering to Minimize the Maximum Intercluster Distance*, 1985).
+    The picture that is farthest from all others would be one that the model hardly ever makes.
 
     Args:
         pictures: shape (N, ...), N at least ``num``.
         num: how many to choose.
     """
-    points = pictures.flatten(1)
-    chosen = [0]
-    nearest = (points - points[0]).norm(dim=1)
-    while len(chosen) < num:
-        chosen.append(int(nearest.argmax()))
-        nearest = nearest.minimum((points - points[chosen[-1]]).norm(dim=1))
-    return torch.tensor(chosen)
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    points = pictures.flatten(1).double().cpu().numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of a collapsed model, whose pictures are all the same
+        found = KMeans(num, n_init=3, random_state=0).fit(points)
+    distances = torch.from_numpy(found.transform(points))
+    distances[torch.from_numpy(found.labels_).unsqueeze(1) != torch.arange(num)] = torch.inf
+    return distances.argmin(0)
 
 
 def activity(means: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from pyro_vae.pictures import is_picture, need_pictures, write_whole
 from pyro_vae.run import Run
 
 FIRST_SAMPLES = 25  # importance samples of the evaluation that ends a fit: quick, and rough
-STYLES, STYLES_DRAWN = 10, 100
+STYLES, STYLES_DRAWN = 10, 200
 COMPLETED_IMAGES, COMPLETIONS = 8, 6
 GRID, STEPS, ROWS = 20, 11, 10  # a manifold's side, a traversal's columns, its most rows unless asked
 SPAN = 3.0  # standard deviations of N(0, 1)
@@ -66,10 +66,10 @@ def reconstructions_figure(run: Run, num_images: int, split: str = "test") -> Fi
 
 
 def classes_figure(run: Run) -> Figure:
-    """The same styles in every class, chosen among draws from the prior so that they differ."""
+    """The same styles in every class, typical ones of draws from the prior that differ."""
     names = run.facts.class_names
     images = torch.stack([run.sample(STYLES_DRAWN, y=label) for label in range(len(names))])
-    return plots.class_samples(images[:, latent_space.most_different(images.transpose(0, 1), STYLES)], names)
+    return plots.class_samples(images[:, latent_space.representatives(images.transpose(0, 1), STYLES)], names)
 
 
 def traverse_figure(

@@ -434,3 +434,22 @@ def test_a_hierarchy_is_walked_through_where_it_is_in_use(toy_npz):
     assert report._busiest_site(run) == "z1"
     names = [label.get_text() for label in report.traverse_figure(run, num=3, dims=3).axes[0].get_yticklabels()]
     assert all(name.startswith("z1_") for name in names)
+
+
+def test_representatives_differ_and_are_typical():
+    """Three clusters of twenty: one picture of each, the nearest to its mean."""
+    generator = torch.Generator().manual_seed(0)
+    centers = torch.tensor([0.0, 5.0, 10.0]).repeat_interleave(20)
+    pictures = centers.view(60, 1, 1, 1) + 0.1 * torch.randn(60, 1, 2, 2, generator=generator)
+    chosen = latent_space.representatives(pictures, 3)
+    assert sorted((chosen // 20).tolist()) == [0, 1, 2]
+    for index in chosen.tolist():
+        mine = pictures[index // 20 * 20 : index // 20 * 20 + 20].flatten(1)
+        distances = (mine - mine.mean(0)).norm(dim=1)
+        assert distances.argmin() == index % 20
+
+
+def test_pictures_of_a_collapsed_model_are_chosen_without_a_word():
+    chosen = latent_space.representatives(torch.ones(30, 1, 2, 2), 4)
+    assert chosen.shape == (4,)
+    assert ((chosen >= 0) & (chosen < 30)).all()
