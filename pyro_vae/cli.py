@@ -118,7 +118,7 @@ def fit(
     "--samples",
     type=int,
     envvar="PYRO_VAE_SAMPLES",
-    help="importance samples per image; 5000 for figures to publish  [default: 1000, over the number of classes]",
+    help="importance samples per image; for figures to publish 5000  [default: 500; fewer if labels are summed over]",
 )
 @split_option
 @checkpoint_option

@@ -166,7 +166,7 @@ class Run:
 
         Args:
             split: train, validation or test.
-            num_samples: importance samples per datum; default: what 1,000 runs of the decoder give, 1,000 or, where
+            num_samples: importance samples per datum; default: what 500 runs of the decoder give, 500 or, where
                 labels are summed over, fewer.
             seed: of the samples.
             note: takes what a person should know of how it runs.

@@ -26,7 +26,7 @@ from pyro_vae.inference.pair import Pair, Structure
 Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is with so many chunks
 
 ACTIVE_VARIANCE = 0.01
-RUNS_PER_DATUM, MIN_SAMPLES = 1_000, 50  # of the decoder, where nobody says how many
+RUNS_PER_DATUM, MIN_SAMPLES = 500, 50  # of the decoder, where nobody says how many
 NUMBERS_AT_ONCE = 2**21  # of the largest tensor, 8 MiB: measured half as fast again as 64 MiB
 
 
@@ -69,7 +69,7 @@ class Evaluation:
 
 
 def default_samples(structure: Structure) -> int:
-    """The importance samples per datum that take 1,000 runs of the decoder: fewer where labels are summed over."""
+    """The importance samples per datum that take 500 runs of the decoder: fewer where labels are summed over."""
     return max(MIN_SAMPLES, RUNS_PER_DATUM // structure.combinations)
 
 
