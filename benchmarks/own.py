@@ -16,7 +16,7 @@ from pyro_vae.config import FitConfig
 from pyro_vae.data import Batches, Images
 from pyro_vae.data.batches import Indices
 from pyro_vae.data.binarization import Binarization
-from pyro_vae.inference.compiled.step import CompiledStep
+from pyro_vae.inference.compiled.step import RecordedStep
 from pyro_vae.inference.loss import StepLoss
 from pyro_vae.inference.objectives import OBJECTIVES
 from pyro_vae.inference.step import EagerStep
@@ -77,7 +77,7 @@ def build(config: FitConfig, compiled: bool) -> Callable[[], Tensor]:
     if compiled:
         buffers = [buffer for module in pair.modules().values() for buffer in module.buffers()]
         with pair.scope():
-            step = CompiledStep(step, buffers, True, next(rows), 1.0)
+            step = RecordedStep(step, buffers, True, next(rows), 1.0)
         step.compile()
 
     def run() -> Tensor:

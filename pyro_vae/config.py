@@ -96,7 +96,7 @@ class TrainingConfig(_Group):
     seed: int = Field(0, ge=0, description="of every random choice")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="one compiled graph a step; auto: where there are enough steps to gain from it"
+        "auto", description="one compiled graph per step; auto: where there are enough steps to gain from it"
     )
     precision: Literal["32", "bf16"] = Field("32", description="of the networks; distributions are always in float32")
 

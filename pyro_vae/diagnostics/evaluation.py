@@ -181,12 +181,8 @@ class _Sampler:
         chunk, count = next(images.chunks(self.size)), self.counts[0]
         runs = len(images) // self.size * self.counts.count(count)
         with self.pair.scope():
-            self._replay = compile_if_it_pays(
-                "evaluation",
-                lambda: Replay(lambda: self._run(chunk, count), chunk.tensors()),
-                runs,
-                wanted=False,
-                note=note,
+            self._replay, _ = compile_if_it_pays(
+                "evaluation", lambda: Replay(lambda: self._run(chunk, count), chunk.tensors()), runs, note
             )
 
     def figures(self, images: Images) -> dict[str, Tensor]:

@@ -126,7 +126,7 @@ def ascent(
         return {"bound": bound.detach()} | {str(i): gradient for i, gradient in enumerate(used)}
 
     runs = refinement.max_steps // 2
-    replay = compile_if_it_pays("refinement", lambda: Replay(figures, parameters), runs, False, note)
+    replay, _ = compile_if_it_pays("refinement", lambda: Replay(figures, parameters), runs, note)
 
     def run() -> tuple[Tensor, list[Tensor]]:
         bound, *found = (figures() if replay is None else replay(parameters)).values()

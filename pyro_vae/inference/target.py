@@ -148,7 +148,7 @@ class Target:
     def compiled(
         self, num_samples: int, runs: int, note: Note = lambda line: None
     ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """``value_and_gradient`` for tensors of one shape, as a compiled graph where that pays.
+        """``value_and_gradient`` for tensors of one shape, as a recorded graph, compiled where that pays.
 
         Args:
             num_samples: S.
@@ -169,7 +169,7 @@ class Target:
             return {"value": value, "gradient": gradient}
 
         self._template(num_samples)  # drawn before the recording, not in it
-        replay = compile_if_it_pays("posterior", lambda: Replay(figures, [u, temperature]), runs, False, note)
+        replay, _ = compile_if_it_pays("posterior", lambda: Replay(figures, [u, temperature]), runs, note)
         if replay is None:
             return self.value_and_gradient
 

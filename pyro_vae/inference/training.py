@@ -20,8 +20,8 @@ from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
 from pyro_vae.errors import TrainingError
 from pyro_vae.inference.automatic import settle
-from pyro_vae.inference.compiled.choice import Note, compile_if_it_pays
-from pyro_vae.inference.compiled.step import CompiledStep
+from pyro_vae.inference.compiled.choice import Note, Way, compile_if_it_pays
+from pyro_vae.inference.compiled.step import RecordedStep
 from pyro_vae.inference.faults import find_fault
 from pyro_vae.inference.iterates import Iterates
 from pyro_vae.inference.loss import Augment, StepLoss
@@ -33,6 +33,7 @@ from pyro_vae.inference.step import EagerStep, Step
 from pyro_vae.inference.validation import Row, Validation, score
 
 REPORT_INTERVAL = 0.1  # seconds
+WAYS: dict[str, Way | None] = {"auto": None, "on": "compiled", "off": "eager"}  # what config.compile asks for
 FALL_STARTS = {"constant": 1.0, "cosine": 0.0, "decay": 0.7}  # where the learning rate begins to fall, of the training
 
 
@@ -94,8 +95,8 @@ class Trainer:
         self.iterates = Iterates(pair.trained(), batches.num_steps, config.seed)
         self.eager = EagerStep(self.loss, batches, parameters, config)
         self.step: Step = self.eager
-        self.compiled: bool | None = False if config.compile == "off" else None  # None: not chosen yet
-        self.validation_compiled: bool | None = None
+        self.way: Way | None = WAYS[config.compile]  # None: not chosen yet
+        self.validation_way: Way | None = self.way
         self.progress = Progress()
         self.stop_requested = False
         self._epoch_start = batches.generator.get_state()
@@ -134,8 +135,8 @@ class Trainer:
         """All but the parameters: tensors, numbers and strings only."""
         return {
             "optimizer": self.eager.optimizer.state_dict(),
-            "compiled": self.compiled,
-            "validation_compiled": self.validation_compiled,
+            "way": self.way,
+            "validation_way": self.validation_way,
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "order": self._epoch_start,
@@ -148,8 +149,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what ``state_dict`` gave; the parameters must have been put back already."""
         self.eager.optimizer.load_state_dict(state["optimizer"])
-        self.compiled = state.get("compiled", False)  # as the run began, so that it goes on to the bit
-        self.validation_compiled = state.get("validation_compiled", False)
+        self.way, self.validation_way = _way(state), _way(state, "validation_")
         torch.set_rng_state(state["random"])
         if state["cuda_random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_random"])
@@ -173,8 +173,8 @@ class Trainer:
         for rows in self.batches.indices(start=progress.step):
             now = progress.epoch + progress.step / num_steps
             beta = self.beta.at(now)
-            if now > 0 and self.step is self.eager and self.compiled is not False:
-                self._compile_step(rows, beta, on_note)
+            if now > 0 and self.step is self.eager and self.way != "eager":
+                self._record_step(rows, beta, on_note)
             pending.append((rows, *self.step(rows, self._learning_rate(), beta, now)))
             progress.step += 1
             self.iterates.after(progress.step)
@@ -212,26 +212,28 @@ class Trainer:
             f"try a smaller --lr, such as {self.config.lr / 4:g}, or look at those rows",
         )
 
-    def _compile_step(self, rows: Indices, beta: float, note: Note) -> None:
+    def _record_step(self, rows: Indices, beta: float, note: Note) -> None:
         buffers = [buffer for module in self.pair.modules().values() for buffer in module.buffers()]
         constant = isinstance(self.beta, Constant)
-        step = compile_if_it_pays(
+        step, self.way = compile_if_it_pays(
             "step",
-            lambda: CompiledStep(self.eager, buffers, constant, rows, beta),
+            lambda: RecordedStep(self.eager, buffers, constant, rows, beta),
             self.config.num_epochs * self.batches.num_steps,
-            wanted=bool(self.compiled) or self.config.compile == "on",
-            note=note,
+            note,
+            self.way,
         )
-        self.compiled = step is not None
         self.step = step or self.eager
 
-    def _compile_validation(self, note: Note) -> None:
-        """Where the step is compiled; after the first epoch, so that training begins sooner."""
+    def _record_validation(self, note: Note) -> None:
+        """Where the step is recorded; after the first epoch, so that training begins sooner."""
         runs = self.config.num_epochs * self.validation.num_full_chunks
-        wanted = bool(self.validation_compiled) or self.config.compile == "on"
-        replay = compile_if_it_pays("validation", self.validation.record, runs, wanted, note) if runs else None
+        if not runs:
+            self.validation_way = "eager"
+            return
+        replay, self.validation_way = compile_if_it_pays(
+            "validation", self.validation.record, runs, note, self.validation_way
+        )
         self.validation.use(replay)
-        self.validation_compiled = replay is not None
 
     def _learning_rate(self) -> float:
         """Adam's rate at this step: ``lr``, and where it falls, a half cosine from there to 0 after the last step.
@@ -246,8 +248,8 @@ class Trainer:
 
     def _close_epoch(self, on_note: Note) -> Row:
         progress = self.progress
-        if self.compiled and self.validation_compiled is not False and not self.validation.is_compiled:
-            self._compile_validation(on_note)
+        if self.way != "eager" and self.validation_way != "eager" and not self.validation.is_recorded:
+            self._record_validation(on_note)
         row: Row = {
             "epoch": progress.epoch + 1,
             "beta": self.beta.at(progress.epoch + 1),
@@ -269,3 +271,15 @@ class Trainer:
                 f"{progress.best:.3f}, of epoch {progress.best_epoch}, for {waited} epochs"
             )
         return row
+
+
+def _way(state: dict[str, Any], of: str = "") -> Way | None:
+    """The way that something runs in a saved state, so that a resumed run goes on to the bit.
+
+    States of earlier versions say whether it is compiled, or nothing, which was eager.
+    """
+    if of + "way" in state:
+        way: Way | None = state[of + "way"]
+        return way
+    compiled = state.get(of + "compiled", False)
+    return None if compiled is None else "compiled" if compiled else "eager"

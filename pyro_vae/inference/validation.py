@@ -52,12 +52,12 @@ class Validation:
         return len(self.images) // CHUNK
 
     @property
-    def is_compiled(self) -> bool:
+    def is_recorded(self) -> bool:
         """Whether full chunks are replayed."""
         return self._replay is not None
 
     def record(self) -> Replay:
-        """The measures of a full chunk, to be compiled."""
+        """The measures of a full chunk, recorded."""
         self.pair.train(False)
         chunk = next(self.images.chunks(CHUNK))
         with self.pair.scope():

@@ -81,14 +81,23 @@ def test_plain_training_is_that_of_eager_steps(graph, x):
     check_training("vae", "mean_field", {}, x)
 
 
-def check_training(model, guide, settings, x, y=None):
+@pytest.mark.parametrize("model", ["vae", "ss_vae"])
+def test_replayed_training_is_that_of_eager_steps(model, x, y, monkeypatch):
+    """As recorded, where compiling does not pay."""
+    monkeypatch.setattr(choice, "FEWEST_RUNS", 0)
+    monkeypatch.setattr(Outlook, "pays", False)
+    check_training(model, "mean_field", {}, x, y, way="replayed")
+
+
+def check_training(model, guide, settings, x, y=None, way="compiled"):
     """Same batches, same noise: every figure of the history and every weight, but for rounding."""
     labels = y if model == "ss_vae" else None
     eager, compiled = make_pair(model, guide), make_pair(model, guide)
     _, expected = train(eager, x, labels, compile="off", **settings)
     notes = []
-    trainer, rows = train(compiled, x, labels, compile="on", notes=notes, **settings)
-    assert trainer.compiled
+    asked = "on" if way == "compiled" else "auto"
+    trainer, rows = train(compiled, x, labels, compile=asked, notes=notes, **settings)
+    assert trainer.way == way
     assert trainer.step is not trainer.eager
     assert [note for note in notes if "eagerly" in note] == []
     for row, other in zip(rows, expected, strict=True):
@@ -117,8 +126,8 @@ def test_recording_leaves_state_and_noise_as_they_were(x):
     before = {name: value.clone() for name, value in pair.state_dict().items()}
     moments = [value.clone() for state in trainer.eager.optimizer.state.values() for value in state.values()]
     noise = torch.get_rng_state()
-    trainer._compile_step(rows, 1.0, lambda line: None)
-    assert trainer.compiled
+    trainer._record_step(rows, 1.0, lambda line: None)
+    assert trainer.way == "compiled"
     assert torch.equal(noise, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in pair.state_dict().items())
     now = [value for state in trainer.eager.optimizer.state.values() for value in state.values()]
@@ -153,18 +162,20 @@ def test_an_eager_run_is_resumed_eagerly(toy_npz, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("chosen", [True, False])
+@pytest.mark.parametrize("chosen", ["compiled", "replayed", "eager"])
 def test_the_choice_for_the_validation_is_part_of_the_run(x, monkeypatch, chosen):
     """It may have been another than for the step, and more epochs must not change it."""
     monkeypatch.setattr(Validation, "num_full_chunks", 1)
     monkeypatch.setattr("pyro_vae.inference.validation.CHUNK", len(x))
     begun, resumed, notes = trainer_for(make_pair(), x), trainer_for(make_pair(), x, epochs=1), []
-    begun.compiled, begun.validation_compiled = True, chosen
+    begun.way, begun.validation_way = "compiled", chosen
     resumed.load_state_dict(begun.state_dict())
     list(resumed.epochs(on_note=notes.append))
-    assert resumed.compiled
-    assert resumed.validation.is_compiled == chosen
-    assert any("compiling the validation" in note for note in notes) == chosen
+    assert resumed.way == "compiled"
+    assert resumed.validation_way == chosen
+    assert resumed.validation.is_recorded == (chosen != "eager")
+    assert any("compiling the validation" in note for note in notes) == (chosen == "compiled")
+    assert any("the validation is replayed" in note for note in notes) == (chosen == "replayed")
 
 
 def test_a_choice_by_a_value_trains_eagerly_and_says_why(x):
@@ -182,7 +193,7 @@ def test_a_choice_by_a_value_trains_eagerly_and_says_why(x):
 
     notes = []
     trainer, rows = train(Pair(model, guide), x, compile="on", notes=notes)
-    assert not trainer.compiled
+    assert trainer.way == "eager"
     assert len(rows) == 3
     (note,) = notes
     assert note.startswith("the step runs eagerly: a choice in Python depends on the value of a tensor")
@@ -211,23 +222,24 @@ def test_a_recording_that_fails_leaves_no_marks(x):
 
     recorded, eager = Pair(Counting(), guide), Pair(Counting(), guide)
     trainer, rows = train(recorded, x, compile="on")
-    assert not trainer.compiled
+    assert trainer.way == "eager"
     assert rows == train(eager, x, compile="off")[1]
     assert recorded.model.runs == eager.model.runs
 
 
-def test_without_a_compiler_it_trains_eagerly_and_says_why(x, monkeypatch):
+def test_without_a_compiler_the_recording_is_replayed_and_that_is_said(x, monkeypatch):
     from torch._inductor.exc import InvalidCxxCompiler
 
     def compiler(*arguments):
         raise InvalidCxxCompiler
 
     monkeypatch.setattr("pyro_vae.inference.compiled.lowering.compile_recording", compiler)
-    notes = []
-    trainer, rows = train(make_pair(), x, compile="on", notes=notes)
-    assert len(rows) == 3
-    assert not trainer.compiled
-    assert notes[-1] == "the step runs eagerly: no C++ compiler was found; install g++ or clang, or set CXX"
+    notes, pair, eager = [], make_pair(), make_pair()
+    trainer, rows = train(pair, x, compile="on", notes=notes)
+    assert trainer.way == "replayed"
+    assert "the step is replayed as recorded: no C++ compiler was found; install g++ or clang, or set CXX" in notes
+    for row, other in zip(rows, train(eager, x, compile="off")[1], strict=True):
+        assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
 
 
 def test_a_loss_that_is_no_number_names_its_step(x):
@@ -244,14 +256,14 @@ def test_a_loss_that_is_no_number_names_its_step(x):
 
     with pytest.raises(TrainingError, match=r"in epoch 2, step 2: the data"):
         list(trainer.epochs(poison))
-    assert trainer.compiled
+    assert trainer.way == "compiled"
 
 
 def test_few_steps_are_not_worth_it_and_that_is_said(x):
     notes = []
     trainer, _ = train(make_pair(), x, notes=notes)
-    assert trainer.compiled is False
-    assert notes == ["the step runs eagerly: 9 runs are too few to gain from compiling it"]
+    assert trainer.way == "eager"
+    assert notes == ["the step runs eagerly: 9 runs are too few to gain from recording it"]
     train(make_pair(), x, notes=notes, compile="off")
     assert len(notes) == 1
 
@@ -263,7 +275,7 @@ def test_what_pays_is_worked_out_from_the_graph():
     assert outlook.cost == pytest.approx(3.025)
     assert outlook.pays
     assert not Outlook(1, 2**29, 10).pays
-    assert str(outlook) == "500 runs would save about 34 s, compiling takes about 3 s"
+    assert str(outlook) == "compiling takes about 3 s and would save about 34 s in 500 runs"
     a = torch.ones(4, 8)
     measured = Outlook.of(record(lambda: ((a * 2).sum(0),), [a]), runs=7)
     assert measured == Outlook(operations=2, traffic=4 * (32 + 8), runs=7)
@@ -274,7 +286,7 @@ def test_any_trouble_is_said_and_nothing_is_compiled():
         raise RuntimeError("first line\nsecond line")
 
     notes = []
-    assert compile_if_it_pays("thing", make, 1000, wanted=True, note=notes.append) is None
+    assert compile_if_it_pays("thing", make, 1000, notes.append, "compiled") == (None, "eager")
     assert notes == ["the thing runs eagerly: RuntimeError: first line"]
 
 

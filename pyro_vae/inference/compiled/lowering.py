@@ -65,10 +65,27 @@ class Recorded:
             finally:
                 before.restore()
 
+    def interpret(self) -> None:
+        """Replay the recording as it stands, operation by operation, in the place of compiling it."""
+        self._run = interpret(self.recording)
+
     def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The outputs, once it is compiled."""
+        """The outputs, once it is compiled or interpreted."""
         assert self._run is not None
         return self._run(inputs)
+
+
+def interpret(recording: Recording) -> Flat:
+    """A function of a recording's inputs that does what the recording holds, operation by operation."""
+    graph, held = recording.graph, recording.held
+    graph.graph.eliminate_dead_code()  # what nobody reads; noise and what is changed in place stay
+    graph.recompile()
+
+    def run(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return tuple(graph(*values, *held))
+
+    return run
 
 
 _LEAN = {"size_asserts": False, "alignment_asserts": False, "scalar_asserts": False}  # what a call would look at again

@@ -1,4 +1,4 @@
-"""Named figures of tensors, without gradients, as a compiled graph: what is computed again and again on data."""
+"""Named figures of tensors, without gradients, as a recorded graph: what is computed again and again on data."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Figures = dict[str, Tensor]
 
 
 class Replay(Recorded):
-    """A compiled function of inputs of one shape.
+    """A recorded function of inputs of one shape, compiled or as it stands.
 
     Args:
-        function: what to compile; it reads the inputs by identity.
+        function: what to record; it reads the inputs by identity.
         inputs: an example.
 
     Raises:

@@ -21,8 +21,8 @@ from pyro_vae.inference.handlers import Number
 from pyro_vae.inference.step import EagerStep, expected_warnings
 
 
-class CompiledStep(Recorded):
-    """A training step that replays a graph.
+class RecordedStep(Recorded):
+    """A training step that replays a graph, compiled or as recorded.
 
     Args:
         eager: the step; its optimizer's state is the one that is used.
@@ -40,6 +40,7 @@ class CompiledStep(Recorded):
         self._lr, self._beta, self._epoch = (torch.zeros((), device=device) for _ in range(3))
         moments = [eager.moments(parameter) for parameter in eager.parameters]
         self._state = [*eager.parameters, *(value for state in moments for value in state.values())]
+        self._steps_made = {p: int(state["step"]) for p, state in zip(eager.parameters, moments, strict=True)}
         inputs = self._inputs(rows, 0.0, beta, 0.0)
         before = Snapshot([*self._state, *buffers])
         try:
@@ -67,20 +68,33 @@ class CompiledStep(Recorded):
             norm = torch.stack([g.square().sum() for _, g in used]).sum().sqrt()
             scale = _once((eager.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
             finite = norm.isfinite()
+            corrections = self._count([parameter for parameter, _ in used])
             for parameter, gradient in used:  # one that is not finite must not reach the parameters
-                self._adam(parameter, torch.where(finite, gradient * scale, 0.0))
+                self._adam(parameter, torch.where(finite, gradient * scale, 0.0), *corrections[parameter])
         return loss.detach(), norm
 
-    def _adam(self, parameter: Tensor, gradient: Tensor) -> None:
+    def _count(self, parameters: Sequence[Tensor]) -> dict[Tensor, tuple[Tensor, Tensor]]:
+        """Count the step for each parameter; gives the length of its update, and what is added to its divisor.
+
+        Adam's update with the corrections of its moments taken out of it, so that an entry takes one square root and
+        one division.  Parameters that have made as many steps share the two numbers.
+        """
         group = self.eager.optimizer.param_groups[0]
         (beta1, beta2), eps = group["betas"], group["eps"]
-        state = self.eager.moments(parameter)
-        step, m, v = state["step"].add_(1), state["exp_avg"], state["exp_avg_sq"]
+        shared: dict[int, tuple[Tensor, Tensor]] = {}
+        for parameter in parameters:
+            step, made = self.eager.moments(parameter)["step"].add_(1), self._steps_made[parameter]
+            if made not in shared:
+                root = (1 - beta2**step).sqrt()
+                shared[made] = _once(self._lr * root / (1 - beta1**step)), _once(eps * root)
+        return {parameter: shared[self._steps_made[parameter]] for parameter in parameters}
+
+    def _adam(self, parameter: Tensor, gradient: Tensor, length: Tensor, small: Tensor) -> None:
+        (beta1, beta2), state = self.eager.optimizer.param_groups[0]["betas"], self.eager.moments(parameter)
+        m, v = state["exp_avg"], state["exp_avg_sq"]
         m.lerp_(gradient, 1 - beta1)
         v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        root = (1 - beta2**step).sqrt()  # the same update with one square root and one division an entry
-        size, small = _once(self._lr * root / (1 - beta1**step)), _once(eps * root)
-        parameter.sub_(size * (m / (v.sqrt() + small)))
+        parameter.sub_(length * (m / (v.sqrt() + small)))
 
 
 def _once(number: Tensor) -> Tensor:

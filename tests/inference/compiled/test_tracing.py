@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.inference.compiled.lowering import interpret
 from pyro_vae.inference.compiled.tracing import Recording, Untraceable, record
 
 X = torch.tensor([1.0, -2.0, 3.0])
@@ -229,3 +230,23 @@ def test_gradients_stop_at_an_input_that_was_computed():
     recording = record(function, [x], [x])
     assert recording.leaves == []
     torch.testing.assert_close(recording.gradients[0], 2 * x.detach())
+
+
+def test_a_replay_keeps_noise_and_changes_that_nobody_reads():
+    """Dead operations go, but the generator and the memory end where the function itself leaves them."""
+    count, value = torch.zeros(3), torch.ones(3)
+
+    def function():
+        torch.rand(5)
+        value * 7
+        count.view(3)[1:].add_(1)
+        return (torch.randn(3) + value,)
+
+    torch.manual_seed(0)
+    recording = record(function, [value])
+    expected, noise, size = recording.results[0], torch.get_rng_state(), len(recording.graph.graph.nodes)
+    torch.manual_seed(0)
+    assert torch.equal(interpret(recording)([value])[0], expected)
+    assert torch.equal(torch.get_rng_state(), noise)
+    assert count.tolist() == [0, 2, 2]
+    assert len(recording.graph.graph.nodes) == size - 1
