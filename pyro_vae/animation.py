@@ -22,7 +22,7 @@ from pyro_vae.folder import RunFolder
 from pyro_vae.pictures import BLUE, as_arrays, is_picture, mosaic, write_whole
 from pyro_vae.run import Run
 
-MAX_FRAMES = 100
+MAX_FRAMES = 50
 SIDE, STYLES, MANIFOLD = 5, 10, 10  # of a grid of samples, of a class's row, of a manifold
 MAX_CLASSES = 10
 LARGEST = 480  # pixels a side of a frame

@@ -24,6 +24,7 @@ from pyro_vae.assembly import (
     check_names,
     resolve_augmentation,
     resolve_binarization,
+    resolve_classifier,
     resolve_likelihood,
     resolve_resampling,
 )
@@ -104,7 +105,7 @@ def fit(
         RunFolder.check_free(folder, overwrite)
     device = _device(config.device)
     dataset = _dataset(data, download, strict)
-    config = resolve_likelihood(config, dataset, model)
+    config = resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)

@@ -93,6 +93,16 @@ def test_conv_refuses_vectors():
         Conv().encoder([(16,)])
 
 
+def test_a_pooled_encoder_hands_on_the_maxima():
+    torch.manual_seed(0)
+    encoder, x = Conv(channels=(3,), dense=0, pool=2).encoder([(1, 9, 8)]), torch.randn(2, 1, 9, 8)
+    maps = encoder.maps[:-1](x)  # at stride 2: (2, 3, 5, 4)
+    expected = torch.stack([maps[..., i:4:2, j::2] for i in range(2) for j in range(2)]).amax(0)
+    assert torch.equal(encoder(x), expected.flatten(1))
+    assert encoder.num_features == 3 * 2 * 2
+    assert Conv(pool=4).encoder([(1, 3, 2)]).maps[-1].kernel_size == 2  # no more than there is
+
+
 def test_dropout_acts_in_training_only():
     encoder = Conv(dropout=0.5).encoder([(1, 8, 8)])
     x = torch.rand(2, 1, 8, 8)

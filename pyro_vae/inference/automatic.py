@@ -1,7 +1,7 @@
 """How long to train where nothing is said: what ``auto`` means for epochs, beta and patience.
 
 Training is as long as its number of steps.  ``epochs`` are 80 passes over the training rows, but no fewer than 3,000
-steps, which small sets need, and no more than 40,000; from 1,000 to 10,000 where labels are summed over, for a step
+steps, which small sets need, and no more than 40,000; from 800 to 10,000 where labels are summed over, for a step
 costs more there.  Over the first quarter of them beta rises from 0 to 1, so that the decoder finds a use for the
 latents before their cost counts in full (Sonderby et al., *Ladder Variational Autoencoders*, 2016).  Training stops
 early after a quarter of the epochs, and no fewer than five, without progress.
@@ -14,7 +14,7 @@ from typing import TypeVar
 from pyro_vae.config import TrainingConfig
 
 PASSES = 80
-STEPS, ENUMERATED_STEPS = (3_000, 40_000), (1_000, 10_000)  # the fewest and the most
+STEPS, ENUMERATED_STEPS = (3_000, 40_000), (800, 10_000)  # the fewest and the most
 WARM_UP = 0.25  # of the epochs
 PATIENCE, MIN_PATIENCE = 0.25, 5  # of the epochs, and epochs
 

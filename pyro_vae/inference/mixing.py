@@ -20,7 +20,6 @@ import math
 
 import torch
 from pyro.ops.stats import gelman_rubin
-from scipy.stats import rankdata
 from torch import Tensor
 
 
@@ -81,6 +80,8 @@ def _split(draws: Tensor) -> Tensor:
 
 
 def _rank_normalized(draws: Tensor) -> Tensor:
+    from scipy.stats import rankdata  # late: half a second to import
+
     flat = draws.flatten(0, 1)
     ranks = torch.as_tensor(rankdata(flat.numpy(), axis=0))  # ties share their mean rank
     return torch.special.ndtri((ranks - 0.375) / (len(flat) + 0.25)).view_as(draws)

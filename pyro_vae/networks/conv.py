@@ -25,12 +25,14 @@ class Conv(Network):
         channels: of each convolution, from the data to the latents (a decoder runs them backwards).
         dense: the width of the dense layer; 0 for none.
         dropout: the share of an encoder's features dropped before and after the dense layer while training.
+        pool: the side of the squares of a map of which an encoder hands on the maximum; 1 hands on every entry.
         refine: whether a decoder has one more convolution at full size, with ``channels[0]`` maps going in.
     """
 
     channels: Wholes = (16, 32)
     dense: Annotated[int, Field(ge=0)] = 128
     dropout: Share = 0.0
+    pool: Annotated[int, Field(ge=1)] = 1
     refine: bool = False
 
     def plan(self, event_shape: Shape) -> tuple[list[tuple[int, int]], list[int]]:
@@ -55,7 +57,9 @@ class Conv(Network):
         layers: list[nn.Module] = []
         for before, after, stride in zip((shapes[0][0], *self.channels), self.channels, strides, strict=False):
             layers += [nn.Conv2d(before, after, 3, stride, 1), nn.ReLU()]
-        map_shape = (self.channels[-1], *sides[-1])
+        size = min(self.pool, *sides[-1])
+        layers += [nn.MaxPool2d(size)] if size > 1 else []
+        map_shape = (self.channels[-1], *(side // size for side in sides[-1]))
         return MapsEncoder(shapes, nn.Sequential(*layers), map_shape, self.dense, self.dropout)
 
     def decoder(self, sizes: Sequence[int], event_shape: Shape) -> MapsDecoder:

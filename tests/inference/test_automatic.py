@@ -10,8 +10,8 @@ from pyro_vae.inference.automatic import settle
     ("num_steps", "enumerated", "epochs"),
     [
         (12, False, 250),  # 3,000 steps, of a small set
-        (1, True, 1000),
-        (12, True, 83),
+        (1, True, 800),
+        (12, True, 80),
         (100, True, 80),
         (550, False, 73),  # 40,000 steps, of a large one
         (550, True, 18),  # 10,000 of them where each sums over labels

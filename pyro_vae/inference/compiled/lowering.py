@@ -80,6 +80,8 @@ def interpret(recording: Recording) -> Flat:
     graph, held = recording.graph, recording.held
     graph.graph.eliminate_dead_code()  # what nobody reads; noise and what is changed in place stay
     graph.recompile()
+    if all(tensor.device.type == "cpu" for tensor in held):
+        keep_freed_memory()
 
     def run(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         with torch.no_grad():
