@@ -24,7 +24,7 @@ from rich.table import Table
 import pyro_vae
 from pyro_vae.config import FitConfig
 from pyro_vae.data import load_data
-from pyro_vae.inference.automatic import settle
+from pyro_vae.training.automatic import settle
 
 MODELS = ("vae", "hvae", "cvae", "ss_vae")
 WITH_LABELS, LABELS = ("ss_vae", "db_vae"), 100

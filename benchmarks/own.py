@@ -11,16 +11,16 @@ from torch import Tensor
 from benchmarks.peers import settings
 from benchmarks.peers.pyro_stock import device_of
 from benchmarks.timing import Contender, Here, repeat
-from pyro_vae.assembly import build_pair
 from pyro_vae.config import FitConfig
 from pyro_vae.data import Batches, Images
 from pyro_vae.data.batches import Indices
 from pyro_vae.data.binarization import Binarization
-from pyro_vae.inference.compiled.step import RecordedStep
-from pyro_vae.inference.loss import StepLoss
-from pyro_vae.inference.objectives import OBJECTIVES
-from pyro_vae.inference.step import EagerStep
+from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.presets import preset
+from pyro_vae.runs.assembly import build_pair
+from pyro_vae.training.loss import StepLoss
+from pyro_vae.training.recorded_step import RecordedStep
+from pyro_vae.training.step import EagerStep
 
 EVENT_SHAPE = (1, settings.SIDE, settings.SIDE)
 VAE: dict[str, Any] = {

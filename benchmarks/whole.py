@@ -22,13 +22,13 @@ import pyro_vae
 from benchmarks.own import EVENT_SHAPE, MLP
 from benchmarks.peers import settings
 from benchmarks.timing import ROOT, Here
-from pyro_vae.assembly import build_pair
 from pyro_vae.config import FitConfig
 from pyro_vae.data import Images
 from pyro_vae.data.binarization import binarize_once
 from pyro_vae.diagnostics import nll_per_datum
-from pyro_vae.inference.step import Step
-from pyro_vae.progress import Bar
+from pyro_vae.runs.assembly import build_pair
+from pyro_vae.runs.display import Bar
+from pyro_vae.training.step import Step
 
 SAMPLES = 5_000
 IMAGES = 1_000

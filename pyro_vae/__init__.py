@@ -6,34 +6,27 @@ package is quick; torch and Pyro load when one of its names is first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pyro_vae import lazy
 
 if TYPE_CHECKING:
     from pyro_vae.config import FitConfig
-    from pyro_vae.fitting import Interrupted, fit, load, resume
-    from pyro_vae.run import Run
+    from pyro_vae.runs.fitting import fit, load, resume
+    from pyro_vae.runs.run import Run
+    from pyro_vae.runs.session import Interrupted
 
 __version__ = "0.1.0"
 __all__ = ["FitConfig", "Interrupted", "Run", "fit", "load", "resume"]
 
-_HOMES = {
-    "FitConfig": "config",
-    "Interrupted": "fitting",
-    "Run": "run",
-    "fit": "fitting",
-    "load": "fitting",
-    "resume": "fitting",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy.attach(
+    __name__,
+    {
+        "FitConfig": "config",
+        "Interrupted": "runs.session",
+        "Run": "runs.run",
+        "fit": "runs.fitting",
+        "load": "runs.fitting",
+        "resume": "runs.fitting",
+    },
+)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pyro_vae.errors import InputError, nearest
-from pyro_vae.validation import Name, Whole, Wholes, shown, wanted
+from pyro_vae.option_types import Name, Whole, Wholes, shown, wanted
 
 
 def _none_by_name(value: Any) -> Any:
@@ -60,9 +60,7 @@ class ProgramConfig(_Group):
     likelihood: Name = Field("auto", description="p(x | z); auto: the model's own, or what the pixels are")
     latent_dim: Whole = Field(32, description="the dimension of z")
     network: Name = Field("mlp", description="encoders and decoders")
-    classifier: Name = Field(
-        "auto", description="the network of q(y | x); auto: conv:pool=2 for images, else mlp"
-    )
+    classifier: Name = Field("auto", description="the network of q(y | x); auto: conv:pool=2 for images, else mlp")
     hidden: Wholes | None = Field(None, description="the widths of an mlp's hidden layers, separated by commas")
 
 

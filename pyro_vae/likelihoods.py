@@ -20,8 +20,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from pyro_vae.option_types import Positive, Whole
 from pyro_vae.registry import Registry
-from pyro_vae.validation import Positive, Whole
 
 MEMORY = 0.98  # of the optimal scale's average, a batch
 MIN_SCALE = 1e-4

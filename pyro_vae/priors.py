@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.networks import start_near_identity
+from pyro_vae.option_types import Whole
 from pyro_vae.registry import Registry
-from pyro_vae.validation import Whole
 
 PRIORS: Registry[nn.Module] = Registry("prior", ("latent_dim",))
 

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from pyro_vae.errors import InputError, nearest
-from pyro_vae.validation import shown, wanted
+from pyro_vae.option_types import shown, wanted
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])

@@ -15,12 +15,12 @@ from torch import nn
 
 import pyro_vae
 from pyro_vae.cli import main
+from pyro_vae.compiled import graphs, lowering
 from pyro_vae.guides import GUIDES, MeanField
-from pyro_vae.inference import Pair
-from pyro_vae.inference.compiled import graphs, lowering
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models import MODELS, VAE
 from pyro_vae.networks import MLP, Network
+from pyro_vae.pairs import Pair
 
 torch.set_num_threads(1)  # the matrices are small
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start: two at once would wait for each other

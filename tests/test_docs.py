@@ -15,21 +15,23 @@ from nbclient import NotebookClient
 from pyro import poutine
 
 import pyro_vae
-from pyro_vae import fitting, pairs
-from pyro_vae.assembly import build_pair, check_names, resolve_resampling
 from pyro_vae.config import FitConfig
 from pyro_vae.data import DATA
 from pyro_vae.errors import PyroVAEError
 from pyro_vae.guides import GUIDES
-from pyro_vae.inference import OBJECTIVES, RESAMPLINGS, Pair, parse_schedule
-from pyro_vae.inference.automatic import settle
 from pyro_vae.likelihoods import LIKELIHOODS
 from pyro_vae.models import MODELS, VAE
 from pyro_vae.networks import NETWORKS
+from pyro_vae.objectives import OBJECTIVES
+from pyro_vae.option_types import shown
+from pyro_vae.pairs import Pair
 from pyro_vae.presets import PRESETS, preset
 from pyro_vae.priors import PRIORS
 from pyro_vae.registry import parse_choice
-from pyro_vae.validation import shown
+from pyro_vae.runs import compatibility, fitting
+from pyro_vae.runs.assembly import build_pair, check_names, resolve_resampling
+from pyro_vae.training import RESAMPLINGS, parse_schedule
+from pyro_vae.training.automatic import settle
 from tests.conftest import EVENT_SHAPE, NUM_CLASSES, SMALL
 
 ROOT = Path(__file__).parent.parent
@@ -270,7 +272,7 @@ def test_presets_are_what_they_are_said_to_be(understood):
 
 
 def test_the_tables_name_the_pairs_that_are_refused():
-    with_models, with_guides = pairs.with_models(), pairs.with_guides()
+    with_models, with_guides = compatibility.with_models(), compatibility.with_guides()
     assert not any(reason for row in with_models["guides"].values() for reason in row.values())
     for name, row in tables("docs/objectives.md").items():
         reasons = with_models["objectives"][name] | with_guides["objectives"][name]

@@ -8,8 +8,8 @@ from torch.distributions import MixtureSameFamily
 
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES
-from pyro_vae.inference import Pair
 from pyro_vae.models import HVAE, SSVAE, VAE
+from pyro_vae.pairs import Pair
 from pyro_vae.priors import PRIORS, VampPrior
 from tests.conftest import EVENT_SHAPE, SMALL
 

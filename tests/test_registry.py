@@ -5,8 +5,8 @@ from typing import Literal
 import pytest
 
 from pyro_vae.errors import InputError
+from pyro_vae.option_types import NameOrNone, SizeOrNone, Whole, WholeOrNone, Wholes
 from pyro_vae.registry import Registry, parse_choice
-from pyro_vae.validation import NameOrNone, SizeOrNone, Whole, WholeOrNone, Wholes
 
 
 class Needs:

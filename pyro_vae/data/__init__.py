@@ -12,9 +12,8 @@ from pyro_vae.data.binarization import (
     describe_pixels,
     fitting_likelihood,
 )
-from pyro_vae.data.facts import IN_MEMORY, DataFacts, check_same, facts_of, load_same_data
 from pyro_vae.data.images import Dataset, Images, PixelKind
-from pyro_vae.data.labels import Labels, labelled_rows
+from pyro_vae.data.labelled_rows import Labels, labelled_rows
 from pyro_vae.data.sources import load_data
 from pyro_vae.registry import import_siblings
 
@@ -22,11 +21,9 @@ import_siblings(__name__, __path__)
 
 __all__ = [
     "DATA",
-    "IN_MEMORY",
     "Batch",
     "Batches",
     "Binarization",
-    "DataFacts",
     "Dataset",
     "Images",
     "Labels",
@@ -35,13 +32,10 @@ __all__ = [
     "binarize",
     "binarize_once",
     "check_range",
-    "check_same",
     "describe_pixels",
-    "facts_of",
     "fitting_likelihood",
     "from_arrays",
     "labelled_rows",
     "load_data",
-    "load_same_data",
     "random_affine",
 ]

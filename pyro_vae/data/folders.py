@@ -14,8 +14,8 @@ from pyro_vae.data.cache import cached, fingerprint_of
 from pyro_vae.data.decoding import SUFFIXES, decode_all, is_image
 from pyro_vae.data.images import Dataset
 from pyro_vae.errors import InputError
+from pyro_vae.option_types import SizeOrNone
 from pyro_vae.registry import read_options
-from pyro_vae.validation import SizeOrNone
 
 
 def load_folder(path: Path, strict: bool = False, name: str | None = None, size: SizeOrNone = None) -> Dataset:

@@ -7,8 +7,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from pyro_vae.data.array_files import SUFFIXES, load_file
 from pyro_vae.data.base import DATA
-from pyro_vae.data.files import SUFFIXES, load_file
 from pyro_vae.data.folders import folder_options, load_folder
 from pyro_vae.data.images import Dataset
 from pyro_vae.errors import InputError, nearest

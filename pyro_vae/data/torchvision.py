@@ -20,7 +20,7 @@ from pyro_vae.data.cache import cached, fingerprint_of
 from pyro_vae.data.decoding import Pixels, decode_all
 from pyro_vae.data.images import Dataset, Images
 from pyro_vae.errors import InputError, nearest
-from pyro_vae.validation import NameOrNone, Whole, WholeOrNone
+from pyro_vae.option_types import NameOrNone, Whole, WholeOrNone
 
 ATTRIBUTES = tuple(
     """5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair

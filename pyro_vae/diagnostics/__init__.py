@@ -1,28 +1,32 @@
 """Criticism of a fitted pair: likelihoods, calibration, gaps, the latent space, and a verdict."""
 
-from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
-from pyro_vae.diagnostics.annealing import Annealing, annealed_bound, annealed_bracket
-from pyro_vae.diagnostics.calibration import (
-    Reliability,
-    accuracy,
-    confusion_matrix,
-    expected_calibration_error,
-    reliability,
-)
-from pyro_vae.diagnostics.comparison import Comparison, compare_mcmc
-from pyro_vae.diagnostics.criticism import Criticism, criticise
-from pyro_vae.diagnostics.evaluation import Evaluation, evaluate, nll_per_datum
-from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
-from pyro_vae.diagnostics.importance import Importance, importance_sample
-from pyro_vae.diagnostics.latent import LatentUse, latent_use
-from pyro_vae.diagnostics.sbc import SBC, simulation_based_calibration
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyro_vae import lazy
+
+if TYPE_CHECKING:
+    from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
+    from pyro_vae.diagnostics.classifier import (
+        Reliability,
+        accuracy,
+        confusion_matrix,
+        expected_calibration_error,
+        reliability,
+    )
+    from pyro_vae.diagnostics.criticism import Criticism, Effort, criticise
+    from pyro_vae.diagnostics.evaluation import Evaluation, evaluate, nll_per_datum
+    from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
+    from pyro_vae.diagnostics.importance import Importance, importance_sample
+    from pyro_vae.diagnostics.latent_units import LatentUse, latent_use
+    from pyro_vae.diagnostics.sbc import SBC, simulation_based_calibration
 
 __all__ = [
     "SBC",
     "AggregatePosterior",
-    "Annealing",
-    "Comparison",
     "Criticism",
+    "Effort",
     "Evaluation",
     "Importance",
     "InferenceGap",
@@ -30,9 +34,6 @@ __all__ = [
     "Reliability",
     "accuracy",
     "aggregate_posterior",
-    "annealed_bound",
-    "annealed_bracket",
-    "compare_mcmc",
     "confusion_matrix",
     "criticise",
     "evaluate",
@@ -44,3 +45,30 @@ __all__ = [
     "reliability",
     "simulation_based_calibration",
 ]
+
+__getattr__, __dir__ = lazy.attach(
+    __name__,
+    {
+        "AggregatePosterior": "aggregate",
+        "aggregate_posterior": "aggregate",
+        "Reliability": "classifier",
+        "accuracy": "classifier",
+        "confusion_matrix": "classifier",
+        "expected_calibration_error": "classifier",
+        "reliability": "classifier",
+        "Criticism": "criticism",
+        "Effort": "criticism",
+        "criticise": "criticism",
+        "Evaluation": "evaluation",
+        "evaluate": "evaluation",
+        "nll_per_datum": "evaluation",
+        "InferenceGap": "gaps",
+        "inference_gap": "gaps",
+        "Importance": "importance",
+        "importance_sample": "importance",
+        "LatentUse": "latent_units",
+        "latent_use": "latent_units",
+        "SBC": "sbc",
+        "simulation_based_calibration": "sbc",
+    },
+)

@@ -27,9 +27,10 @@ from torch import Tensor
 from pyro_vae.diagnostics.evaluation import NUMBERS_AT_ONCE
 from pyro_vae.diagnostics.two_sample import EnergyTest, energy_test
 from pyro_vae.errors import InputError
-from pyro_vae.inference.draws import need_data_plate
-from pyro_vae.inference.pair import Pair, Structure
-from pyro_vae.inference.target import Target
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.vectorized import need_data_plate
+from pyro_vae.posterior.target import Target
 
 FEWEST = 20
 

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.inference.mixing import mean_ess, r_hat
+from pyro_vae.posterior.mixing import mean_ess, r_hat
 
 LARGEST_R_HAT = 1.1
 LARGEST_MCSE = 0.1

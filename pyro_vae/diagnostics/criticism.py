@@ -4,7 +4,7 @@ r"""One question, asked in every way there is: can this posterior be believed?
     moments            the guide's against those of the weighted draws                 (``importance``)
     calibration        ranks and coverage on data that the model makes                 (``sbc``)
     gap, split         into approximation and amortization                             (``gaps``)
-    NUTS               the guide's moments against those of an independent sampler     (``inference.mcmc``)
+    NUTS               the guide's moments against those of an independent sampler     (``posterior.mcmc``)
     latent units       active units, divergences, collapse                             (``latent``)
     aggregate          the latents of all data against the prior                       (``aggregate``)
     convergence        of the optimization, from its iterates                          (``convergence``)
@@ -23,14 +23,14 @@ from typing import Any, TypeVar
 import pyro
 from torch import Tensor
 
-from pyro_vae.checks import CHECKS
 from pyro_vae.diagnostics.aggregate import FEWEST as FEWEST_AGGREGATED
 from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
-from pyro_vae.diagnostics.calibration import Reliability, accuracy, confusion_matrix, reliability
+from pyro_vae.diagnostics.checks import CHECKS
+from pyro_vae.diagnostics.classifier import Reliability, accuracy, confusion_matrix, reliability
 from pyro_vae.diagnostics.convergence import FEWEST_STEPS, Convergence, convergence
 from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
 from pyro_vae.diagnostics.importance import Importance, importance_sample
-from pyro_vae.diagnostics.latent import LatentUse, latent_use
+from pyro_vae.diagnostics.latent_units import LatentUse, latent_use
 from pyro_vae.diagnostics.sbc import SBC, simulation_based_calibration
 from pyro_vae.diagnostics.verdicts import (
     Check,
@@ -49,10 +49,11 @@ from pyro_vae.diagnostics.verdicts import (
     plain,
 )
 from pyro_vae.errors import InputError, PyroVAEError, nearest
-from pyro_vae.inference.compiled.choice import Note
-from pyro_vae.inference.mcmc import Chains, nuts
-from pyro_vae.inference.pair import Pair, Program, Structure
-from pyro_vae.inference.target import Target
+from pyro_vae.notes import Note
+from pyro_vae.pairs.pair import Pair, Program
+from pyro_vae.pairs.structure import Structure
+from pyro_vae.posterior.mcmc import Chains, nuts
+from pyro_vae.posterior.target import Target
 
 R = TypeVar("R")
 GROUPS = ("posterior", "model", "labels")

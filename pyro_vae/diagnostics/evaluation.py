@@ -1,6 +1,6 @@
 r"""The figures of a fitted pair on a set of images.
 
-The bound and its terms are averages over the data of ``inference.terms``; the importance-weighted estimate is a
+The bound and its terms are averages over the data of ``pairs.terms``; the importance-weighted estimate is a
 log-mean-exp over S samples per datum; a latent unit u is active where Var_x(E_q[z_u | x]) > 0.01 (Burda et al. 2016).
 """
 
@@ -14,14 +14,16 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.compiled.payoff import compile_if_it_pays
+from pyro_vae.compiled.replay import Replay
 from pyro_vae.data.images import Images
-from pyro_vae.diagnostics.calibration import accuracy, expected_calibration_error
+from pyro_vae.diagnostics.classifier import accuracy, expected_calibration_error
 from pyro_vae.errors import InputError
-from pyro_vae.inference.compiled.choice import Note, compile_if_it_pays
-from pyro_vae.inference.compiled.replay import Replay
-from pyro_vae.inference.draws import draw_terms
-from pyro_vae.inference.labels import label_distribution
-from pyro_vae.inference.pair import Pair, Structure
+from pyro_vae.notes import Note
+from pyro_vae.pairs.draws import draw_terms
+from pyro_vae.pairs.labels import label_distribution
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
 
 Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is with so many chunks
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_vae.diagnostics.calibration import NUM_BINS, accuracy, expected_calibration_error
-from pyro_vae.diagnostics.latent import LatentUse
+from pyro_vae.diagnostics.classifier import NUM_BINS, accuracy, expected_calibration_error
+from pyro_vae.diagnostics.latent_units import LatentUse
 
 LAST = 0.2  # of the epochs
 RISE, FALL = 0.02, 0.02  # of what training gained; the fall of the rate alone brings about 1 % at the end

@@ -25,14 +25,15 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.diagnostics.annealing import Annealing, annealed_bound
 from pyro_vae.diagnostics.local_families import local_family
 from pyro_vae.diagnostics.refinement import Refinement, refine
 from pyro_vae.errors import InputError
-from pyro_vae.inference.compiled.choice import Note
-from pyro_vae.inference.draws import draw
-from pyro_vae.inference.pair import Pair, Structure
-from pyro_vae.inference.target import Target
+from pyro_vae.notes import Note
+from pyro_vae.pairs.draws import draw
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+from pyro_vae.posterior.annealing import Annealing, annealed_bound
+from pyro_vae.posterior.target import Target
 
 NUMBERS_AT_ONCE = 2**21  # of the largest tensor, 8 MiB
 CHOOSING = 200  # draws a datum for the choice between q and q*

@@ -25,10 +25,11 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.arviz_compat import psis
+from pyro_vae.arviz_bridge.pareto import psis
 from pyro_vae.errors import InputError
-from pyro_vae.inference.pair import Pair, Structure
-from pyro_vae.inference.target import Target
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+from pyro_vae.posterior.target import Target
 
 NUMBERS_AT_ONCE = 2**21  # of the widest tensor, as in ``evaluation``
 GOOD = 0.5  # k-hat

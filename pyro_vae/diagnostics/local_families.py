@@ -9,7 +9,7 @@ and the guide can put any member of its family that its last layers reach on eac
 x_n.  Zero offsets are the guide itself.  Where labels are enumerated, every label has its own.
 
 ``LocalNormal`` stands in for guides that compute nothing by linear layers: a normal for each datum over the flat,
-unconstrained latents of ``inference.target``, diagonal where the guide factorizes and of full rank where it does not.
+unconstrained latents of ``posterior.target``, diagonal where the guide factorizes and of full rank where it does not.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pyro_vae.inference.draws import Draws, draw
-from pyro_vae.inference.pair import Pair, Structure
-from pyro_vae.inference.target import Target
+from pyro_vae.pairs.draws import Draws, draw
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+from pyro_vae.posterior.target import Target
 
 DIAGONAL = "diagonal normal on the unconstrained latents"
 FULL_RANK = "full-rank normal on the unconstrained latents"

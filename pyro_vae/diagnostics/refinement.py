@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.compiled.payoff import compile_if_it_pays
+from pyro_vae.compiled.replay import Replay
 from pyro_vae.diagnostics.local_families import LocalFamily
 from pyro_vae.errors import InputError
-from pyro_vae.inference.compiled.choice import Note, compile_if_it_pays
-from pyro_vae.inference.compiled.replay import Replay
+from pyro_vae.notes import Note
 
 LOWERED = 0.3  # the step size, by this factor
 TIMES = 3

@@ -30,9 +30,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.diagnostics.ranks import UniformRanks, ranks_among
-from pyro_vae.diagnostics.simulation import posterior_and_truth
 from pyro_vae.errors import InputError
-from pyro_vae.inference.pair import Pair, Structure
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+from pyro_vae.posterior.simulation import posterior_and_truth
 
 LEVELS = (0.5, 0.8, 0.95)  # of the credible intervals
 SIGNIFICANCE = 0.01  # of the adjusted p-values that a direction is named from

@@ -25,13 +25,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pyro_vae.diagnostics.aggregate import AggregatePosterior
-from pyro_vae.diagnostics.calibration import Reliability
+from pyro_vae.diagnostics.classifier import Reliability
 from pyro_vae.diagnostics.convergence import LARGEST_R_HAT, Convergence
 from pyro_vae.diagnostics.gaps import InferenceGap
 from pyro_vae.diagnostics.importance import GOOD, Importance
-from pyro_vae.diagnostics.latent import LatentUse
+from pyro_vae.diagnostics.latent_units import LatentUse
 from pyro_vae.diagnostics.sbc import SBC
-from pyro_vae.inference.mcmc import Chains
+from pyro_vae.posterior.mcmc import Chains
 
 Group = Literal["posterior", "model", "labels"]
 

@@ -26,7 +26,7 @@ from pyro_vae.conditionals import DiagonalNormal
 from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network, start_near_identity
-from pyro_vae.validation import Whole
+from pyro_vae.option_types import Whole
 
 MakeTransform = Callable[[int, int], nn.Module]
 WIDTH = 64  # of the hidden layer that turns features into a transform's parameters

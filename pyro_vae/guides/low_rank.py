@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network
-from pyro_vae.validation import Whole
+from pyro_vae.option_types import Whole
 
 
 class FactorNormal(nn.Module):

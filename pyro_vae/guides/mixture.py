@@ -15,7 +15,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network
-from pyro_vae.validation import Whole
+from pyro_vae.option_types import Whole
 
 
 class NormalMixture(nn.Module):

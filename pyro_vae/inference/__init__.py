@@ -1,47 +1,44 @@
-"""Objectives, schedules, the training loop and checkpoints: what fits a guide to a model."""
+"""The names of what was once one package, handed on for one release."""
 
-from pyro_vae.inference.compiled import (
-    CompiledRenyiELBO,
-    CompiledTrace_ELBO,
-    CompiledTraceEnum_ELBO,
-    CompiledTraceMeanField_ELBO,
-)
-from pyro_vae.inference.draws import Draws, draw, draw_terms
-from pyro_vae.inference.handlers import temper
-from pyro_vae.inference.labels import label_distribution
-from pyro_vae.inference.mcmc import Chains, nuts
-from pyro_vae.inference.objectives import OBJECTIVES, Objective
-from pyro_vae.inference.pair import Pair, Structure
-from pyro_vae.inference.resampling import RESAMPLINGS, Resampling
-from pyro_vae.inference.schedules import Constant, Cyclical, Linear, Schedule, parse_schedule
-from pyro_vae.inference.target import Target
-from pyro_vae.inference.terms import Terms
-from pyro_vae.inference.training import Trainer
+from __future__ import annotations
 
-__all__ = [
-    "OBJECTIVES",
-    "RESAMPLINGS",
-    "Chains",
-    "CompiledRenyiELBO",
-    "CompiledTraceEnum_ELBO",
-    "CompiledTraceMeanField_ELBO",
-    "CompiledTrace_ELBO",
-    "Constant",
-    "Cyclical",
-    "Draws",
-    "Linear",
-    "Objective",
-    "Pair",
-    "Resampling",
-    "Schedule",
-    "Structure",
-    "Target",
-    "Terms",
-    "Trainer",
-    "draw",
-    "draw_terms",
-    "label_distribution",
-    "nuts",
-    "parse_schedule",
-    "temper",
-]
+import importlib
+import warnings
+from typing import Any
+
+_HOMES = {
+    "OBJECTIVES": "objectives",
+    "RESAMPLINGS": "training",
+    "Chains": "posterior",
+    "CompiledRenyiELBO": "compiled",
+    "CompiledTraceEnum_ELBO": "compiled",
+    "CompiledTraceMeanField_ELBO": "compiled",
+    "CompiledTrace_ELBO": "compiled",
+    "Constant": "training",
+    "Cyclical": "training",
+    "Draws": "pairs",
+    "Linear": "training",
+    "Objective": "objectives",
+    "Pair": "pairs",
+    "Resampling": "training",
+    "Schedule": "training",
+    "Structure": "pairs",
+    "Target": "posterior",
+    "Terms": "pairs",
+    "Trainer": "training",
+    "draw": "pairs",
+    "draw_terms": "pairs",
+    "label_distribution": "pairs",
+    "nuts": "posterior",
+    "parse_schedule": "training",
+    "temper": "pairs",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = f"pyro_vae.{_HOMES[name]}"
+    warnings.warn(f"pyro_vae.inference.{name} is now {home}.{name}", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module(home), name)

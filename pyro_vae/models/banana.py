@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models.base import MODELS, Latent, Model
+from pyro_vae.option_types import Positive
 from pyro_vae.priors import StandardNormal
-from pyro_vae.validation import Positive
 
 TAIL = 40.0  # nats below the peak, at which the grid over z_1 ends
 POINTS_A_WIDTH = 10  # of that grid, over the width of the ridge where it is narrowest

@@ -3,7 +3,7 @@ r"""The debiasing variational autoencoder: p(z) p(y | z) p(x | z), with q(y | x)
 Amini, Soleimany, Schwarting, Bhatia and Rus, *Uncovering and Mitigating Algorithmic Bias through Learned Latent
 Structure*, 2019.  The label is a linear head on the latents here, so that the bound asks q(y | x) to agree with them
 and labels shape the latents.  The guide's head classifies, the latents say how common an image is, and rare images are
-drawn more often (see ``inference.resampling``), so that the classifier learns from what the data have little of.
+drawn more often (see ``training.resampling``), so that the classifier learns from what the data have little of.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.networks import MLP, Network, start_near_identity
+from pyro_vae.option_types import Whole
 from pyro_vae.priors import StandardNormal
-from pyro_vae.validation import Whole
 
 
 @MODELS.register("hvae")

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models.base import MODELS, Latent, Model
+from pyro_vae.option_types import Positive
 from pyro_vae.priors import StandardNormal
-from pyro_vae.validation import Positive
 
 
 @MODELS.register("linear_gaussian")

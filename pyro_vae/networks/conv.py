@@ -13,7 +13,7 @@ from torch import nn
 from pyro_vae.networks.base import NETWORKS, Network, Shape
 from pyro_vae.networks.images import MapsDecoder, MapsEncoder, need_images
 from pyro_vae.networks.mlp import MLP
-from pyro_vae.validation import Share, Wholes
+from pyro_vae.option_types import Share, Wholes
 
 
 @NETWORKS.register("conv")

@@ -15,7 +15,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from pyro_vae.networks.base import NETWORKS, JointLinear, Network, Shape
-from pyro_vae.validation import Wholes
+from pyro_vae.option_types import Wholes
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

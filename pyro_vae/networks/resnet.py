@@ -18,7 +18,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.networks.base import NETWORKS, Network, Shape
 from pyro_vae.networks.images import MapsDecoder, MapsEncoder, need_images
 from pyro_vae.networks.mlp import MLP
-from pyro_vae.validation import Share, Whole, Wholes
+from pyro_vae.option_types import Share, Whole, Wholes
 
 
 class Block(nn.Module):

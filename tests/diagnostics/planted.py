@@ -4,8 +4,8 @@ import pyro
 import pyro.distributions as dist
 import torch
 
-from pyro_vae.inference.pair import Pair
 from pyro_vae.models import LinearGaussian
+from pyro_vae.pairs.pair import Pair
 
 
 def linear_model(latent_dim=10, data_dim=12):

@@ -14,9 +14,9 @@ from pyro_vae.diagnostics import criticise
 from pyro_vae.diagnostics.criticism import Effort, Known, criticise_pair
 from pyro_vae.diagnostics.verdicts import Verdict
 from pyro_vae.errors import InputError
-from pyro_vae.inference.pair import Pair
+from pyro_vae.pairs.pair import Pair
 from tests.diagnostics.planted import bimodal_pair, linear_model, linear_pair
-from tests.inference.test_target import EFFECTS, eight_schools
+from tests.posterior.test_target import EFFECTS, eight_schools
 
 SMALL = Effort(samples=300, simulated=100)
 SEEDS = [seed if seed < 4 else pytest.param(seed, marks=pytest.mark.slow) for seed in range(20)]

@@ -6,7 +6,7 @@ import torch
 
 import pyro_vae
 from pyro_vae.diagnostics.findings import judge_classifier, judge_curve, judge_latents
-from pyro_vae.diagnostics.latent import LatentUse, SiteUse
+from pyro_vae.diagnostics.latent_units import LatentUse, SiteUse
 
 RISING = [-200.0, -150.0, -120.0, -110.0, -105.0, -100.0, -95.0, -90.0, -85.0, -80.0]
 LEVEL = [-200.0, -120.0, -100.0, *[-99.0] * 7]

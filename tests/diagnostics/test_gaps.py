@@ -13,14 +13,14 @@ from torch import nn
 
 from pyro_vae.data import Images
 from pyro_vae.diagnostics import evaluate
-from pyro_vae.diagnostics.annealing import Annealing
 from pyro_vae.diagnostics.gaps import BY_ANNEALING, BY_REFINED, inference_gap
 from pyro_vae.diagnostics.local_families import DIAGONAL, FULL_RANK, OWN, Offsets
 from pyro_vae.diagnostics.refinement import Refinement, ascent
 from pyro_vae.errors import InputError
 from pyro_vae.guides import FullRank, MeanField
-from pyro_vae.inference import Pair
 from pyro_vae.models import LinearGaussian
+from pyro_vae.pairs import Pair
+from pyro_vae.posterior.annealing import Annealing
 from tests.conftest import LinearNetwork, make_pair
 
 QUICK = Refinement(round_steps=50)

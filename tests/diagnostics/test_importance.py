@@ -10,8 +10,8 @@ import torch
 from pyro_vae.diagnostics.importance import Importance, importance_sample
 from pyro_vae.errors import InputError
 from pyro_vae.guides import MeanField
-from pyro_vae.inference.pair import Pair
 from pyro_vae.models import SSVAE
+from pyro_vae.pairs.pair import Pair
 from tests.diagnostics.planted import linear_model, linear_pair
 
 

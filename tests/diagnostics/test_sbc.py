@@ -12,9 +12,9 @@ from scipy.stats import binom, kstest
 
 from pyro_vae.diagnostics.ranks import UniformRanks, ranks_among
 from pyro_vae.diagnostics.sbc import JOINT, check_exchangeable, coverage, simulation_based_calibration
-from pyro_vae.diagnostics.simulation import simulate
 from pyro_vae.errors import InputError
-from pyro_vae.inference.pair import Pair
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.posterior.simulation import simulate
 from tests.diagnostics.planted import bimodal_pair, linear_pair
 
 SEEDS = range(20)

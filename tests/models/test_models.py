@@ -11,9 +11,9 @@ from torch.distributions import Bernoulli, MultivariateNormal, Normal
 
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES, MeanField
-from pyro_vae.inference import Pair, draw_terms
 from pyro_vae.models import CVAE, DBVAE, HVAE, MODELS, SSVAE, Banana, LinearGaussian
 from pyro_vae.networks import MLP, Conv
+from pyro_vae.pairs import Pair, draw_terms
 from tests.conftest import EVENT_SHAPE, NUM_CLASSES, SMALL
 
 

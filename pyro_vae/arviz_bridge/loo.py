@@ -1,0 +1,88 @@
+r"""Leave-one-out cross-validation of posteriors whose latents are shared by all data.
+
+The log predictive density of a datum left out is estimated from draws of the whole posterior by Pareto-smoothed
+importance sampling (Vehtari, Gelman and Gabry, *Practical Bayesian Model Evaluation Using Leave-One-Out
+Cross-Validation and WAIC*, 2017).  Draws of a guide are no draws of the posterior: with log_weight = log p(x, z) -
+log q(z | x),
+
+    elpd_i = log sum_s w_si p(x_i | z_s),   log w_si = psis(log_weight_s - log p(x_i | z_s)),
+
+where the weights of a datum sum to one (Magnusson, Andersen, Jonasson and Vehtari, *Bayesian Leave-One-Out
+Cross-Validation for Large Data*, 2019).  Without log_weight it is the error of the guide that is cross-validated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.arviz_bridge.pareto import psis
+from pyro_vae.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """The expected log pointwise predictive density.
+
+    Args:
+        pointwise: of each datum, nats, shape (N,).
+        k_hat: how far each can be relied on, shape (N,).
+        log_weights: of the posteriors without each datum, normalized, shape (S, N).
+    """
+
+    pointwise: Tensor
+    k_hat: Tensor
+    log_weights: Tensor
+
+    @property
+    def elpd(self) -> float:
+        """The sum over data, nats; higher is better."""
+        return self.pointwise.sum().item()
+
+    @property
+    def standard_error(self) -> float:
+        """Of the sum, over data."""
+        return (len(self.pointwise) * self.pointwise.var(correction=0)).sqrt().item()
+
+    def as_dict(self) -> dict[str, float]:
+        """The figures by name."""
+        unreliable = int((self.k_hat > 0.7).sum())
+        return {"elpd": self.elpd, "standard_error": self.standard_error, "unreliable": unreliable}
+
+
+def leave_one_out(tree: xr.DataTree, site: str = "x") -> LeaveOneOut:
+    """Leave-one-out cross-validation of a tree of ``arviz_bridge.tree``; draws of a guide are reweighted.
+
+    Args:
+        tree: with a group ``log_likelihood``.
+        site: the observed site.
+
+    Raises:
+        InputError: if every latent belongs to one datum, so that there is no such group.
+    """
+    log_likelihood = pointwise_log_likelihood(tree, site)
+    log_ratios = -log_likelihood
+    if tree.attrs.get("inference") == "variational":
+        log_weight = tree["sample_stats"]["log_weight"].transpose("chain", "draw").to_numpy()
+        log_ratios = log_ratios + torch.as_tensor(log_weight).double().flatten().unsqueeze(-1)
+    log_weights, k_hat = psis(log_ratios)
+    return LeaveOneOut((log_weights + log_likelihood).logsumexp(0), k_hat, log_weights)
+
+
+def pointwise_log_likelihood(tree: xr.DataTree, site: str = "x") -> Tensor:
+    """Log p(x_i | z), nats, shape (chains * draws, N); arguments and errors as ``leave_one_out``."""
+    if "log_likelihood" not in tree.children or site not in tree["log_likelihood"]:
+        raise InputError(
+            f"latents shared by all data and the likelihood of {site!r} given them",
+            "a posterior without, whose leave-one-out estimate is a harmonic mean of infinite variance",
+            "compare such models by the importance-weighted likelihood of held-out data",
+        )
+    values = tree["log_likelihood"][site].transpose("chain", "draw", ...).to_numpy()
+    return torch.as_tensor(np.ascontiguousarray(values)).double().flatten(2).flatten(0, 1)

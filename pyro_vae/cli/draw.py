@@ -1,0 +1,169 @@
+"""The commands that draw pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyro_vae.cli.app import main
+from pyro_vae.cli.options import (
+    checkpoint_option,
+    device_option,
+    json_option,
+    open_run,
+    out_option,
+    run_argument,
+    seed_option,
+    site_option,
+    split_option,
+)
+from pyro_vae.cli.terminal import print_json
+from pyro_vae.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from pyro_vae.runs.run import Run
+
+
+@main.command()
+@run_argument
+@click.option("--num", type=int, default=64, show_default=True, help="how many images")
+@click.option("--label", help="the class to generate, by name")
+@checkpoint_option
+@device_option
+@seed_option
+@out_option
+@json_option
+def sample(
+    run: Path, num: int, label: str | None, checkpoint: str, device: str, seed: int, out: Path | None, as_json: bool
+) -> None:
+    """Draw images from the model into a PNG."""
+    from pyro_vae.runs import report
+
+    opened = open_run(run, checkpoint, device)
+    figure = report.samples_figure(opened, num, _class_index(opened, label), seed)
+    _save(opened, figure, out, "samples" if label is None else f"samples-{label}", as_json)
+
+
+@main.command()
+@run_argument
+@click.option("--num", type=click.IntRange(min=1), default=30, show_default=True, help="how many images")
+@split_option
+@checkpoint_option
+@device_option
+@out_option
+@json_option
+def reconstruct(run: Path, num: int, split: str, checkpoint: str, device: str, out: Path | None, as_json: bool) -> None:
+    """Put images beside their reconstructions into a PNG."""
+    from pyro_vae.runs import report
+
+    opened = open_run(run, checkpoint, device)
+    _save(opened, report.reconstructions_figure(opened, num, split), out, "reconstructions", as_json)
+
+
+@main.command()
+@run_argument
+@site_option
+@click.option(
+    "--num", type=click.IntRange(min=2), help="the side of the grid, or the images a row  [default: 20, or 11]"
+)
+@click.option(
+    "--dims", type=click.IntRange(min=1), help="rows of the most active dimensions  [default: 10; a plane is a grid]"
+)
+@click.option("--span", type=click.FloatRange(min=0, min_open=True), help="rows from -span to span in z  [default: 3]")
+@click.option("--label", help="the class to hold, by name")
+@checkpoint_option
+@device_option
+@seed_option
+@out_option
+@json_option
+def traverse(
+    run: Path,
+    site: str | None,
+    num: int | None,
+    dims: int | None,
+    span: float | None,
+    label: str | None,
+    checkpoint: str,
+    device: str,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Walk through the latent space: a grid over a plane, or a row a dimension."""
+    from pyro_vae.runs import report
+
+    opened = open_run(run, checkpoint, device)
+    figure = report.traverse_figure(opened, site, num, dims, span, _class_index(opened, label), seed)
+    _save(opened, figure, out, "traverse" if label is None else f"traverse-{label}", as_json)
+
+
+@main.command()
+@run_argument
+@split_option
+@site_option
+@click.option("--num", type=click.IntRange(min=2), default=2000, show_default=True, help="how many images at most")
+@checkpoint_option
+@device_option
+@out_option
+@json_option
+def latent(
+    run: Path,
+    split: str,
+    site: str | None,
+    num: int,
+    checkpoint: str,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Map where the images lie in the latent space, coloured by class."""
+    from pyro_vae.runs import report
+
+    opened = open_run(run, checkpoint, device)
+    _save(opened, report.latent_figure(opened, split, site, num), out, "latent", as_json)
+
+
+@main.command()
+@run_argument
+@click.option("--fps", type=click.IntRange(1, 50), default=10, show_default=True, help="frames a second")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="the GIF file  [default: training.gif in the run's figures]"
+)
+@json_option
+def animate(run: Path, fps: int, out: Path | None, as_json: bool) -> None:
+    """Show the training as a GIF: the same latent points, epoch after epoch."""
+    from pyro_vae.runs import animation
+    from pyro_vae.runs.folder import RunFolder
+
+    folder = RunFolder.open(run)
+    frames = animation.read_frames(folder)
+    path = out or folder.figures / "training.gif"
+    animation.write_gif(frames, path, fps)
+    _say_written(run, path, as_json)
+
+
+def _class_index(run: Run, label: str | None) -> int | None:
+    names = run.facts.class_names
+    if label is None or label not in names:
+        if label is not None and names:
+            raise InputError("a class of this run", repr(label), nearest(label, names))
+        return None if label is None else 0  # without classes, Run.sample says that the model has no labels
+    return names.index(label)
+
+
+def _save(run: Run, figure: Any, out: Path | None, name: str, as_json: bool) -> None:
+    from pyro_vae.figures.saving import save_figure
+
+    assert run.folder is not None
+    path = out or run.folder.figures / f"{name}.png"
+    save_figure(figure, path)
+    _say_written(run.folder.path, path, as_json)
+
+
+def _say_written(run: Path, path: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({"run": str(run), "figure": str(path)})
+    else:
+        click.echo(f"Wrote {path}")

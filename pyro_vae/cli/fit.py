@@ -1,0 +1,129 @@
+"""The commands that fit and evaluate."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from pyro_vae.cli.app import main
+from pyro_vae.cli.options import (
+    checkpoint_option,
+    device_option,
+    json_option,
+    open_run,
+    run_argument,
+    seed_option,
+    split_option,
+)
+from pyro_vae.cli.terminal import config_options, print_json, rows, table
+from pyro_vae.config import FitConfig
+from pyro_vae.errors import InputError
+from pyro_vae.presets import preset
+from pyro_vae.registry import parse_choice
+from pyro_vae.runs.display import track
+
+if TYPE_CHECKING:
+    pass
+
+
+@main.command()
+@config_options
+@click.option("--out", type=click.Path(path_type=Path), help="the run directory  [default: a new one under runs/]")
+@click.option("--overwrite", is_flag=True, help="replace the run that is at --out")
+@click.option("--resume", "resumed", type=click.Path(path_type=Path), help="go on with the run in this directory")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="a JSON file of settings; flags win over it"
+)
+@click.option(
+    "--preset", "preset_name", metavar="NAME", help="start from a known system; flags and --config win over it"
+)
+@click.option("--download", is_flag=True, help="fetch the data set if it is not in PYRO_VAE_DATA")
+@click.option(
+    "--strict", is_flag=True, help="refuse a folder with an image that cannot be read  [default: leave it out]"
+)
+@json_option
+def fit(
+    out: Path | None,
+    overwrite: bool,
+    resumed: Path | None,
+    config_file: Path | None,
+    preset_name: str | None,
+    download: bool,
+    strict: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Fit a model and its guide, and write a run directory."""
+    source = click.get_current_context().get_parameter_source
+    typed = {name: value for name, value in flags.items() if source(name) is ParameterSource.COMMANDLINE}
+    from_environment = {name: value for name, value in flags.items() if source(name) is ParameterSource.ENVIRONMENT}
+    settings = preset(preset_name) if preset_name is not None else {}
+    settings |= (FitConfig.read(config_file) if config_file is not None else {}) | typed
+    config = FitConfig.of(**(from_environment | settings))
+    if resumed is not None and (out is not None or overwrite or preset_name is not None):
+        raise InputError(
+            "--resume alone, or a new run with --out, --overwrite or --preset",
+            "both",
+            "leave those out: a run resumes in its place, with its own settings",
+        )
+    from pyro_vae.runs import fitting
+
+    if resumed is not None:
+        fitted = fitting.resume(resumed, **{name: getattr(config, name) for name in settings})
+    else:
+        data = Path(parse_choice(config.data)[0]).resolve().stem
+        out = out or _next_free(Path("runs"), f"{parse_choice(config.model)[0]}-{data}")
+        fitted = fitting.fit(**config.model_dump(), out=out, overwrite=overwrite, download=download, strict=strict)
+    assert fitted.folder is not None
+    figures = fitted.folder.evaluation or {}
+    if as_json:
+        print_json(figures | {"run": str(fitted.path), "epochs": len(fitted.history), "stopped": fitted.stopped})
+        return
+    table(f"{fitted.config.model} on {fitted.config.data}, test set", rows(figures))
+    click.echo(f"Run:     {fitted.path}")
+    click.echo(
+        f"Figures: {', '.join(sorted(p.name for p in fitted.folder.figures.glob('*.png')))} in {fitted.folder.figures}"
+    )
+    click.echo(f"Next:    python cli.py evaluate {fitted.path}")
+
+
+@main.command()
+@run_argument
+@click.option(
+    "--samples",
+    type=int,
+    envvar="PYRO_VAE_SAMPLES",
+    help="importance samples per image; for figures to publish 5000  [default: 500; fewer if labels are summed over]",
+)
+@split_option
+@checkpoint_option
+@device_option
+@seed_option
+@json_option
+def evaluate(
+    run: Path, samples: int | None, split: str, checkpoint: str, device: str, seed: int, as_json: bool
+) -> None:
+    """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
+    opened = open_run(run, checkpoint, device)
+    say = partial(click.echo, err=True)
+    figures = opened.evaluate(split=split, num_samples=samples, seed=seed, note=say, track=track)
+    assert opened.folder is not None
+    figures = opened.folder.save_evaluation(figures, opened.findings)
+    if as_json:
+        print_json(figures)
+    else:
+        table(f"{figures['model']} + {figures['guide']} on {figures['data']}, {split} set", rows(figures))
+        for finding in opened.findings:
+            click.echo(f"Note: {finding}")
+
+
+def _next_free(parent: Path, name: str) -> Path:
+    path, number = parent / name, 1
+    while path.exists():
+        number += 1
+        path = parent / f"{name}-{number}"
+    return path

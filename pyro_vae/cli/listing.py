@@ -1,0 +1,119 @@
+"""The commands that say what there is: a run, the registries, which parts go together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyro_vae.cli.app import main
+from pyro_vae.cli.options import json_option, run_argument
+from pyro_vae.cli.terminal import matrix, print_json, rows, table
+from pyro_vae.errors import InputError, nearest
+from pyro_vae.option_types import shown
+from pyro_vae.presets import PRESETS, describe
+
+if TYPE_CHECKING:
+    from pyro_vae.registry import Registry
+
+
+KINDS = ("models", "guides", "priors", "likelihoods", "networks", "objectives", "resamplings", "data", "presets")
+
+
+@main.command()
+@run_argument
+@json_option
+def info(run: Path, as_json: bool) -> None:
+    """Say what a run is: its settings, data, epochs and last figures."""
+    from dataclasses import asdict
+
+    from pyro_vae.runs.folder import RunFolder
+
+    folder = RunFolder.open(run)
+    history, config, evaluation = folder.history, folder.config, folder.evaluation
+    done = {
+        "epochs": len(history),
+        "best_epoch": int(history.loc[history["validation_elbo"].idxmax(), "epoch"]) if len(history) else 0,
+        "parameters": sum(w.numel() for w in folder.weights("best").values()),
+    }
+    if as_json:
+        facts = asdict(folder.facts)
+        print_json({"run": str(run), "config": config.model_dump(), "data": facts, **done, "evaluation": evaluation})
+        return
+    settings = config.model_dump(exclude={"epochs"})
+    shown = {name: ",".join(map(str, v)) if isinstance(v, tuple) else v for name, v in settings.items()}
+    table(
+        str(run),
+        shown
+        | {"split": folder.facts.split, "epochs": f"{done['epochs']} of {config.epochs}"}
+        | rows(done, skip="epochs"),
+    )
+    if evaluation and "split" in evaluation:
+        table(f"last evaluation, {evaluation['split']} set", rows(evaluation))
+    for finding in (evaluation or {}).get("findings", ()):
+        click.echo(f"Note: {finding['found']}; {finding['mend']}")
+
+
+@main.command(name="list")
+@click.argument("kind", required=False)
+@click.option("--pairs", is_flag=True, help="which parts go together, and why others do not")
+@json_option
+def list_(kind: str | None, pairs: bool, as_json: bool) -> None:
+    """List what there is: models, guides, priors, likelihoods, networks, objectives, resamplings, data, presets."""
+    if pairs:
+        _list_pairs(kind, as_json)
+        return
+    if kind is not None and kind not in KINDS:
+        raise InputError("a kind of thing to list", repr(kind), nearest(kind, KINDS))
+    found = {name: _entries(name) for name in KINDS if kind in (None, name)}
+    if as_json:
+        print_json(found)
+        return
+    for name, entries in found.items():
+        table(name, {entry: _described(entry, **what) for entry, what in entries.items()})
+
+
+def _list_pairs(kind: str | None, as_json: bool) -> None:
+    if kind is not None:
+        raise InputError("list --pairs alone", f"{kind} too", f"leave out {kind}")
+    from pyro_vae.runs import compatibility
+
+    found = {"models": compatibility.with_models(), "guides": compatibility.with_guides()}
+    if as_json:
+        print_json(found)
+        return
+    for columns, matrices in found.items():
+        matrix(f"{', '.join(matrices)} with {columns}", matrices)
+
+
+def _entries(kind: str) -> dict[str, dict[str, Any]]:
+    if kind == "presets":
+        return {name: {"description": describe(name), "options": {}} for name in PRESETS}
+    from pyro_vae.data import DATA
+    from pyro_vae.guides import GUIDES
+    from pyro_vae.likelihoods import LIKELIHOODS
+    from pyro_vae.models import MODELS
+    from pyro_vae.networks import NETWORKS
+    from pyro_vae.objectives import OBJECTIVES
+    from pyro_vae.priors import PRIORS
+    from pyro_vae.training import RESAMPLINGS
+
+    registries: tuple[Registry[Any], ...] = (
+        MODELS,
+        GUIDES,
+        PRIORS,
+        LIKELIHOODS,
+        NETWORKS,
+        OBJECTIVES,
+        RESAMPLINGS,
+        DATA,
+    )
+    registry = registries[KINDS.index(kind)]
+    return {name: {"description": registry.describe(name), "options": registry.options(name)} for name in registry}
+
+
+def _described(name: str, description: str, options: dict[str, Any]) -> str:
+    """What a thing is and, on a line of its own, how its options are typed after its name."""
+    typed = ",".join(f"{option}={shown(default)}" for option, default in options.items())
+    return f"{description}\n{name}:{typed}" if typed else description

@@ -1,0 +1,35 @@
+"""Flags and arguments that several commands have, said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pyro_vae.runs.run import Run
+
+json_option = click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
+split_option = click.option(
+    "--split", default="test", metavar="NAME", help="train, validation or test  [default: test]"
+)
+checkpoint_option = click.option("--checkpoint", default="best", metavar="NAME", help="best or last  [default: best]")
+device_option = click.option(
+    "--device", default="auto", envvar="PYRO_VAE_DEVICE", metavar="NAME", help="auto, cpu or cuda"
+)
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, envvar="PYRO_VAE_SEED", show_default=True)
+run_argument = click.argument("run", type=click.Path(path_type=Path))
+site_option = click.option(
+    "--site", metavar="NAME", help="the latent site  [default: the one with the most active units]"
+)
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), help="the PNG file  [default: in the run's figures]"
+)
+
+
+def open_run(path: Path, checkpoint: str, device: str) -> Run:
+    """The run in a directory, with the weights of a checkpoint, on a device."""
+    from pyro_vae.runs import fitting
+
+    return fitting.load(path, checkpoint=checkpoint, device=device)

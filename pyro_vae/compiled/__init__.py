@@ -1,0 +1,20 @@
+"""Programs as compiled graphs."""
+
+from pyro_vae.compiled.elbos import (
+    CompiledELBO,
+    CompiledRenyiELBO,
+    CompiledTrace_ELBO,
+    CompiledTraceEnum_ELBO,
+    CompiledTraceMeanField_ELBO,
+)
+from pyro_vae.compiled.graphs import NotCompiled, Recompiled
+
+__all__ = [
+    "CompiledELBO",
+    "CompiledRenyiELBO",
+    "CompiledTraceEnum_ELBO",
+    "CompiledTraceMeanField_ELBO",
+    "CompiledTrace_ELBO",
+    "NotCompiled",
+    "Recompiled",
+]

@@ -1,0 +1,338 @@
+"""One run of a function of tensors, recorded as a graph.
+
+``record`` runs a function once on real tensors and writes down every tensor operation, those of its backward pass too.
+Python itself leaves no trace: effect handlers, traces and distributions are gone from the graph, and so is any choice
+that Python made on the way.  A choice that depends on the *value* of a tensor would therefore be frozen, so a program
+that makes one is refused, with its reason.  Three things make Pyro's own estimators, unchanged, pass:
+
+- ``x.item()`` of a traced number gives the number as a tensor, without gradient;
+- ``loss.backward()`` collects the gradients instead of writing them to the parameters;
+- what Pyro's own code asks of values, in three places, has an answer that is right whatever the values are.
+
+Tensors are inputs by identity: whatever the function reaches them through, a module, the parameter store or a closure,
+operations on the very objects that ``record`` was given are operations on its inputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+from pyro import util as pyro_util
+from pyro.distributions.transforms.spline import _monotonic_rational_spline
+from pyro.infer.util import Dice
+from torch import Tensor, fx, nn
+from torch.distributions import Distribution, distribution
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot, make_fx
+from torch.overrides import TorchFunctionMode
+
+_VALIDATION: list[Any] = [Distribution.__init__, Distribution._validate_sample]
+if hasattr(distribution, "_all_true_or_runtime_assert"):
+    _VALIDATION.append(distribution._all_true_or_runtime_assert)
+# Pyro warns of values that are no numbers; a caller of a compiled graph looks at what comes out.  Dice leaves out terms
+# of probability 0 where there are any: leaving them out, by a mask, is right where there are none, too.  A distribution
+# that was made with validation looks at its values even when validation is off; the first run did.
+_ANSWERS: dict[CodeType, bool] = {
+    pyro_util.warn_if_nan.__code__: False,
+    Dice.compute_expectation.__code__: False,
+    **{function.__code__: True for function in _VALIDATION},
+}
+# A spline leaves what is outside its interval as it is, elements of a mask at a time.
+_MASKED: CodeType = _monotonic_rational_spline.__code__
+_VALUES = {
+    Tensor.__bool__: "a choice",
+    Tensor.__int__: "a whole number",
+    Tensor.__index__: "an index or a size",
+    Tensor.__float__: "a number",
+    Tensor.__contains__: "a choice",
+    Tensor.tolist: "a list",
+    Tensor.numpy: "an array",
+    Tensor.__array__: "an array",
+}
+_COPIES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new)
+_LITERALS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
+
+
+class Untraceable(Exception):
+    """A function cannot be recorded; the text says why."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a run did to tensors.
+
+    Args:
+        graph: a module that takes the inputs and the held tensors, flat, and returns the outputs, a flat tuple.
+        held: tensors that the function met and that are none of its inputs, by reference.
+        results: what the function itself returned.
+        gradients: of the tensors asked for, then of further leaves, None for one that the result does not depend on;
+            in the graph's outputs those that are there follow the results.
+        leaves: tensors with a gradient that the function met and that were not asked for.
+    """
+
+    graph: fx.GraphModule
+    held: list[Tensor]
+    results: list[Tensor]
+    gradients: list[Tensor | None]
+    leaves: list[Tensor]
+
+
+def record(
+    function: Callable[[], Sequence[Tensor]], inputs: Sequence[Tensor], differentiate: Sequence[Tensor] = ()
+) -> Recording:
+    """Run a function once and record what it did.
+
+    The run is real: noise is drawn, what is changed in place stays changed, and the results are there to be used.
+
+    Args:
+        function: takes no arguments, reads the inputs by identity, and returns tensors.
+        inputs: the tensors whose values may differ in later runs.
+        differentiate: of these, what ``backward`` inside the function collects the gradients of.
+
+    Raises:
+        Untraceable: if Python asked for the value of a tensor, or the shape of one depends on values.
+    """
+    mode = _Recording(list(differentiate))
+    results: list[Tensor] = []
+
+    def run(*_: Tensor) -> tuple[Tensor, ...]:
+        with mode:
+            results.extend(torch.as_tensor(result).detach() for result in function())
+        return (*results, *(gradient for gradient in mode.gradients if gradient is not None))
+
+    noise = _foreign_noise()
+    graph = make_fx(run)(*inputs)
+    if _foreign_noise() != noise:
+        raise Untraceable("random numbers of Python or NumPy are drawn; draw them with torch")
+    return Recording(graph, _lift(graph), results, mode.gradients, mode.differentiate[len(differentiate) :])
+
+
+class _Recording(TorchFunctionMode):
+    """Answers what cannot be recorded."""
+
+    def __init__(self, differentiate: list[Tensor]) -> None:
+        super().__init__()
+        self.differentiate = differentiate
+        self.gradients: list[Tensor | None] = [None] * len(differentiate)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        asking = _asking(sys._getframe(1))
+        nodes = _nodes()
+        before = len(nodes)
+        try:
+            result = self._answer(func, args, kwargs or {}, asking)
+        except RuntimeError as error:
+            if "tracing tensor" not in str(error):
+                raise
+            name = getattr(func, "__name__", str(func))
+            raise Untraceable(f"{name} depends on the value of a tensor ({_place(asking)})") from error
+        for node in itertools.islice(reversed(nodes), len(nodes) - before):
+            if _has_varying_shape(node):
+                raise Untraceable(f"the shape of what {node.target} returns depends on values ({_place(asking)})")
+        return result
+
+    def _answer(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType
+    ) -> Any:
+        if func is Tensor.item:
+            return args[0].detach() if _varies(args[0]) else _constant(func, args, kwargs)
+        if func is Tensor.backward:
+            return self._collect(*args, **kwargs)
+        if func is Tensor.register_hook and asking.f_code in _ANSWERS:
+            return None  # it would ask the same of the gradient
+        if func is Tensor.masked_select and asking.f_code in _ANSWERS:
+            value, mask = args
+            return torch.where(mask, value, value.new_zeros(()))
+        if func is nn.functional.one_hot and _num_classes(*args, **kwargs) > 0:
+            return _one_hot(args[0], _num_classes(*args, **kwargs))
+        if asking.f_code is _MASKED and func in (Tensor.__getitem__, Tensor.__setitem__) and _is_mask(args[1]):
+            return _masked(*args)
+        if func in _COPIES and any(_varies(leaf) for leaf in _listed(*args, **kwargs)):
+            raise Untraceable(f"a tensor is made of the values of others; use torch.stack ({_place(asking)})")
+        if func in _VALUES:
+            return _value(func, args, kwargs, asking)
+        return func(*args, **kwargs)
+
+    def _collect(self, loss: Tensor, gradient: Tensor | None = None, **options: Any) -> None:
+        retain_graph = options.get("retain_graph")
+        known = set(map(id, self.differentiate))
+        self.differentiate.extend(leaf for leaf in _leaves(loss, self.differentiate) if id(leaf) not in known)
+        self.gradients.extend([None] * (len(self.differentiate) - len(self.gradients)))
+        with _without_hooks(self.differentiate):  # they are run where the gradients are put to use
+            found = torch.autograd.grad(loss, self.differentiate, gradient, retain_graph, allow_unused=True)
+        for i, (old, new) in enumerate(zip(self.gradients, found, strict=True)):
+            if new is not None:
+                self.gradients[i] = new if old is None else old + new
+
+
+def _listed(*args: Any, **kwargs: Any) -> list[Tensor]:
+    """The tensors in the lists among some arguments."""
+    lists = [value for value in (*args, *kwargs.values()) if isinstance(value, (list, tuple))]
+    return [leaf for leaf in pytree.tree_leaves(lists) if isinstance(leaf, Tensor)]
+
+
+def _num_classes(labels: Tensor, num_classes: int = -1) -> int:
+    return num_classes
+
+
+def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """An indicator vector, of nothing for a label that is no class, where torch's own would look at every label."""
+    return (labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)).long()
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype == torch.bool
+
+
+def _masked(tensor: Tensor, mask: Tensor, value: Tensor | float | None = None) -> Tensor:
+    """``tensor[mask]``, but everything, and ``tensor[mask] = value`` for such a value."""
+    return tensor if value is None else tensor.copy_(torch.where(mask, value, tensor))
+
+
+def _value(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType) -> Any:
+    if asking.f_code in _ANSWERS:
+        return _ANSWERS[asking.f_code]
+    if any(isinstance(arg, Tensor) and _varies(arg) for arg in args):
+        raise Untraceable(f"{_VALUES[func]} in Python depends on the value of a tensor ({_place(asking)})")
+    return _constant(func, args, kwargs)
+
+
+def _constant(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with disable_proxy_modes_tracing():
+        return func(*args, **kwargs)
+
+
+def _varies(tensor: Tensor) -> bool:
+    """Whether the value of a tensor can differ from run to run: all but what was made of constants alone."""
+    mode = get_proxy_mode()
+    slot = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
+    if slot is None:
+        return True
+    seen: set[fx.Node] = set()
+    ahead = [slot.proxy.node]
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.op in ("placeholder", "get_attr") and not _is_literal(node):
+            return True
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            return True
+        ahead.extend(node.all_input_nodes)
+    return False
+
+
+def _is_literal(node: fx.Node) -> bool:
+    """Whether a tensor that the graph holds was written out in the program, ``torch.tensor(0.5)`` say."""
+    return node.op == "get_attr" and all(user.target in _LITERALS for user in node.users)
+
+
+def _nodes() -> Any:
+    """The nodes recorded so far."""
+    mode = get_proxy_mode()
+    return () if mode is None else mode.tracer.graph.nodes
+
+
+def _leaves(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The leaves of the graph of gradients behind a loss, as far as to some inputs."""
+    leaves, seen, ahead = [], {tensor.grad_fn for tensor in inputs}, [loss.grad_fn]
+    while ahead:
+        function = ahead.pop()
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        if hasattr(function, "variable"):
+            leaves.append(function.variable)
+        ahead.extend(following for following, _ in function.next_functions)
+    return leaves
+
+
+@contextmanager
+def _without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
+    hooks = [(tensor._backward_hooks, dict(tensor._backward_hooks)) for tensor in tensors if tensor._backward_hooks]
+    for present, _ in hooks:
+        present.clear()
+    try:
+        yield
+    finally:
+        for present, kept in hooks:
+            present.update(kept)
+
+
+def _asking(frame: FrameType) -> FrameType:
+    """Who called a function of torch's, behind what hands the call on."""
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__") in ("torch.overrides", "torch._tensor")
+        or frame.f_code.co_name == "__torch_function__"  # of another mode
+    ):
+        frame = frame.f_back
+    return frame
+
+
+def _place(asking: FrameType) -> str:
+    """File and line of the program that asked, through whatever library."""
+    frame: FrameType | None = asking
+    while frame is not None and _root(frame) in ("torch", "pyro"):
+        frame = frame.f_back
+    if frame is None or frame.f_globals.get("__name__", "").startswith(__package__):
+        frame = asking
+    return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+
+
+def _root(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__", "")
+    return name.split(".")[0]
+
+
+def _foreign_noise() -> int:
+    """The state of the generators whose numbers leave no trace."""
+    numpy_state = np.random.get_state(legacy=False)
+    return hash((random.getstate(), str(numpy_state["state"]["pos"]), numpy_state["state"]["key"].tobytes()))
+
+
+def _has_varying_shape(node: fx.Node) -> bool:
+    if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
+        return False
+    if node.target in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default):
+        indices: Any = node.args[1]
+        return any(isinstance(index, fx.Node) and _dtype(index) in (torch.bool, torch.uint8) for index in indices)
+    return True
+
+
+def _dtype(node: fx.Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    return None if value is None else value.dtype
+
+
+def _lift(graph: fx.GraphModule) -> list[Tensor]:
+    """Make the tensors that the graph holds inputs of it, at the end, so that it always sees them as they are."""
+    held: list[Tensor] = []
+    places: dict[str, fx.Node] = {}
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1:]
+    for node in list(graph.graph.nodes):
+        if node.op != "get_attr" or _is_literal(node):
+            continue
+        if node.target not in places:
+            with graph.graph.inserting_after(last[0]) if last else graph.graph.inserting_before():
+                places[node.target] = graph.graph.placeholder(f"held_{len(held)}")
+            last = [places[node.target]]
+            held.append(getattr(graph, node.target))
+            places[node.target].meta["val"] = held[-1].detach()
+        node.replace_all_uses_with(places[node.target])
+        graph.graph.erase_node(node)
+    graph.graph.lint()
+    graph.recompile()
+    return held

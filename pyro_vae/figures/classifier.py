@@ -1,0 +1,97 @@
+"""Figures of a classifier q(y | x): its calibration, and what it takes for what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from torch import Tensor
+
+from pyro_vae.diagnostics.classifier import Reliability
+from pyro_vae.figures.style import BLUE, GRAY, ORANGE, dress
+
+MOST_NAMES = 40
+
+
+MOST_CELLS = 15  # a side of a confusion matrix whose cells are written into
+
+
+def reliability_diagram(curve: Reliability) -> Figure:
+    """Accuracy against confidence, bin by bin, above how many data each bin holds.
+
+    Args:
+        curve: the reliability curve.
+    """
+    figure = Figure(figsize=(4.4, 4.9), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    edges, count = curve.edges.numpy(), curve.count.numpy()
+    middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
+    accuracy, confidence = curve.accuracy.numpy(), curve.confidence.numpy()
+    full = count > 0
+    top.bar(middle[full], accuracy[full], width[full], color=BLUE, alpha=0.35, edgecolor="white", linewidth=0.6)
+    top.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, label="calibrated")
+    error = np.sqrt(accuracy * (1 - accuracy) / np.maximum(count, 1))
+    top.errorbar(
+        confidence[full],
+        accuracy[full],
+        error[full],
+        fmt="o",
+        color=BLUE,
+        markersize=4,
+        linewidth=1,
+        label="accuracy, with its standard error",
+    )
+    top.vlines(
+        confidence[full],
+        np.minimum(accuracy, confidence)[full],
+        np.maximum(accuracy, confidence)[full],
+        color=ORANGE,
+        linewidth=2,
+        alpha=0.8,
+        label="distance from calibrated",
+    )
+    top.set_xlim(0, 1)
+    top.set_ylim(0, 1.02)
+    top.legend(frameon=False, fontsize=8, loc="upper left")
+    dress(top, f"Reliability, expected calibration error {100 * curve.expected_error:.1f} %", "", "accuracy")
+    bottom.bar(middle, count, width, color=GRAY, alpha=0.6, edgecolor="white", linewidth=0.6)
+    bottom.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    dress(bottom, "", "confidence, max q(y|x)", "data")
+    return figure
+
+
+def confusion(matrix: Tensor, class_names: Sequence[str]) -> Figure:
+    """How the data of each class (row) were classified (column): shares of the row in colour, counts in the cells.
+
+    Args:
+        matrix: counts, shape (K, K).
+        class_names: the K names.
+    """
+    counts = matrix.cpu().numpy()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = len(counts)
+    side = float(np.clip(0.45 * size, 3.0, 8.0))
+    figure = Figure(figsize=(side + 1.2, side + 0.7), layout="constrained")
+    ax = figure.subplots()
+    picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    bar = figure.colorbar(picture, ax=ax, format=PercentFormatter(1, decimals=0), pad=0.02, shrink=0.85)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    if size <= MOST_CELLS:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            color = "white" if shares[row, column] > 0.55 else "black"
+            ax.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=color)
+    shown = range(0, size, math.ceil(size / MOST_NAMES))
+    names = [class_names[i] for i in shown]
+    ax.set_xticks([*shown], names, fontsize=8, rotation=90 if max(map(len, names)) > 3 else 0)
+    ax.set_yticks([*shown], names, fontsize=8)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    right = counts.trace() / max(counts.sum(), 1)
+    ax.set_title(f"{100 * right:.1f} % of {counts.sum():,} right", fontsize=10)
+    ax.set_xlabel("most probable class under q(y|x)", fontsize=9)
+    ax.set_ylabel("label", fontsize=9)
+    return figure

@@ -1,0 +1,102 @@
+"""Figures of images, side by side: samples, reconstructions, completions, classes.
+
+Figures are made without pyplot, so nothing global changes and no window opens; in a notebook the returned figure shows
+itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyro_vae.figures.pictures import as_arrays, mosaic
+
+CELL = 0.55  # inches a picture in a grid
+
+
+def image_grid(images: Tensor, columns: int | None = None, title: str = "") -> Figure:
+    """Images side by side.
+
+    Args:
+        images: shape (N, C, H, W), values in [0, 1], with C = 1 or 3; or (N, D), drawn as squares where D is one.
+        columns: how many a row; as square as it gets unless given.
+        title: written above.
+    """
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    return _grid(as_arrays(images), columns, title)
+
+
+def reconstructions(images: Tensor, means: Tensor, columns: int = 10, seen: Tensor | None = None) -> Figure:
+    """Images above their reconstructions, row by row.
+
+    Args:
+        images: the originals, as for ``image_grid``.
+        means: E[x | z] of the same shape.
+        columns: how many images a row.
+        seen: the images as the model saw them, of the same shape, where they differ from the originals; they stand
+            between the two.
+    """
+    layers = [as_arrays(layer) for layer in (images, seen, means) if layer is not None]
+    order = []
+    for start in range(0, len(images), columns):
+        for layer in layers:
+            row = layer[start : start + columns]
+            order += [*row, *[np.ones_like(row[0])] * (columns - len(row))]
+    below = "its reconstruction" if seen is None else "what the model saw of it and its reconstruction"
+    return _grid(np.stack(order), columns, f"Images and, below each, {below}")
+
+
+def completions(visible: Tensor, filled: Tensor, images: Tensor) -> Figure:
+    """A row an image: its visible part, what a model fills in, and the image itself.
+
+    Args:
+        visible: images with their hidden part blank, shape (N, C, H, W).
+        filled: shape (M, N, C, H, W), M times filled in.
+        images: the images, shape (N, C, H, W).
+    """
+    rows = torch.cat([visible.cpu().unsqueeze(0), filled.cpu(), images.cpu().unsqueeze(0)]).transpose(0, 1)
+    title = "Left: what the model sees. Right: the image itself. Between: what the model fills in"
+    return image_grid(rows.flatten(0, 1), columns=rows.shape[1], title=title)
+
+
+def class_samples(images: Tensor, class_names: Sequence[str]) -> Figure:
+    """Samples of each class, one row per class; a column shares its style z.
+
+    Args:
+        images: shape (K, M, C, H, W): M samples for each of K classes.
+        class_names: the K names.
+    """
+    rows, columns = images.shape[:2]
+    title = "Images from the model: one class per row, one style z per column"
+    figure = _grid(as_arrays(images.flatten(0, 1)), columns, title)
+    ax = figure.axes[0]
+    step = ax.get_ylim()[0] / rows
+    ax.set_axis_on()
+    ax.set_xticks([])
+    ax.set_yticks([(row + 0.5) * step for row in range(rows)], class_names, fontsize=8)
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def show(ax: Axes, canvas: np.ndarray) -> None:
+    """Put a mosaic on axes, pixel by pixel."""
+    ax.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+def _grid(tiles: np.ndarray, columns: int, title: str) -> Figure:
+    canvas = mosaic(tiles, columns)
+    wide = max(3.2, CELL * columns)
+    figure = Figure(figsize=(wide, wide * canvas.shape[0] / canvas.shape[1] + 0.4), layout="constrained")
+    ax = figure.subplots()
+    show(ax, canvas)
+    ax.set_title(title, fontsize=9)
+    ax.set_axis_off()
+    return figure

@@ -1,0 +1,92 @@
+"""Figures of importance weights: k-hat per datum, the bound by the number of samples, and the worst data."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyro_vae.diagnostics.importance import GOOD, Importance
+from pyro_vae.figures.images import show
+from pyro_vae.figures.pictures import as_arrays
+from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, dress
+
+WORST = 20
+COLUMNS = 10
+
+
+def weights(found: Importance) -> Figure:
+    """Where k-hat of the data lies, and how the bound rises with the number of samples.
+
+    Args:
+        found: the weights.
+    """
+    figure = Figure(figsize=(9.2, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _k_hat(left, found)
+    _bounds(right, found)
+    return figure
+
+
+def worst_data(images: Tensor, found: Importance) -> Figure:
+    """The images with the largest k-hat, each with its row and k-hat.
+
+    Args:
+        images: the data that the weights are of, shape (N, C, H, W).
+        found: the weights.
+    """
+    order = found.k_hat.argsort(descending=True)[:WORST]
+    tiles = as_arrays(images[order])
+    columns = min(COLUMNS, len(tiles))
+    rows = -(-len(tiles) // columns)
+    figure = Figure(figsize=(0.95 * columns, 1.2 * rows + 0.4), layout="constrained")
+    for i, ax in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
+        ax.set_axis_off()
+        if i < len(tiles):
+            show(ax, tiles[i])
+            k_hat = found.k_hat[order[i]]
+            color = ORANGE if k_hat > found.k_limit else "black"
+            ax.set_title(f"{int(order[i])}: {k_hat:.2f}", fontsize=7, color=color, pad=2)
+    figure.suptitle(f"The data with the largest k-hat, by row; beyond {found.k_limit:.2f} in orange", fontsize=9)
+    return figure
+
+
+def _k_hat(ax: Axes, found: Importance) -> None:
+    k_hat = found.k_hat.double()
+    finite = k_hat[k_hat.isfinite()].numpy()
+    edges = np.linspace(min(-0.25, finite.min(initial=0.0)), max(1.0, finite.max(initial=0.0)), 41).tolist()
+    for low, high, color, word in (
+        (-np.inf, GOOD, GREEN, f"good, up to {GOOD}"),
+        (GOOD, found.k_limit, BLUE, f"usable, up to {found.k_limit:.2f}"),
+        (found.k_limit, np.inf, ORANGE, "not to be relied on"),
+    ):
+        part = finite[(finite > low) & (finite <= high)]
+        share = len(part) / max(1, len(k_hat))
+        ax.hist(part, edges, color=color, alpha=0.75, label=f"{word}: {share:.0%}")
+    lost = len(k_hat) - len(finite)
+    title = f"{lost} without a finite k-hat" if lost else None
+    ax.legend(loc="upper right", frameon=False, fontsize=8, title=title, title_fontsize=8)
+    dress(ax, f"Pareto k-hat of {len(k_hat):,} data, {found.num_samples:,} samples each", "k-hat", "data")
+
+
+def _bounds(ax: Axes, found: Importance) -> None:
+    sizes = sorted({int(size) for size in np.geomspace(1, found.num_samples, 12)})
+    bounds = found.curve(sizes)
+    means = torch.stack([bounds[size] for size in sizes])
+    means = means.masked_fill(~means.isfinite(), torch.nan)
+    mean = means.nanmean(1).numpy()
+    if not np.isfinite(mean).all():
+        ax.text(0.5, 0.5, "no weights that are finite", ha="center", va="center", color=GRAY, fontsize=9)
+        ax.set_axis_off()
+        return
+    ax.plot(sizes, mean, ".-", color=BLUE)
+    ax.axhline(mean[0], color=GRAY, linewidth=0.8, linestyle=":")
+    ax.annotate(f"{mean[0]:.2f}", (sizes[0], mean[0]), textcoords="offset points", xytext=(0, 5), fontsize=8)
+    ax.annotate(
+        f"{mean[-1]:.2f}", (sizes[-1], mean[-1]), textcoords="offset points", xytext=(0, 5), fontsize=8, ha="right"
+    )
+    ax.margins(y=0.15)
+    ax.set_xscale("log")
+    dress(ax, "The bound, from K = 1 to log p(x)", "samples of a bound, K", "nats per datum")

@@ -1,0 +1,41 @@
+"""Colours, axes and numbers as every figure has them.
+
+No matplotlib at import: a training that keeps frames need not wait for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLUE, ORANGE, GREEN, GRAY = "#2f6db3", "#d9822b", "#3f8f5f", "#777777"
+
+
+def dress_epochs(ax: Axes, title: str, unit: str) -> None:
+    """Put names and the look of these figures on axes whose abscissa is the epoch."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(unit)
+    ax.grid(alpha=0.25)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def p_value_text(p: float) -> str:
+    """A p-value as titles have it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def dress(ax: Axes, title: str, across: str, up: str) -> None:
+    """Put names and the look of these figures on axes."""
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(across, fontsize=9)
+    ax.set_ylabel(up, fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.grid(alpha=0.25)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)

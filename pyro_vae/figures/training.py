@@ -1,0 +1,50 @@
+"""The figure of a training: the bound and its terms over the epochs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, dress_epochs
+
+
+def elbo_curves(history: pd.DataFrame) -> Figure:
+    """The bound and its terms over the epochs, and the accuracy where there is one.
+
+    Args:
+        history: a run's history, one row an epoch.
+    """
+    columns = [name for name in ("validation_kl", "validation_accuracy") if name in history]
+    figure = Figure(figsize=(4.6 * (1 + len(columns)), 3.4), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, 1 + len(columns)))
+    epoch = history["epoch"]
+    axes[0].plot(epoch, history["validation_elbo"], color=BLUE, label="ELBO")
+    if "validation_log_likelihood" in history:
+        axes[0].plot(epoch, history["validation_log_likelihood"], color=ORANGE, label="E[log p(x|z)]")
+    best = history.loc[history["validation_elbo"].idxmax()]
+    axes[0].plot(best["epoch"], best["validation_elbo"], "o", color=BLUE, markersize=5)
+    axes[0].annotate(
+        f"{best['validation_elbo']:.2f}",
+        (best["epoch"], best["validation_elbo"]),
+        textcoords="offset points",
+        xytext=(0, -14),
+        ha="right",
+        color=BLUE,
+        fontsize=8,
+    )
+    axes[0].legend(frameon=False, loc="lower right")
+    dress_epochs(axes[0], "Validation bound", "nats per image")
+    for ax, name in zip(axes[1:], columns, strict=True):
+        if name == "validation_kl":
+            ax.plot(epoch, history[name], color=GREEN)
+            dress_epochs(ax, "KL(q || p)", "nats per image")
+            if history["beta"].nunique() > 1:
+                twin = ax.twinx()
+                twin.plot(epoch, history["beta"], color=GRAY, linestyle=":")
+                twin.set_ylabel("beta", color=GRAY)
+                twin.spines["top"].set_visible(False)
+        else:
+            ax.plot(epoch, 100 * history[name], color=ORANGE)
+            dress_epochs(ax, "Validation accuracy of q(y|x)", "percent")
+    return figure

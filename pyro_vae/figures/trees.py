@@ -1,0 +1,293 @@
+"""What ArviZ shows of a posterior tree, on 0.23 and 1.x alike, and what it does not: k-hat and the training trace.
+
+Each function takes trees as ``arviz_bridge`` makes them; figures are matplotlib's and show themselves in a notebook.
+``var_names`` chooses sites, the continuous ones unless given; ``coords`` chooses by coordinate, as in ``{"datum": 3}``
+or ``{"z_dim_0": [0, 1]}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pyro_vae.arviz_bridge import versions
+from pyro_vae.arviz_bridge.loo import leave_one_out
+from pyro_vae.arviz_bridge.versions import Kind
+from pyro_vae.errors import InputError
+from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE
+
+GOOD, USABLE = 0.5, 0.7  # k-hat
+MOST_PAIRED = 8
+COLORS = (ORANGE, BLUE, GREEN, GRAY)
+Names = Sequence[str] | None
+Coords = Mapping[str, Any] | None
+
+
+def summary(
+    tree: xr.DataTree, var_names: Names = None, coords: Coords = None, kind: Kind | None = None
+) -> pd.DataFrame:
+    """ArviZ's table: means, standard deviations and intervals, and of Markov chains R-hat and ESS.
+
+    Args:
+        tree: the posterior.
+        var_names: which sites.
+        coords: which of their numbers.
+        kind: stats, diagnostics or all; stats for a guide and all for chains unless given.
+
+    Raises:
+        InputError: if diagnostics are asked of one guide: its draws are independent, whatever they are draws of.
+    """
+    variational = tree.attrs.get("inference") == "variational"
+    kind = kind or ("stats" if variational else "all")
+    if variational and kind != "stats" and tree["posterior"].sizes["chain"] == 1:
+        raise InputError(
+            "chains that could disagree, for R-hat and ESS",
+            "independent draws from one guide",
+            'use kind="stats", or make a tree of several restarts',
+        )
+    return versions.summary(_tree(_selected(tree, var_names, coords)), kind)
+
+
+def matched(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords: Coords = None) -> dict[str, xr.DataTree]:
+    """The same numbers of several posteriors, with equally many draws in one chain each: what comparing figures need.
+
+    Args:
+        trees: by name.
+        var_names: which sites; the continuous ones that all have unless given.
+        coords: which of their numbers; of those that all have.
+
+    Raises:
+        InputError: if they have no numbers in common.
+    """
+    if not trees:
+        raise InputError("at least one posterior", "none", 'give {"VI": tree}')
+    common = None if var_names else [n for n in _continuous(next(iter(trees.values()))) if _all_have(trees, n)]
+    selected = [_selected(tree, var_names or common, coords) for tree in trees.values()]
+    aligned = xr.align(*selected, join="inner", exclude=["chain", "draw"])
+    if not aligned[0].data_vars or not all(aligned[0].sizes.values()):
+        raise InputError("sites and data that all posteriors have", "none in common", "make them of the same data")
+    fewest = min(part.sizes["chain"] * part.sizes["draw"] for part in aligned)
+    return {name: _tree(_one_chain(part, fewest)) for name, part in zip(trees, aligned, strict=True)}
+
+
+def plot_forest(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords: Coords = None) -> Figure:
+    """Intervals of several posteriors, VI beside NUTS, say; draws are matched first.
+
+    Args:
+        trees: by the name in the legend.
+        var_names: which sites.
+        coords: which of their numbers.
+    """
+    trees = matched(trees, var_names, coords)
+    posterior = next(iter(trees.values()))["posterior"]
+    rows = sum(variable[0, 0].size for variable in posterior.data_vars.values())
+    return versions.forest(trees, _colors(trees), (7, max(2.4, 0.8 + rows * (0.16 + 0.12 * len(trees)))))
+
+
+def plot_pair(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords: Coords = None) -> Figure:
+    """Draws of every two numbers of several posteriors, one over the other: the reference first.
+
+    Args:
+        trees: by the name in the legend.
+        var_names: which sites.
+        coords: which of their numbers; one datum, where there are several.
+
+    Raises:
+        InputError: if there are fewer than 2 numbers, or more than 8.
+    """
+    trees = matched(trees, var_names, coords)
+    posterior = next(iter(trees.values()))["posterior"]
+    count = sum(variable[0, 0].size for variable in posterior.data_vars.values())
+    if not 2 <= count <= MOST_PAIRED:
+        raise InputError(
+            f"from 2 to {MOST_PAIRED} numbers to pair", str(count), 'choose: coords={"datum": 0, "z_dim_0": [0, 1]}'
+        )
+    return versions.pair(trees, _colors(trees), (1.8 * count + 0.6, 1.8 * count + 0.6))
+
+
+def plot_predictive_check(
+    tree: xr.DataTree, site: str = "x", statistic: Callable[[xr.DataArray], xr.DataArray] | None = None
+) -> Figure:
+    """A posterior predictive check: the distribution over data of a statistic, observed and generated.
+
+    Args:
+        tree: the posterior.
+        site: the observed site.
+        statistic: what is compared, a function of data of dimensions (…, datum, …) that keeps ``datum``; the mean over
+            a datum's own dimensions (the share of bright pixels) unless given, and the value of a datum of one number.
+
+    Raises:
+        InputError: if nothing was generated.
+    """
+    _need(tree, "posterior_predictive", site)
+    observed, generated = (tree[g][site].astype(float) for g in ("observed_data", "posterior_predictive"))
+    own = [dim for dim in observed.dims if str(dim).startswith(f"{site}_dim_")]
+    if statistic is None:
+        observed, generated = observed.mean(own), generated.mean(own)
+    else:
+        observed, generated = statistic(observed), statistic(generated)
+    groups = {"observed_data": observed, "posterior_predictive": generated}
+    return versions.posterior_predictive_check(
+        xr.DataTree.from_dict({name: xr.Dataset({site: values}) for name, values in groups.items()})
+    )
+
+
+def plot_loo_pit(tree: xr.DataTree, site: str = "x") -> Figure:
+    """The distribution of the probability integral transforms p(x_i <= observed | other data), against the uniform.
+
+    Args:
+        tree: the posterior, with as many predictive draws as draws.
+        site: the observed site, with continuous values.
+
+    Raises:
+        InputError: where leave-one-out cross-validation makes no sense (see ``leave_one_out``), or draws are missing.
+    """
+    return versions.pit_ecdf(loo_pit(tree, site), "LOO-PIT")
+
+
+def loo_pit(tree: xr.DataTree, site: str = "x") -> np.ndarray:
+    """Its numbers, shape (N,); arguments and errors as ``plot_loo_pit``."""
+    weights = leave_one_out(tree, site).log_weights.exp().numpy()
+    _need(tree, "posterior_predictive", site)
+    observed = tree["observed_data"][site].to_numpy().reshape(-1)
+    generated = tree["posterior_predictive"][site].transpose("chain", "draw", ...).to_numpy().reshape(-1, len(observed))
+    if generated.shape != weights.shape or observed.dtype.kind != "f":
+        raise InputError(
+            f"a continuous number for each of {weights.shape[1]} data and {weights.shape[0]} draws",
+            f"{observed.dtype} for {generated.shape[1]} data and {generated.shape[0]} draws",
+            "make the tree with num_predictive=num_draws",
+        )
+    return (weights * (generated <= observed)).sum(0)
+
+
+def plot_training(tree: xr.DataTree, names: Names = None) -> Figure:
+    """The training trace and its components over the epochs, a line a run.
+
+    Args:
+        tree: with a group ``training``.
+        names: the columns; the bound and its terms on the validation data, and the loss, unless given.
+    """
+    _need(tree, "training", None)
+    trace = tree["training"].to_dataset()
+    usual = ["validation_elbo", "validation_log_likelihood", "validation_kl", "train_loss"]
+    names = list(names or [name for name in usual if name in trace])
+    figure = Figure(figsize=(3.6 * len(names), 3.2), layout="constrained")
+    for ax, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        for run in range(trace.sizes["run"]):
+            line = trace[name].isel(run=run)
+            ax.plot(trace["epoch"], line, color=f"C{run}", label=f"seed {int(trace['seed'][run])}", linewidth=1.2)
+        settled = trace[name].isel(step=slice(trace.sizes["step"] // 10, None))
+        low, high = float(settled.min()), float(settled.max())
+        ax.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
+        _dress(ax, name.replace("_", " "), "epoch", trace[name].attrs.get("units", ""))
+    if trace.sizes["run"] > 1:
+        figure.axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
+def plot_k_hat(tree: xr.DataTree) -> Figure:
+    """k-hat of every datum in order of size, a line a run; above 0.7 its importance weights are not to be relied on."""
+    _need(tree, "importance", "k_hat")
+    k_hat = tree["importance"]["k_hat"]
+    values = np.sort(k_hat.to_numpy().reshape(k_hat.sizes["chain"], -1), -1)
+    finite = np.where(np.isfinite(values), values, np.nan)
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    ax = figure.subplots()
+    for chain, row in enumerate(finite):
+        ax.plot(np.arange(1, len(row) + 1), row, ".", markersize=4, color=f"C{chain}", label=f"run {chain}")
+    for bound, word in ((GOOD, "good"), (USABLE, "usable")):
+        ax.axhline(bound, color=GRAY, linestyle=":", linewidth=1)
+        ax.annotate(f"{word} below {bound}", (0.01, bound), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+    lost = int(np.isnan(finite).sum())
+    title = f"{(values > USABLE).mean():.0%} above {USABLE}" + (f", {lost} without a finite k-hat" if lost else "")
+    _dress(ax, title, "data, in order of k-hat", "k-hat")
+    if len(finite) > 1:
+        ax.legend(frameon=False, fontsize=8, loc="upper left")
+    return figure
+
+
+def compare_restarts(tree: xr.DataTree) -> pd.DataFrame:
+    """A row a run: its best and last bound, and what its importance weights say of the data in the tree.
+
+    ELBOs and the log evidence are nats per datum; k_hat is the median over data, and ``above_usable`` the share of data
+    above 0.7.
+    """
+    _need(tree, "training", "validation_elbo")
+    trace, importance = tree["training"].to_dataset(), tree["importance"].to_dataset()
+    rows = []
+    for run in range(trace.sizes["run"]):
+        bound = trace["validation_elbo"].isel(run=run).dropna("step")
+        best, of_run = int(np.argmax(bound.to_numpy())), importance.isel(chain=run)
+        rows.append(
+            {
+                "seed": int(trace["seed"][run]),
+                "epochs": bound.sizes["step"],
+                "best_epoch": int(bound["epoch"][best]),
+                "best_validation_elbo": float(bound[best]),
+                "last_validation_elbo": float(bound[-1]),
+                "elbo": float(of_run["elbo"].mean()),
+                "log_evidence": float(of_run["log_evidence"].mean()),
+                "k_hat": float(of_run["k_hat"].median()),
+                "above_usable": float((of_run["k_hat"] > USABLE).mean()),
+            }
+        )
+    return pd.DataFrame(rows, index=pd.Index(trace["run"].to_numpy(), name="run"))
+
+
+def _colors(trees: Mapping[str, xr.DataTree]) -> list[str]:
+    return [COLORS[i % len(COLORS)] for i in range(len(trees))]
+
+
+def _continuous(tree: xr.DataTree) -> list[str]:
+    return [str(name) for name, variable in tree["posterior"].data_vars.items() if variable.dtype.kind == "f"]
+
+
+def _all_have(trees: Mapping[str, xr.DataTree], name: str) -> bool:
+    return all(name in tree["posterior"].data_vars for tree in trees.values())
+
+
+def _selected(tree: xr.DataTree, var_names: Names, coords: Coords) -> xr.Dataset:
+    posterior = tree["posterior"].to_dataset()
+    names = list(var_names) if var_names is not None else _continuous(tree)
+    unknown = [name for name in names if name not in posterior]
+    wrong = [dim for dim in coords or {} if dim not in posterior.dims]
+    if unknown or wrong:
+        got = repr((unknown or wrong)[0])
+        known = ", ".join(map(str, posterior.data_vars if unknown else posterior.dims))
+        raise InputError(f"a {'site' if unknown else 'dimension'} of the posterior", got, f"choose one of: {known}")
+    chosen = posterior[names]
+    return chosen.sel({dim: value for dim, value in (coords or {}).items() if dim in chosen.dims}, drop=True)
+
+
+def _one_chain(part: xr.Dataset, num_draws: int) -> xr.Dataset:
+    """So many draws of all chains, equally far apart, as one chain."""
+    stacked = part.stack(sample=("chain", "draw"), create_index=False)
+    picked = stacked.isel(sample=np.linspace(0, stacked.sizes["sample"] - 1, num_draws).round().astype(int))
+    dropped = picked.drop_vars(["chain", "draw"], errors="ignore").rename(sample="draw")
+    chain = dropped.assign_coords(draw=np.arange(num_draws)).expand_dims(chain=[0])
+    return chain.transpose("chain", "draw", ...)
+
+
+def _tree(posterior: xr.Dataset) -> xr.DataTree:
+    return xr.DataTree.from_dict({"posterior": posterior})
+
+
+def _need(tree: xr.DataTree, group: str, name: str | None) -> None:
+    if group not in tree.children or (name is not None and name not in tree[group].data_vars):
+        got = f"a tree with the groups {', '.join(tree.children)}"
+        raise InputError(f"a group {group!r}" + (f" with {name!r}" if name else ""), got, "make it with run.to_arviz()")
+
+
+def _dress(ax: Any, title: str, across: str, up: str) -> None:
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(across)
+    ax.set_ylabel(up)
+    ax.grid(alpha=0.25)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,169 @@
+r"""Objectives: what turns a model, a guide and a batch into a loss, in nats per datum.
+
+The loss of a batch is minus a bound on the evidence, averaged over its rows.  For the evidence lower bound it is
+
+    -1/B sum_n E_q[log p(x_n, z_n) - log q(z_n | x_n)],
+
+with every latent term multiplied by beta (see ``handlers.temper``).  An objective hands this to one of Pyro's own
+ELBOs, or forms a bound of its own from ``draws.Draws``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from pyro.infer import ELBO
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+from pyro_vae.pairs.draws import Draws, draw
+from pyro_vae.pairs.handlers import Number, temper
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.vectorized import need_data_plate
+from pyro_vae.registry import Registry
+
+
+class Objective:
+    """Base of the objectives.
+
+    To write one, subclass ``PyroObjective`` and write ``estimator``, or subclass ``SampledObjective`` and write
+    ``bound``, or this and write ``prepare`` and ``loss``; in a file of its own, entered with
+    ``@OBJECTIVES.register("name")``.  Further arguments of ``__init__`` are its options.  An instance serves one pair.
+
+    In a compiled step ``beta`` (where it changes) and ``epoch`` are tensors: compute with them, as ``capacity`` does;
+    an ``if`` on their value makes training eager, which is said.
+
+    Args:
+        pair: the model and the guide.
+        structure: what a probe of them without labels said, so that an objective that does not suit them is refused
+            now; None leaves that to the first call.
+
+    Attributes:
+        is_elbo: whether its value is the ELBO with the KL term times beta, whatever its gradient is; the best epoch of
+            any other is chosen by the objective itself.
+    """
+
+    is_elbo: ClassVar[bool] = False
+
+    def __init__(self, pair: Pair, structure: Structure | None = None) -> None:
+        self.pair = pair
+        self._prepared: dict[bool, Any] = {} if structure is None else {False: self.prepare(structure)}
+
+    def prepare(self, structure: Structure) -> Any:
+        """What ``loss`` needs to know of programs of this structure.
+
+        Raises:
+            InputError: if it cannot bound the evidence of such programs.
+        """
+        raise NotImplementedError
+
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+        """The differentiable loss, a scalar in nats per datum; arguments as for a call."""
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor, y: Tensor | None = None, beta: Number = 1.0, epoch: Number = math.inf) -> Tensor:
+        r"""The differentiable loss of a batch, a scalar in nats per datum.
+
+        Args:
+            x: data of shape (B, \*event_shape).
+            y: class labels of shape (B,), or None to leave the label site latent.
+            beta: the weight of the latent terms.
+            epoch: how far training is, for an objective that changes on the way; the default is its end.
+        """
+        labelled = y is not None
+        if labelled not in self._prepared:
+            self._prepared[labelled] = self.prepare(self.pair.probe(x, y))
+        with self.pair.scope():
+            return self.loss(self._prepared[labelled], x, y, beta, epoch)
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective", ("pair", "structure", "num_data"))
+
+
+class PyroObjective(Objective):
+    """An objective that one of Pyro's ELBOs estimates; these objects remember the programs they first met."""
+
+    is_elbo: ClassVar[bool] = True
+
+    def estimator(self, structure: Structure) -> ELBO:
+        """The Pyro ELBO for programs of this structure.
+
+        Raises:
+            InputError: if it cannot estimate the bound of such programs.
+        """
+        raise NotImplementedError
+
+    def prepare(self, structure: Structure) -> Any:
+        return self.estimator(structure)
+
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+        model, guide = self.pair.model, self.pair.guide
+        if not (isinstance(beta, float) and beta == 1.0):
+            model, guide = _tempered(model, beta), _tempered(guide, beta)
+        total: Tensor = prepared.differentiable_loss(model, guide, *self.pair.arguments(x, y))
+        return total / x.shape[0]
+
+
+class ReparameterizedObjective(Objective):
+    """An objective that needs log-probabilities per datum, differentiable in the draws.
+
+    Args:
+        pair: the model and the guide.
+        structure: as for ``Objective``.
+        num_samples: draws a datum.
+    """
+
+    def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: int = 1) -> None:
+        self.num_samples = num_samples
+        super().__init__(pair, structure)
+
+    def prepare(self, structure: Structure) -> Structure:
+        return need_reparameterized(structure)
+
+
+class SampledObjective(ReparameterizedObjective):
+    """An objective that is a function of these log-probabilities."""
+
+    def bound(self, draws: Draws) -> Tensor:
+        """The bound on the evidence per datum, nats, shape (N,)."""
+        raise NotImplementedError
+
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+        with temper(beta):
+            draws = draw(self.pair, prepared, x, y, self.num_samples)
+        return -self.bound(draws).mean()
+
+
+def need_reparameterized(structure: Structure) -> Structure:
+    """Refuse programs whose log-probabilities are not all per datum and differentiable in the draws.
+
+    Raises:
+        InputError: if a site lies outside the plate "data", a sampled one cannot be reparameterized, or an enumerated
+            one depends on a sampled one.
+    """
+    need_data_plate(structure)
+    if structure.score_function:
+        raise InputError(
+            "latent sites that can be reparameterized",
+            f"the site {structure.score_function[0]!r}",
+            'enumerate it with infer={"enumerate": "parallel"}, or use --objective elbo',
+        )
+    first = structure.latent[: len(structure.enumerated)]
+    if set(first) != set(structure.enumerated):
+        raise InputError(
+            "a guide that visits its enumerated sites first",
+            f"the order {', '.join(structure.latent)}",
+            "draw the labels before z, or use --objective elbo",
+        )
+    return structure
+
+
+def _tempered(program: Callable[..., Any], beta: Number) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with temper(beta):
+            return program(*args, **kwargs)
+
+    return run

@@ -1,0 +1,48 @@
+r"""A KL term held at a capacity that grows.
+
+    -E_q[log p(x | z)] + beta |mean_n KL(x_n) - C|,
+
+C rising in a straight line from 0 to ``nats`` over ``epochs``.  Burgess et al., *Understanding Disentangling in
+beta-VAE*, 2018, equation 8; they use a large beta, such as 100 here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.objectives.base import OBJECTIVES, ReparameterizedObjective
+from pyro_vae.objectives.divergences import label_divergence, site_divergence
+from pyro_vae.option_types import NotNegative
+from pyro_vae.pairs.draws import draw
+from pyro_vae.pairs.handlers import Number
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+
+
+@OBJECTIVES.register("capacity")
+class Capacity(ReparameterizedObjective):
+    """The ELBO with its KL term pulled to a target that rises.
+
+    Args:
+        pair: the model and the guide.
+        structure: as for ``Objective``.
+        nats: where C ends, nats per datum.
+        epochs: how many epochs it takes to get there.
+    """
+
+    def __init__(
+        self, pair: Pair, structure: Structure | None = None, nats: NotNegative = 25.0, epochs: NotNegative = 40.0
+    ) -> None:
+        self.nats, self.epochs = nats, epochs
+        super().__init__(pair, structure)
+
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+        draws = draw(self.pair, prepared, x, y)
+        kl = label_divergence(draws).mean()
+        for site in draws.sampled:
+            kl = kl + site_divergence(draws, site).mean(0).sum()
+        target = self.nats * torch.as_tensor(epoch / self.epochs).clamp(max=1.0) if self.epochs else self.nats
+        return beta * (kl - target).abs() - draws.terms.log_likelihood.mean()

@@ -1,0 +1,40 @@
+r"""The KL term of the bound in parts, for objectives that treat them one by one.
+
+A site's part is KL(q(z | x) || p(z)) itself where model and guide visit the sites in the same order and both factorize
+over dimensions that know it in closed form, dimension by dimension; else the mean of log q - log p over the draws, as
+one.
+"""
+
+from __future__ import annotations
+
+import torch.distributions as torch_dist
+from torch import Tensor
+
+from pyro_vae.pairs.draws import Draws
+from pyro_vae.pairs.traces import distribution_at, is_independent
+
+
+def label_divergence(draws: Draws) -> Tensor:
+    """KL(q(y | x) || p(y)) over all enumerated sites, nats, shape (N,); 0 where there are none."""
+    terms = draws.terms
+    prior = sum((draws.at(draws.p, name) for name in draws.structure.enumerated), start=0 * terms.enumerated)
+    return (terms.probabilities * (terms.enumerated - prior)).sum(0).mean(0)
+
+
+def site_divergence(draws: Draws, site: str) -> Tensor:
+    """The KL term of a sampled site in G groups of dimensions, nats, shape (N, G): G is 1 or the site's dimension."""
+    probabilities = draws.terms.probabilities.unsqueeze(-1)
+    return (probabilities * _groups(draws, site)).sum(0).mean(0)
+
+
+def _groups(draws: Draws, site: str) -> Tensor:
+    """The same under each enumerated value and draw, shape (E or 1, S, N, G)."""
+    p, q = distribution_at(draws.p, site), distribution_at(draws.q, site)
+    if draws.structure.same_order and is_independent(p) and is_independent(q):
+        try:
+            parts = torch_dist.kl_divergence(q.base_dist, p.base_dist)
+        except NotImplementedError:
+            pass
+        else:
+            return draws.layout.features(parts, len(q.event_shape))
+    return (draws.at(draws.q, site) - draws.at(draws.p, site)).unsqueeze(-1)

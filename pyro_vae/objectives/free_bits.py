@@ -1,0 +1,47 @@
+r"""Free bits: a part of the KL term that costs nothing.
+
+    -E_q[log p(x | z)] + beta sum_g max(lambda_g, mean_n KL_g(x_n)),
+
+over groups g of latent dimensions, so that a group is not pressed below lambda nats a dimension.  Kingma et al.,
+*Improved Variational Inference with Inverse Autoregressive Flow*, 2016, appendix C.8.  The groups are single dimensions
+where the KL is known dimension by dimension, else whole sites.  The KL of a label has no floor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pyro_vae.objectives.base import OBJECTIVES, ReparameterizedObjective
+from pyro_vae.objectives.divergences import label_divergence, site_divergence
+from pyro_vae.option_types import NotNegative
+from pyro_vae.pairs.draws import draw
+from pyro_vae.pairs.handlers import Number
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.traces import value_at
+
+
+@OBJECTIVES.register("free_bits")
+class FreeBits(ReparameterizedObjective):
+    """The ELBO with a floor under its KL term.
+
+    Args:
+        pair: the model and the guide.
+        structure: as for ``Objective``.
+        floor: lambda, nats a latent dimension.
+    """
+
+    def __init__(self, pair: Pair, structure: Structure | None = None, floor: NotNegative = 0.5) -> None:
+        self.floor = floor
+        super().__init__(pair, structure)
+
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+        draws = draw(self.pair, prepared, x, y)
+        kl = label_divergence(draws).mean()
+        for site in draws.sampled:
+            groups = site_divergence(draws, site).mean(0)
+            floor = self.floor * value_at(draws.q, site).shape[-1] / len(groups)
+            kl = kl + groups.clamp(min=floor).sum()
+        return beta * kl - draws.terms.log_likelihood.mean()

@@ -1,0 +1,29 @@
+r"""The importance-weighted bound of k draws.
+
+    L_k = E[log 1/k sum_s p(x, z_s) / q(z_s | x)],     ELBO = L_1 <= L_2 <= … <= log p(x).
+
+Burda, Grosse and Salakhutdinov, *Importance Weighted Autoencoders*, 2016.  Labels are not drawn but weighed: with a
+label site the bound is sum_y q(y | x) [L_k(x, y) - log q(y | x)].
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyro_vae.objectives.base import OBJECTIVES, SampledObjective
+from pyro_vae.option_types import Whole
+from pyro_vae.pairs.draws import Draws
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+
+
+@OBJECTIVES.register("iwae")
+class IWAE(SampledObjective):
+    """The importance-weighted bound."""
+
+    def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: Whole = 10) -> None:
+        super().__init__(pair, structure, num_samples)
+
+    def bound(self, draws: Draws) -> Tensor:
+        terms = draws.terms
+        return terms.over_labels(terms.power_bound(1.0))

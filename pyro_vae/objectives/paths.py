@@ -1,0 +1,77 @@
+r"""Objectives whose gradient reaches the guide through its draws alone.
+
+The score function of q has mean zero, so it can be left out of the ELBO's gradient, which then vanishes where the guide
+is exact: sticking the landing, Roeder, Wu and Duvenaud, 2017.  For the importance-weighted bound of k draws with
+normalized weights w_s the doubly reparameterized gradient of the guide's parameters phi is
+
+    sum_s w_s^2  d log w_s / d z_s  d z_s / d phi,
+
+whose signal does not drown as k grows: Tucker, Lawson, Gu and Maddison, *Doubly Reparameterized Gradient Estimators for
+Monte Carlo Objectives*, 2019.  The model's parameters get their ordinary gradients.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+from pyro_vae.objectives.base import OBJECTIVES, ReparameterizedObjective
+from pyro_vae.option_types import Whole
+from pyro_vae.pairs.draws import Draws, draw_along_paths
+from pyro_vae.pairs.handlers import Number, temper
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+
+
+class PathObjective(ReparameterizedObjective):
+    """Base of these objectives; a new one writes ``bound``."""
+
+    def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
+        """The bound per datum, nats, shape (N,), from what ``draw_along_paths`` gives."""
+        raise NotImplementedError
+
+    def prepare(self, structure: Structure) -> Structure:
+        if structure.own_draws_only:
+            raise InputError(
+                "a guide whose density can be evaluated at any point, for a gradient through its draws alone",
+                f"one that knows it at its own draws only, at the site {structure.own_draws_only[0]!r}",
+                "use --objective elbo or iwae, or another --guide",
+            )
+        return super().prepare(structure)
+
+    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+        with temper(beta):
+            draws, values = draw_along_paths(self.pair, prepared, x, y, self.num_samples)
+        return -self.bound(draws, values).mean()
+
+
+@OBJECTIVES.register("stl")
+class StickingTheLanding(PathObjective):
+    """The ELBO without the score function in its gradient: sticking the landing."""
+
+    is_elbo: ClassVar[bool] = True
+
+    def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: Whole = 1) -> None:
+        super().__init__(pair, structure, num_samples)
+
+    def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
+        return draws.terms.elbo
+
+
+@OBJECTIVES.register("dreg")
+class DoublyReparameterized(PathObjective):
+    """The importance-weighted bound with doubly reparameterized gradients."""
+
+    def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: Whole = 10) -> None:
+        super().__init__(pair, structure, num_samples)
+
+    def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
+        terms = draws.terms
+        weights = terms.log_ratios.detach().softmax(1)  # the bound's own gradient brings the other factor w_s
+        for value in values.values():
+            if value.requires_grad:
+                value.register_hook(partial(Tensor.mul, draws.beside(weights, value)))
+        return terms.over_labels(terms.power_bound(1.0))

@@ -1,0 +1,151 @@
+"""A model and its guide, run together: their calls, their structure, their parameters.
+
+Any two callables that run under ``pyro.infer.SVI`` make a pair.  Everything the engine needs to know of them it reads
+off their traces, so nothing else in the package asks which model it has.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor, nn
+
+from pyro_vae.errors import InputError
+from pyro_vae.pairs.structure import Structure, read_structure
+
+Program = Callable[..., Any]
+
+
+class Pair:
+    """A model and a guide with the parameters of both.
+
+    Parameters live in a scope of the pair's own, so that two pairs never share a value by having a name in common, and
+    the caller's global parameter store is left alone.
+
+    Args:
+        model: the Pyro program p, called with (x) or (x, y).
+        guide: the Pyro program q, called likewise.
+    """
+
+    def __init__(self, model: Program, guide: Program) -> None:
+        self.model = model
+        self.guide = guide
+        self._store: Any = {"params": {}, "constraints": {}}
+        self._entered = False
+        self._takes_label = all(_takes_label(program) for program in (model, guide))
+
+    @classmethod
+    def of_trained(cls, model: Program, guide: Program) -> Pair:
+        """Programs with the parameters that the global store has now, as ``pyro.infer.SVI`` left them."""
+        pair = cls(model, guide)
+        pair._store = pyro.get_param_store().get_state()
+        return pair
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Run programs on this pair's parameters."""
+        if self._entered:
+            yield
+            return
+        self._entered = True
+        try:
+            with pyro.get_param_store().scope(self._store):
+                yield
+        finally:
+            self._entered = False
+
+    def arguments(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, ...]:
+        """What both programs are called with: (x, y), or (x) where there is no label or it is not taken."""
+        return (x, y) if y is not None and self._takes_label else (x,)
+
+    def probe(self, x: Tensor, y: Tensor | None = None) -> Structure:
+        """Run the pair once, leaving no trace in the random state, and read its structure off.
+
+        Parameters that the programs make at their first call are made now.
+        """
+        arguments = self.arguments(x, y)
+        with self.evaluating(), self.scope(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
+            q = poutine.trace(self.guide).get_trace(*arguments)
+            p = poutine.trace(poutine.replay(self.model, q)).get_trace(*arguments)
+        return read_structure(prune_subsample_sites(p), prune_subsample_sites(q))
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The programs that are torch modules, by role."""
+        roles = {"model": self.model, "guide": self.guide}
+        return {role: program for role, program in roles.items() if isinstance(program, nn.Module)}
+
+    def train(self, mode: bool = True) -> None:
+        """Switch both programs between training and evaluation."""
+        for module in self.modules().values():
+            module.train(mode)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode for a while; every module then goes back to the mode it was in."""
+        modes = {module: module.training for program in self.modules().values() for module in program.modules()}
+        self.train(False)
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The unconstrained parameters that the programs have used so far, by name."""
+        return dict(self._store["params"])
+
+    def trained(self) -> dict[str, Tensor]:
+        """What is trained, unconstrained, by names that do not change from process to process, as in ``state_dict``."""
+        parameters, seen = {}, set()
+        for role, module in self.modules().items():
+            for name, value in module.named_parameters():
+                if value.requires_grad and id(value) not in seen:  # a shared parameter goes by its first name
+                    seen.add(id(value))
+                    parameters[f"{role}.{name}"] = value
+        return parameters | {f"param.{name}": value for name, value in self._bare_parameters().items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything learned: ``model.*`` and ``guide.*`` of the modules, ``param.*`` of bare ``pyro.param``."""
+        state, seen = {}, set()
+        for role, module in self.modules().items():
+            for name, value in module.state_dict(keep_vars=True).items():
+                if id(value) not in seen:  # a shared parameter goes by its first name
+                    seen.add(id(value))
+                    state[f"{role}.{name}"] = value.detach()
+        return state | {f"param.{name}": value.detach() for name, value in self._bare_parameters().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put back what ``state_dict`` gave, in place, into a pair that has run at least once.
+
+        Raises:
+            InputError: if the state is not of these programs.
+        """
+        mine = self.state_dict()
+        wrong = sorted(mine.keys() ^ state.keys()) or [k for k in mine if mine[k].shape != state[k].shape]
+        if wrong:
+            raise InputError(
+                "weights of this model and guide",
+                f"{len(wrong)} entries that do not fit, {wrong[0]!r} first",
+                "load them into the programs that they were saved from",
+            )
+        with torch.no_grad():
+            for name, value in mine.items():
+                value.copy_(state[name])
+
+    def _bare_parameters(self) -> dict[str, Tensor]:
+        owned = {id(p) for module in self.modules().values() for p in module.parameters()}
+        return {name: value for name, value in self._store["params"].items() if id(value) not in owned}
+
+
+def _takes_label(program: Program) -> bool:
+    call = program.forward if isinstance(program, nn.Module) else program
+    parameters = inspect.signature(call).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters)

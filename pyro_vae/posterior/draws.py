@@ -1,0 +1,37 @@
+"""Draws from a guide with their weights, side by side for each datum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PosteriorDraws:
+    """Draws from a guide, S for each of N data.
+
+    Args:
+        u: the unconstrained latents, shape (S, N, D); where labels are enumerated, those of one drawn from q(e | x).
+        log_weight: log p(x, z, e) - log q(z, e | x) of the draws, shape (S, N).
+        log_evidence_weight: the same with the labels summed out exactly, shape (S, N): the mean of its exponential
+            estimates p(x).
+        enumerated: the drawn values of the enumerated sites, shape (S, N).
+    """
+
+    u: Tensor
+    log_weight: Tensor
+    log_evidence_weight: Tensor
+    enumerated: dict[str, Tensor]
+
+    @classmethod
+    def together(cls, parts: Sequence[PosteriorDraws]) -> PosteriorDraws:
+        """Several sets of draws as one."""
+        return cls(
+            torch.cat([part.u for part in parts]),
+            torch.cat([part.log_weight for part in parts]),
+            torch.cat([part.log_evidence_weight for part in parts]),
+            {name: torch.cat([part.enumerated[name] for part in parts]) for name in parts[0].enumerated},
+        )

@@ -1,0 +1,266 @@
+r"""The posterior that a guide approximates, as an unnormalized density over one flat, unconstrained vector a datum.
+
+For chosen data the continuous latents of a datum, site after site, make a vector u of R^D: each site's value z is
+T(u), T the bijection from R^k onto the site's support.  Enumerated sites e are summed out.  At temperature t
+
+    log f_t(u) = log sum_e p(z, e) p(x | z, e)^t + log |dT/du|,
+
+so f_0 is the prior, which integrates to 1, and f_1 is p(x, z), which integrates to the evidence p(x).  Hamiltonian
+Monte Carlo, annealed importance sampling and fits of simple families all work on this one function.
+
+A program with a latent site outside the plate over data has one posterior for all data together.  It is treated as one
+datum: N is 1.
+
+Draws run side by side, in a plate of their own.  A program with shared latents that was not written for that, with
+``x @ weights`` say, is run for one draw at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Categorical
+from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from pyro_vae.compiled.payoff import compile_if_it_pays
+from pyro_vae.compiled.replay import Replay
+from pyro_vae.errors import InputError
+from pyro_vae.notes import Note
+from pyro_vae.pairs.handlers import Number
+from pyro_vae.pairs.layout import Layout
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.traces import log_prob_at, unscaled_log_prob_at, value_at
+from pyro_vae.posterior.draws import PosteriorDraws
+from pyro_vae.posterior.unconstrained import FlatSite, FlatVector
+
+
+class Target:
+    r"""The posterior of some data under a pair's model, and draws from its guide.
+
+    Args:
+        pair: the model and the guide.
+        structure: what ``pair.probe`` said of them, given what is given here.
+        x: data of shape (N, \*event_shape).
+        y: class labels of shape (N,), or None to sum over the label site.
+
+    Attributes:
+        side_by_side: whether the programs run for many draws at once.
+
+    Raises:
+        InputError: if a latent site is discrete and not enumerated.
+    """
+
+    def __init__(self, pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None) -> None:
+        self.pair, self.structure, self.x, self.y = pair, structure, x, y
+        self.num_data = 1 if structure.data_dim is None else len(x)
+        self.side_by_side = True
+        try:
+            self._prepare()
+            self.side_by_side = structure.data_dim is not None or self._runs_alike()
+        except (RuntimeError, ValueError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
+            self.side_by_side = False
+        if not self.side_by_side:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        self._templates: dict[int, Trace] = {}
+        guided = self._template(1)
+        with torch.no_grad():
+            generated = self._score(guided, 1)
+        self.vector = FlatVector.of(self.structure, guided, generated)
+
+    def _runs_alike(self) -> bool:
+        """Whether two draws side by side have the densities that each has alone; a program may mix them up."""
+        with torch.random.fork_rng(), torch.no_grad():
+            u = self.draw(2).u
+            together = self.log_density(u)
+            self.side_by_side = False
+            self._prepare()
+            alone = self.log_density(u)
+            self.side_by_side = True
+            self._prepare()
+        return torch.allclose(together, alone, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+    def log_density(self, u: Tensor, temperature: Number = 1.0) -> Tensor:
+        """Log f_t(u), nats, shape (S, N), differentiable in u.
+
+        Args:
+            u: shape (S, N, D).
+            temperature: t, a number or a tensor that broadcasts against (S, N).
+        """
+        if not self.side_by_side and len(u) > 1:
+            at = torch.as_tensor(temperature, device=u.device).expand(u.shape[:2])
+            return torch.cat([self.log_density(*one) for one in zip(u.split(1), at.split(1), strict=True)])
+        values, log_jacobian = self.vector.constrain(u)
+        guided = self._template(len(u)).copy()
+        for name, value in values.items():
+            value = value if self.side_by_side else value.reshape(value_at(guided, name).shape)
+            guided.nodes[name] = guided.nodes[name] | {"value": value}
+        p, layout = self._score(guided, len(u)), self._layout(guided, len(u))
+        prior = layout.total(log_prob_at(p, name) for name in p.stochastic_nodes)
+        observed = layout.total(log_prob_at(p, name) for name in p.observation_nodes)
+        return (prior + temperature * observed).flatten(0, -3).logsumexp(0) + log_jacobian
+
+    def value_and_gradient(self, u: Tensor, temperature: Number = 1.0) -> tuple[Tensor, Tensor]:
+        """Log f_t(u), shape (S, N), and its gradient, shape (S, N, D); both without gradients of their own."""
+        u = u.detach().requires_grad_()
+        with torch.enable_grad():
+            value = self.log_density(u, temperature)
+            (gradient,) = torch.autograd.grad(value.sum(), u)
+        return value.detach(), gradient
+
+    def compiled(
+        self, num_samples: int, runs: int, note: Note = lambda line: None
+    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """``value_and_gradient`` for tensors of one shape, as a recorded graph, compiled where that pays.
+
+        Args:
+            num_samples: S.
+            runs: how often it will be called, about.
+            note: takes what a person should know of the choice.
+
+        Returns:
+            A function of u, shape (S, N, D), and of the temperature, a tensor of shape () or (S, N).
+        """
+        u = torch.zeros(num_samples, self.num_data, self.size, device=self.x.device)
+        temperature = torch.ones((), device=self.x.device)
+
+        def figures() -> dict[str, Tensor]:
+            with torch.enable_grad():
+                leaf = u.detach().requires_grad_()
+                value = self.log_density(leaf, temperature)
+                (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            return {"value": value, "gradient": gradient}
+
+        self._template(num_samples)  # drawn before the recording, not in it
+        replay, _ = compile_if_it_pays("posterior", lambda: Replay(figures, [u, temperature]), runs, note)
+        if replay is None:
+            return self.value_and_gradient
+
+        def run(u: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+            found = replay([u, temperature])
+            return found["value"], found["gradient"]
+
+        return run
+
+    def draw(self, num_samples: int) -> PosteriorDraws:
+        """Draws from the guide, scored under the model, without gradients.
+
+        Args:
+            num_samples: S.
+        """
+        if not self.side_by_side and num_samples > 1:
+            return PosteriorDraws.together([self.draw(1) for _ in range(num_samples)])
+        with torch.no_grad():
+            q = self._guide(num_samples)
+            q.compute_log_prob()
+            p, layout = self._score(q, num_samples), self._layout(q, num_samples)
+            terms = (
+                layout.total(log_prob_at(p, name) for name in [*p.observation_nodes, *p.stochastic_nodes]),
+                layout.total(log_prob_at(q, name) for name in self.structure.sampled),
+                layout.total(unscaled_log_prob_at(q, name) for name in self.structure.enumerated),
+            )
+            of_p, of_z, of_e = (term.flatten(0, -3) for term in torch.broadcast_tensors(*terms))  # (E, S, N)
+            label = Categorical(logits=of_e.movedim(0, -1)).sample()  # (S, N)
+            ratio = of_p - of_z
+            enumerated = {name: layout.features(value_at(q, name), 0) for name in self.structure.enumerated}
+            free = self.vector.free(q, layout)
+        return PosteriorDraws(
+            _pick(free, label),
+            _pick((ratio - of_e).unsqueeze(-1), label).squeeze(-1),
+            ratio.logsumexp(0),
+            {name: _pick(value, label).squeeze(-1) for name, value in enumerated.items()},
+        )
+
+    def draw_prior(self, num_samples: int) -> Tensor:
+        """Unconstrained draws from the model's prior, shape (S, N, D), without gradients.
+
+        Args:
+            num_samples: S.
+        """
+        if not self.side_by_side and num_samples > 1:
+            return torch.cat([self.draw_prior(1) for _ in range(num_samples)])
+        with torch.no_grad(), poutine.block(), self.pair.scope(), self._samples(num_samples):
+            p = poutine.trace(self.pair.model).get_trace(*self._arguments())
+        return self.vector.free(p, self._layout(self._template(num_samples), num_samples))[0]
+
+    @property
+    def sites(self) -> tuple[FlatSite, ...]:
+        """The continuous latent sites, in the order in which they lie in the vector."""
+        return self.vector.sites
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return self.vector.size
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each of the D numbers: ``z[3]``, or ``mu`` for a site of one."""
+        return self.vector.names
+
+    def values(self, u: Tensor) -> dict[str, Tensor]:
+        r"""The latents by site, shape (S, N, \*shape), of unconstrained vectors of shape (S, N, D)."""
+        return self.vector.values(u)
+
+    def _arguments(self) -> tuple[Tensor, ...]:
+        return self.pair.arguments(self.x, self.y)
+
+    def _layout(self, guided: Trace, num_samples: int) -> Layout:
+        return Layout(self.structure, guided, num_samples, self.x)
+
+    def _samples(self, num_samples: int) -> Any:
+        if not self.side_by_side:
+            return nullcontext()
+        return pyro.plate("_samples", num_samples, dim=-self.structure.nesting - 1)
+
+    def _guide(self, num_samples: int) -> Trace:
+        enumeration = poutine.enum(first_available_dim=-self.structure.nesting - 2)
+        with (
+            torch.no_grad(),
+            poutine.block(),
+            self.pair.scope(),
+            self._samples(num_samples),
+            poutine.trace() as guided,
+            enumeration,
+        ):
+            self.pair.guide(*self._arguments())
+        return prune_subsample_sites(guided.trace)
+
+    def _template(self, num_samples: int) -> Trace:
+        """A run of the guide whose values of the continuous sites are to be replaced."""
+        if num_samples not in self._templates:
+            with torch.random.fork_rng():
+                self._templates = {num_samples: self._guide(num_samples)}
+        return self._templates[num_samples]
+
+    def _score(self, guided: Trace, num_samples: int) -> Trace:
+        with (
+            poutine.block(),
+            self.pair.scope(),
+            self._samples(num_samples),
+            poutine.trace() as generated,
+            poutine.replay(trace=guided),
+        ):
+            self.pair.model(*self._arguments())
+        p = prune_subsample_sites(generated.trace)
+        p.compute_log_prob()
+        return p
+
+
+def _pick(value: Tensor, label: Tensor) -> Tensor:
+    """Of values for every label, shape (E or 1, S, N, k), those of one label each, shape (S, N, k)."""
+    if len(value) == 1:
+        return value[0]
+    index = label.expand(1, *label.shape).unsqueeze(-1).expand(1, *value.shape[1:])
+    return value.gather(0, index).squeeze(0)

@@ -1,0 +1,170 @@
+"""The training as a moving picture: what the model makes of the same latent points, epoch after epoch.
+
+While a run of pictures trains, its directory keeps a small frame before training and after every epoch, or after every
+n-th one of a long run.  Frames are drawn from a random state of their own, in evaluation mode, so that training goes on
+as if nobody had looked.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from pyro_vae.atomic_files import write_whole
+from pyro_vae.errors import InputError
+from pyro_vae.figures.pictures import as_arrays, is_picture, mosaic
+from pyro_vae.figures.style import BLUE
+from pyro_vae.runs import latent_points
+from pyro_vae.runs.folder import RunFolder
+from pyro_vae.runs.run import Run
+
+MAX_FRAMES = 50
+SIDE, STYLES, MANIFOLD = 5, 10, 10  # of a grid of samples, of a class's row, of a manifold
+MAX_CLASSES = 10
+LARGEST = 480  # pixels a side of a frame
+SHOWN, CAPTION = 320, 30  # pixels: the least width in the GIF, and the height of the line below
+LAST_FRAME = 2000  # milliseconds
+
+
+def begin(run: Run) -> None:
+    """Prepare the frames of a run that starts or goes on: drop those that are not its past, and draw a missing first.
+
+    A run that goes on with more epochs may want fewer frames than it has.
+    """
+    if run.folder is None:
+        return
+    done = len(run.history)
+    run.folder.drop_frames(epoch for epoch in run.folder.frames if epoch > done or not _is_due(run, epoch))
+    if done not in run.folder.frames:
+        keep(run)
+
+
+def keep(run: Run, last: bool = False) -> None:
+    """Keep a frame of the run as it is, if it has a directory, makes pictures and one is due.
+
+    Args:
+        run: a run under way, at the end of an epoch.
+        last: whether this is its last epoch, of which there is always a frame.
+    """
+    epoch = len(run.history)
+    if run.folder is None or not is_picture(run.facts.event_shape) or not (last or _is_due(run, epoch)):
+        return
+    with run.pair.evaluating():
+        picture = frame(run)
+    png = io.BytesIO()
+    picture.save(png, format="PNG")
+    run.folder.save_frame(epoch, png.getvalue())
+
+
+def frame(run: Run) -> Image.Image:
+    """What the run makes of the same latent points each time: completions, a row a class, a manifold or samples."""
+    if run.conditional:
+        images, columns = run.complete(run.part("test")[: SIDE**2].x())[0], SIDE
+    elif run.class_matters:
+        classes = range(min(MAX_CLASSES, len(run.facts.class_names)))
+        images, columns = torch.cat([run.sample(STYLES, y=label) for label in classes]), STYLES
+    elif _is_plane(run):
+        images, columns = run.decode(latent_points.manifold_points(MANIFOLD)), MANIFOLD
+    else:
+        images, columns = run.sample(SIDE**2), SIDE
+    canvas = mosaic(as_arrays(images), columns)
+    picture = Image.fromarray((255 * np.nan_to_num(canvas)).round().astype(np.uint8))
+    picture.thumbnail((LARGEST, LARGEST))
+    return picture
+
+
+def write_gif(frames: dict[int, Image.Image], path: Path, fps: int = 10) -> None:
+    """Write a GIF that runs forever and rests at its end.
+
+    Args:
+        frames: pictures of one size, by epoch.
+        path: the file.
+        fps: frames a second, from 1 to 50; rounded to what a GIF can say, hundredths of a second a frame.
+
+    Raises:
+        InputError: if ``fps`` is out of range, or the place cannot be written.
+    """
+    if not 1 <= fps <= 50:
+        raise InputError("from 1 to 50 frames a second", str(fps), "use --fps 10")
+    palette, last = _palette(frames.values()), max(frames)
+    pictures = [_captioned(picture, palette, epoch, last) for epoch, picture in sorted(frames.items())]
+    durations = [10 * round(100 / fps)] * (len(pictures) - 1) + [LAST_FRAME]
+
+    def save(aside: Path) -> None:
+        pictures[0].save(aside, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+
+    write_whole(path, save)
+
+
+def read_frames(folder: RunFolder) -> dict[int, Image.Image]:
+    """The frames of a run by epoch, all of the last one's size.
+
+    Raises:
+        InputError: if there are none, or one cannot be read.
+    """
+    frames: dict[int, Image.Image] = {}
+    for epoch, path in folder.frames.items():
+        try:
+            with Image.open(path) as picture:
+                frames[epoch] = picture.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:  # of which Pillow raises any for a broken file
+            raise InputError(f"a frame that fit wrote at {path}", str(error), "remove it") from None
+    if not frames:
+        raise InputError(
+            f"frames of the training in {folder.path / 'frames'}",
+            "none, as of data that are no pictures and of runs from before there were frames",
+            "fit pictures anew",
+        )
+    size = frames[max(frames)].size
+    return {epoch: picture.resize(size) for epoch, picture in frames.items()}
+
+
+def _is_due(run: Run, epoch: int) -> bool:
+    return epoch % math.ceil(run.config.num_epochs / MAX_FRAMES) == 0
+
+
+def _is_plane(run: Run) -> bool:
+    if not run.structure.continuous:
+        return False
+    site = run.structure.continuous[run.latent_site()]
+    return site.is_real and site.size == 2
+
+
+def _palette(pictures: Collection[Image.Image]) -> Image.Image:
+    """The 256 colours of a GIF, the same in every frame: most of them for the pictures, the rest for the captions."""
+    width, height = next(iter(pictures)).size
+    sheet = Image.new("RGB", (width, height * len(pictures)))
+    for row, picture in enumerate(pictures):
+        sheet.paste(picture, (0, row * height))
+    captions = np.array([[17 * level] * 3 for level in range(16)] + [ImageColor.getrgb(BLUE)])
+    colors = np.array(sheet.quantize(256 - len(captions)).getpalette()).reshape(-1, 3)[: 256 - len(captions)]
+    colors[colors.min(1) >= 248] = 255  # else Pillow, which looks colours up in steps of 4, finds these for white
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([colors, captions]).astype(np.uint8).tobytes())
+    return palette
+
+
+def _captioned(picture: Image.Image, palette: Image.Image, epoch: int, last: int) -> Image.Image:
+    """A frame at the size in which it is shown, above its epoch and how far that is."""
+    factor = math.ceil(SHOWN / picture.width)
+    width, height = factor * picture.width, factor * picture.height
+    caption = Image.new("RGB", (width, CAPTION), "white")
+    draw = ImageDraw.Draw(caption)
+    from matplotlib import get_data_path  # late: training keeps frames without it
+
+    font = ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 14)
+    middle, left, right = CAPTION // 2, 100, width - 9
+    draw.text((8, middle), f"epoch {epoch}", fill="black", font=font, anchor="lm")
+    draw.line((left, middle, right, middle), fill="#dddddd", width=3)
+    if epoch:
+        draw.line((left, middle, left + round((right - left) * epoch / last), middle), fill=BLUE, width=3)
+    page = palette.resize((width, height + CAPTION))
+    page.paste(picture.quantize(palette=palette).resize((width, height), Image.Resampling.NEAREST))
+    page.paste(caption.quantize(palette=palette, dither=Image.Dither.NONE), (0, height))
+    return page

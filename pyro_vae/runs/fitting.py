@@ -1,0 +1,204 @@
+"""From a configuration to a trained run: data, programs, trainer, run directory.
+
+This is the one room that knows all the others.  ``fit`` starts a run, ``resume`` goes on with one, ``load`` opens one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyro_vae.config import FitConfig
+from pyro_vae.data import Dataset, from_arrays, load_data
+from pyro_vae.errors import InputError
+from pyro_vae.runs.assembly import AUTO, Program, build_pair, check_names, resolve_classifier, resolve_likelihood
+from pyro_vae.runs.data_facts import IN_MEMORY, check_same, load_same_data
+from pyro_vae.runs.display import Display, choose_display
+from pyro_vae.runs.folder import RunFolder
+from pyro_vae.runs.run import Run
+from pyro_vae.runs.session import Session, place
+
+CHANGEABLE = {"epochs", "patience", "device"}  # what a resumed run may change
+Data = str | Dataset | np.ndarray | torch.Tensor | tuple[Any, Any]
+
+
+def fit(
+    model: Program = "vae",
+    guide: Program = "mean_field",
+    data: Data = "digits",
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    download: bool = False,
+    strict: bool = False,
+    display: Display | bool = True,
+    **settings: Any,
+) -> Run:
+    r"""Fit a guide to a model.
+
+    Args:
+        model: a name, or any Pyro program called with (x) or (x, y).
+        guide: a name, or any Pyro program called likewise; a name pairs with models of this package.
+        data: a name, the path of an ``.npz`` or ``.npy`` file or of a folder of images, a ``Dataset``, an array x, or
+            a pair of arrays (x, y).
+        out: the run directory to write; None keeps the run in memory.
+        overwrite: whether ``out`` may replace a run that is there.
+        download: whether a data set that is not there may be fetched.
+        strict: whether an image of a folder that cannot be read is refused; else it is left out, and that is said.
+        display: shows the progress; True: a bar on a terminal and a line elsewhere, False: nothing.
+        **settings: the other fields of ``FitConfig``: ``labels``, ``latent_dim``, ``beta``, ``epochs``, ``seed``, …
+
+    Raises:
+        InputError: if anything asked for does not fit; nothing was written then.
+        TrainingError: if the loss became no finite number; the run directory holds the last good checkpoint.
+        Interrupted: after Ctrl-C, with the run as far as it came.
+    """
+    names = {"model": _name_of(model), "guide": _name_of(guide), "data": data if isinstance(data, str) else IN_MEMORY}
+    config = FitConfig.of(**names, **settings)
+    check_names(config, model, guide)
+    if not isinstance(model, str) and config.beta == AUTO:
+        config = config.model_copy(update={"beta": 1.0})  # a program of one's own is trained as it stands
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        RunFolder.check_free(folder, overwrite)
+    device = _device(config.device)
+    dataset = _dataset(data, download, strict)
+    config = resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)
+        under_way, shown = Session(config, dataset, pair, device), choose_display(display)
+        if folder is not None:
+            under_way.create_folder(folder, overwrite)
+        return _finished(under_way.train(shown), shown)
+
+
+def resume(
+    path: str | Path,
+    *,
+    model: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | None = None,
+    data: Data | None = None,
+    display: Display | bool = True,
+    **settings: Any,
+) -> Run:
+    """Go on with a run from its last checkpoint, to the bit as if it had never stopped.
+
+    Args:
+        path: the run directory.
+        model: the program, where it was not one of this package's.
+        guide: likewise.
+        data: the data, where they came as arrays.
+        display: as for ``fit``.
+        **settings: ``epochs``, ``patience`` or ``device`` to change; any other must be what the run has.
+
+    Raises:
+        InputError: if there is no such run, or it was made from another model, other data or other settings.
+    """
+    folder = RunFolder.open(Path(path))
+    old = folder.config
+    given = {"model": model, "guide": guide, "data": data}
+    settings = settings | {name: value for name, value in given.items() if isinstance(value, str)}
+    settings = {name: value for name, value in settings.items() if value != AUTO}  # what the run has, then
+    config = FitConfig.of(**(old.model_dump() | settings))
+    for name, value in config:
+        if name not in CHANGEABLE and value != getattr(old, name):
+            raise InputError(
+                f"{name} {_shown(getattr(old, name))}, as the run at {path} has it",
+                _shown(value),
+                f"leave out --{name.replace('_', '-')}, or start a new run without --resume",
+            )
+    training = folder.training()
+    done, epochs = training["progress"]["epoch"], config.num_epochs
+    if done >= epochs:
+        raise InputError(f"more epochs than the {done} that {path} has", f"{epochs}", f"use --epochs {done + epochs}")
+    device = _device(config.device)
+    if data is None or isinstance(data, str):
+        dataset = load_same_data(config.data, folder.facts)
+    else:
+        dataset = _dataset(data)
+        check_same(dataset, folder.facts)
+    with torch.random.fork_rng():
+        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model or old.model, guide or old.guide)
+        under_way, shown = Session(config, dataset, pair, device), choose_display(display)
+        pair.load_state_dict(folder.weights("last"))
+        under_way.trainer.load_state_dict(training)
+        under_way.trainer.progress.stopped = ""
+        folder.save_config(config)
+        under_way.folder = folder
+        return _finished(under_way.train(shown), shown)
+
+
+def load(
+    path: str | Path,
+    *,
+    checkpoint: str = "best",
+    model: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | None = None,
+    device: str = "auto",
+) -> Run:
+    """Open a run directory.
+
+    Args:
+        path: the run directory.
+        checkpoint: ``best``, by the validation objective, or ``last``.
+        model: the program, where it was not one of this package's; its weights are put back.
+        guide: likewise.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: if there is no run, it is of a newer format, or its checkpoint is cut off.
+    """
+    if checkpoint not in ("best", "last"):
+        raise InputError("a checkpoint: best or last", repr(checkpoint), "use --checkpoint best")
+    folder = RunFolder.open(Path(path))
+    config, facts = folder.config, folder.facts
+    with torch.random.fork_rng():
+        pair = build_pair(config, facts.event_shape, facts.num_classes, model or config.model, guide or config.guide)
+        structure = place(pair, facts.event_shape, _device(device))
+    pair.load_state_dict(folder.weights(checkpoint))
+    return Run(config, facts, pair, structure, dataset=None, folder=folder, history=folder.history)
+
+
+def _finished(run: Run, display: Display) -> Run:
+    for finding in run.findings:
+        display.say(f"Note: {finding}")
+    if run.folder is not None:
+        from pyro_vae.runs.report import write_report  # late: it imports matplotlib
+
+        write_report(run)
+    return run
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError("a device: auto, cpu or cuda", repr(name), "use --device auto")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("a CUDA device for --device cuda", "a torch that sees none", "use --device auto or cpu")
+    return torch.device(name)
+
+
+def _dataset(data: Data, download: bool = False, strict: bool = False) -> Dataset:
+    if isinstance(data, str):
+        return load_data(data, download=download, strict=strict)
+    if isinstance(data, Dataset):
+        return data
+    x, y = data if isinstance(data, tuple) else (data, None)
+    return from_arrays(np.asarray(x), None if y is None else np.asarray(y), IN_MEMORY)
+
+
+def _name_of(program: Program) -> str:
+    if isinstance(program, str):
+        return program
+    kind = program if hasattr(program, "__qualname__") else type(program)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else repr(value)

@@ -1,0 +1,178 @@
+"""What a finished run leaves for the eye: figures in its directory, and its first evaluation."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.figure import Figure
+
+from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
+from pyro_vae.errors import InputError
+from pyro_vae.figures.images import class_samples, completions, image_grid, reconstructions
+from pyro_vae.figures.latent_space import latent_map, manifold, traversal
+from pyro_vae.figures.pictures import is_picture, need_pictures
+from pyro_vae.figures.saving import save_figure
+from pyro_vae.figures.training import elbo_curves
+from pyro_vae.runs import latent_points
+from pyro_vae.runs.run import Run
+
+FIRST_SAMPLES = 25  # importance samples of the evaluation that ends a fit: quick, and rough
+STYLES, STYLES_DRAWN = 10, 200
+COMPLETED_IMAGES, COMPLETIONS = 8, 6
+GRID, STEPS, ROWS = 20, 11, 10  # a manifold's side, a traversal's columns, its most rows unless asked
+SPAN = 3.0  # standard deviations of N(0, 1)
+TRAVERSED_IMAGES, MAPPED_IMAGES = 1000, 2000
+
+
+def write_report(run: Run) -> None:
+    """Write ``evaluation.json`` and the figures of a run that has a directory.
+
+    A program with sites outside the plate over data has no figures per datum, and data that are no images have no
+    pictures.
+    """
+    assert run.folder is not None
+    save_figure(elbo_curves(run.history), run.folder.figures / "elbo.png")
+    if run.structure.data_dim is not None:
+        run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES), run.findings)
+    if run.structure.continuous and run.facts.num_data[-1] >= 2:
+        save_figure(latent_figure(run), run.folder.figures / "latent.png")
+    if not is_picture(run.facts.event_shape):
+        return
+    save_figure(samples_figure(run, 64), run.folder.figures / "samples.png")
+    save_figure(reconstructions_figure(run, 30), run.folder.figures / "reconstructions.png")
+    if run.class_matters:
+        save_figure(classes_figure(run), run.folder.figures / "classes.png")
+    if run.structure.continuous and run.structure.continuous[_busiest_site(run)].is_real:
+        save_figure(traverse_figure(run), run.folder.figures / "traverse.png")
+
+
+def samples_figure(run: Run, num_samples: int, label: int | None = None, seed: int = 0) -> Figure:
+    """Means of p(x | z) for z from the prior."""
+    if run.conditional:
+        return completions_figure(run, seed)
+    title = "Samples from the model" + (f", class {run.facts.class_names[label]}" if label is not None else "")
+    return image_grid(run.sample(num_samples, y=label, seed=seed), title=title)
+
+
+def completions_figure(run: Run, seed: int = 0) -> Figure:
+    """What a conditional model makes of the visible part of the first test images."""
+    images = run.part("test")[slice(0, COMPLETED_IMAGES)]
+    filled = run.complete(images.x(), COMPLETIONS, seed)
+    return completions(run.model.visible(images.x()), filled, images.values())
+
+
+def reconstructions_figure(run: Run, num_images: int, split: str = "test") -> Figure:
+    """The first images of a split as they are, as the model sees them where that differs, and as it makes them."""
+    images = run.part(split)[slice(0, num_images)]
+    seen = None if images.binary is None else images.x()
+    return reconstructions(images.values(), run.reconstruct(images.x()), seen=seen)
+
+
+def classes_figure(run: Run) -> Figure:
+    """The same styles in every class, typical ones of draws from the prior that differ."""
+    names = run.facts.class_names
+    images = torch.stack([run.sample(STYLES_DRAWN, y=label) for label in range(len(names))])
+    return class_samples(images[:, latent_points.representatives(images.transpose(0, 1), STYLES)], names)
+
+
+def traverse_figure(
+    run: Run,
+    site: str | None = None,
+    num: int | None = None,
+    dims: int | None = None,
+    span: float | None = None,
+    label: int | None = None,
+    seed: int = 0,
+) -> Figure:
+    """A walk through the latent space: E[x | z] over a plane, or along the most active dimensions.
+
+    A site of two dimensions makes a grid over normal quantiles.  Any other, or ``dims`` or ``span`` given, makes a row
+    a dimension around the posterior mean of a test image, the dimension with the largest Var_x(E_q[z_u | x]) first.
+
+    Args:
+        run: a run of pictures.
+        site: the latent site; default: the one with the most active units.
+        num: the side of the grid (20), or the images a row (11).
+        dims: how many rows (10, or as many as there are).
+        span: the largest coordinate of a row, in standard deviations of the prior N(0, 1) (3).
+        label: the class, for models with labels; the most probable one of the base image, or the first for a grid.
+        seed: chooses the test image and draws what lies below the site.
+
+    Raises:
+        InputError: if the data are no pictures, or the site has no such dimensions.
+    """
+    need_pictures(run.facts.event_shape, "use latent, which maps data of any shape")
+    site = _busiest_site(run) if site is None else run.latent_site(site)
+    latent = run.structure.continuous[site]
+    if not latent.is_real:
+        raise InputError(
+            "a latent site of real numbers", f"{site!r} with the support {latent.support}", "use run.decode"
+        )
+    if num is not None and num < 2:
+        raise InputError("at least 2 images a row", str(num), "use --num 11")
+    if latent.size == 2 and dims is None and span is None:
+        return _manifold(run, site, num or GRID, label, seed)
+    if dims is not None and not 1 <= dims <= latent.size:
+        raise InputError(
+            f"from 1 to {latent.size} dimensions of the latent site {site!r}", str(dims), f"use --dims {latent.size}"
+        )
+    return _traversal(
+        run, site, num or STEPS, dims or min(ROWS, latent.size), SPAN if span is None else span, label, seed
+    )
+
+
+def latent_figure(run: Run, split: str = "test", site: str | None = None, num_images: int = MAPPED_IMAGES) -> Figure:
+    """The posterior means of the first images of a split, coloured by class.
+
+    Raises:
+        InputError: if there is no such site or split, or there are fewer than two images.
+    """
+    site = _busiest_site(run) if site is None else run.latent_site(site)
+    images = run.part(split)[slice(0, max(0, num_images))]
+    if len(images) < 2:
+        raise InputError("at least 2 images to map", str(len(images)), "use --split train and --num 2000")
+    means = latent_points.posterior_means(run, images.x(), site)
+    title = f"Posterior means of {len(images):,} {split} images"
+    return latent_map(means, images.labels, run.facts.class_names, site, title)
+
+
+def _busiest_site(run: Run) -> str:
+    """The continuous site with the most active units, the first of several: in a hierarchy the top often has few."""
+    run.latent_site()  # which says what is wrong where there is none
+    names = list(run.structure.continuous)
+    if len(names) == 1:
+        return names[0]
+    x = run.part("test")[slice(0, TRAVERSED_IMAGES)].x()
+
+    def num_active(site: str) -> int:
+        return int((latent_points.activity(latent_points.posterior_means(run, x, site)) > ACTIVE_VARIANCE).sum())
+
+    return max(names, key=num_active)
+
+
+def _manifold(run: Run, site: str, num: int, label: int | None, seed: int) -> Figure:
+    label = 0 if label is None and run.class_matters else label
+    given = run.part("test")[:1].x() if run.conditional else None
+    images = run.decode(latent_points.manifold_points(num), site, label, seed, given)
+    title = f"What the model makes of the plane of {site}{_of_class(run, label)}, in equal steps of probability"
+    return manifold(images, latent_points.quantiles(num), site, title)
+
+
+def _traversal(run: Run, site: str, num: int, num_dims: int, span: float, label: int | None, seed: int) -> Figure:
+    images = run.part("test")[slice(0, TRAVERSED_IMAGES)]
+    means = latent_points.posterior_means(run, images.x(), site)
+    activity = latent_points.activity(means)
+    dims = activity.argsort(descending=True)[:num_dims]
+    index = int(torch.randint(len(images), (), generator=torch.Generator().manual_seed(seed)))
+    if label is None and run.class_matters:
+        label = int(run.classify(images.values()[index : index + 1]))
+    values = torch.linspace(-span, span, num)
+    points = latent_points.traversal_points(means[index], dims, values)
+    given = images[index : index + 1].x() if run.conditional else None
+    pictures = run.decode(points, site, label, seed, given).unflatten(0, (num_dims, num))
+    names = [f"{site}_{u}  var {activity[u]:.2f}" for u in dims.tolist()]
+    title = f"Test image {index}{_of_class(run, label)}, changed along one latent dimension per row"
+    return traversal(pictures, values, names, means[index, dims], title)
+
+
+def _of_class(run: Run, label: int | None) -> str:
+    return f", class {run.facts.class_names[label]}" if label is not None else ""

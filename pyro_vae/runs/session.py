@@ -1,0 +1,161 @@
+"""One fit under way: data, trainer, folder and display, from the first step to the last."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pyro_vae.config import FitConfig
+from pyro_vae.data import Batches, Dataset, binarize_once, check_range, describe_pixels, labelled_rows, random_affine
+from pyro_vae.diagnostics.findings import Finding
+from pyro_vae.errors import TrainingError
+from pyro_vae.pairs import Pair, Structure
+from pyro_vae.runs import animation
+from pyro_vae.runs.assembly import AUTO, resolve_augmentation, resolve_binarization, resolve_resampling
+from pyro_vae.runs.data_facts import facts_of
+from pyro_vae.runs.display import Display
+from pyro_vae.runs.folder import RunFolder
+from pyro_vae.runs.run import Run
+from pyro_vae.training import Trainer
+from pyro_vae.training.automatic import settle
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by Ctrl-C, after the step under way; the run, as far as it came, is in ``run``."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__("stopped by Ctrl-C")
+        self.run = run
+
+
+class Session:
+    """One fit under way."""
+
+    def __init__(self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device) -> None:
+        self.dataset, self.pair = dataset, pair
+        self.facts = facts_of(dataset)
+        self.structure = place(pair, dataset.event_shape, device)
+        binarization = resolve_binarization(config, self.structure, dataset.kind)
+        check_range(dataset, binarization, self.structure.support)
+        labels = config.labels if self.structure.has_label else "none"
+        rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed)
+        batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed)
+        validation = binarize_once(dataset.validation, binarization).to(device)
+        augment = random_affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
+        resampling = resolve_resampling(config, pair)
+        config = settle(config, batches.num_steps, bool(self.structure.enumerated))
+        self.config = config.model_copy(update={"binarization": binarization})
+        self.trainer = Trainer(pair, self.structure, batches, validation, config, augment, resampling)
+        self.folder: RunFolder | None = None
+
+    def create_folder(self, path: Path, overwrite: bool) -> None:
+        weights, training = self.pair.state_dict(), self.trainer.state_dict()
+        self.folder = RunFolder.create(path, self.config, self.facts, weights, training, overwrite)
+
+    def train(self, display: Display) -> Run:
+        trainer = self.trainer
+        best = self._weights() if self.folder is None else self.folder.weights("best")
+        with _stopping(trainer), display:
+            display.say(self._describe())
+            display.start(trainer)
+            animation.begin(self._run())
+            try:
+                for row in trainer.epochs(display.step, display.say):
+                    if trainer.is_best:
+                        best = self._weights()
+                    animation.keep(self._run(), last=trainer.done)  # before the checkpoint, so that none is missing
+                    self._save(trainer.is_best)
+                    display.epoch(row)
+            except TrainingError as error:
+                if self.folder is not None:
+                    self.folder.save_evaluation({}, [Finding("failed", error.found, error.mend)])
+                raise
+        if trainer.progress.stopped:
+            display.say(trainer.progress.stopped)
+        if trainer.stop_requested and not trainer.done:
+            self._save(best=False)
+            raise Interrupted(self._run())
+        self.pair.load_state_dict(best)
+        return self._run()
+
+    def _describe(self) -> str:
+        """What is trained on what, what ``auto`` became and why, in three lines."""
+        config, batches, pixels = self.config, self.trainer.batches, describe_pixels(self.dataset)
+        likelihood = f"; likelihood {config.likelihood}" if config.likelihood != AUTO else ""
+        drawn = {"dynamic": ", binarized by draws", "threshold": ", binarized at 0.5", "none": ""}[batches.binarization]
+        labels = f" ({len(batches.labelled_rows)} labelled)" if self.structure.has_label else ""
+        where = f" -> {self.folder.path}" if self.folder else ""
+        return (
+            f"{config.model} + {config.guide} on {self.dataset.name}, {pixels}{drawn}{likelihood}\n"
+            f"{self.facts.split}{labels}, seed {config.seed}{where}\n"
+            f"{_count(config.num_epochs, 'epoch')} of {_count(batches.num_steps, 'step')}{self._stopping()}; "
+            f"{self.trainer.beta}"
+        )
+
+    def _stopping(self) -> str:
+        patience = self.config.patience
+        if patience == "none" or int(patience) >= self.config.num_epochs:
+            return ""
+        return f" or fewer, if {patience} in a row bring nothing"
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in self.pair.state_dict().items()}
+
+    def _save(self, best: bool) -> None:
+        if self.folder is None:
+            return
+        self.folder.save_history(self.trainer.progress.history)
+        weights = self.pair.state_dict()
+        if best:
+            self.folder.save_checkpoint("best", weights)
+        self.folder.save_checkpoint("last", weights, self.trainer.state_dict())
+
+    def _run(self) -> Run:
+        progress = self.trainer.progress
+        return Run(
+            self.config,
+            self.facts,
+            self.pair,
+            self.structure,
+            dataset=self.dataset,
+            folder=self.folder,
+            history=pd.DataFrame(progress.history),
+            stopped=progress.stopped,
+            iterates=(self.trainer.iterates.values, self.trainer.iterates.names),
+        )
+
+
+@contextmanager
+def _stopping(trainer: Trainer) -> Iterator[None]:
+    """Let the first Ctrl-C finish the step under way; a second one is the ordinary kind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: Any) -> None:
+        trainer.stop_requested = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def place(pair: Pair, event_shape: tuple[int, ...], device: torch.device) -> Structure:
+    """Move a pair to its device and run it once, so that all its parameters are there."""
+    for module in pair.modules().values():
+        module.to(device)
+    return pair.probe(torch.zeros(2, *event_shape, device=device))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,102 @@
+"""The whole training step as one compiled graph: rows, noise, loss, gradients, clipping, Adam.
+
+The step is recorded once, on state that is put back afterwards, so that a run which is resumed takes the same steps as
+one that never stopped.  Learning rate, beta (unless it is one number for the whole run) and epoch are tensors of the
+graph, so a schedule never compiles anything anew; parameters and Adam's moments are updated in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.compiled.lowering import Recorded
+from pyro_vae.compiled.snapshot import Snapshot
+from pyro_vae.compiled.tracing import record
+from pyro_vae.data.batches import Indices
+from pyro_vae.pairs.handlers import Number
+from pyro_vae.training.step import EagerStep, expected_warnings
+
+
+class RecordedStep(Recorded):
+    """A training step that replays a graph, compiled or as recorded.
+
+    Args:
+        eager: the step; its optimizer's state is the one that is used.
+        buffers: tensors that the programs change in place as they run.
+        constant_beta: whether beta never changes.
+        rows: an example.
+        beta: likewise.
+    """
+
+    def __init__(
+        self, eager: EagerStep, buffers: Sequence[Tensor], constant_beta: bool, rows: Indices, beta: float
+    ) -> None:
+        self.eager = eager
+        device = eager.parameters[0].device
+        self._lr, self._beta, self._epoch = (torch.zeros((), device=device) for _ in range(3))
+        moments = [eager.moments(parameter) for parameter in eager.parameters]
+        self._state = [*eager.parameters, *(value for state in moments for value in state.values())]
+        self._steps_made = {p: int(state["step"]) for p, state in zip(eager.parameters, moments, strict=True)}
+        inputs = self._inputs(rows, 0.0, beta, 0.0)
+        before = Snapshot([*self._state, *buffers])
+        try:
+            with pyro.validation_enabled(False), expected_warnings():
+                recording = record(lambda: self._step(rows, beta if constant_beta else self._beta), inputs)
+        finally:
+            before.restore()
+        super().__init__(recording, inputs, [self._lr, self._beta, self._epoch, *self._state, *buffers])
+
+    def __call__(self, rows: Indices, lr: float, beta: float, epoch: float) -> tuple[Tensor, Tensor]:
+        loss, norm = self.run(self._inputs(rows, lr, beta, epoch))
+        return loss, norm
+
+    def _inputs(self, rows: Indices, lr: float, beta: float, epoch: float) -> list[Tensor]:
+        for tensor, value in ((self._lr, lr), (self._beta, beta), (self._epoch, epoch)):
+            tensor.fill_(value)
+        return [self._lr, self._beta, self._epoch, *rows.tensors(), *self._state]
+
+    def _step(self, rows: Indices, beta: Number) -> tuple[Tensor, Tensor]:
+        eager = self.eager
+        loss = eager.value(rows, beta, self._epoch)
+        found = torch.autograd.grad(loss, eager.parameters, allow_unused=True)
+        with torch.no_grad():
+            used = [(parameter, g) for parameter, g in zip(eager.parameters, found, strict=True) if g is not None]
+            norm = torch.stack([g.square().sum() for _, g in used]).sum().sqrt()
+            scale = _once((eager.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+            finite = norm.isfinite()
+            corrections = self._count([parameter for parameter, _ in used])
+            for parameter, gradient in used:  # one that is not finite must not reach the parameters
+                self._adam(parameter, torch.where(finite, gradient * scale, 0.0), *corrections[parameter])
+        return loss.detach(), norm
+
+    def _count(self, parameters: Sequence[Tensor]) -> dict[Tensor, tuple[Tensor, Tensor]]:
+        """Count the step for each parameter; gives the length of its update, and what is added to its divisor.
+
+        Adam's update with the corrections of its moments taken out of it, so that an entry takes one square root and
+        one division.  Parameters that have made as many steps share the two numbers.
+        """
+        group = self.eager.optimizer.param_groups[0]
+        (beta1, beta2), eps = group["betas"], group["eps"]
+        shared: dict[int, tuple[Tensor, Tensor]] = {}
+        for parameter in parameters:
+            step, made = self.eager.moments(parameter)["step"].add_(1), self._steps_made[parameter]
+            if made not in shared:
+                root = (1 - beta2**step).sqrt()
+                shared[made] = _once(self._lr * root / (1 - beta1**step)), _once(eps * root)
+        return {parameter: shared[self._steps_made[parameter]] for parameter in parameters}
+
+    def _adam(self, parameter: Tensor, gradient: Tensor, length: Tensor, small: Tensor) -> None:
+        (beta1, beta2), state = self.eager.optimizer.param_groups[0]["betas"], self.eager.moments(parameter)
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        m.lerp_(gradient, 1 - beta1)
+        v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        parameter.sub_(length * (m / (v.sqrt() + small)))
+
+
+def _once(number: Tensor) -> Tensor:
+    """A number that is the same for every entry, as memory: the compiler would compute it anew for each few entries."""
+    return number.as_strided((), ())

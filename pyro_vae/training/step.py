@@ -1,0 +1,96 @@
+"""One training step: gather the rows, loss, gradients, clipping, Adam.
+
+Adam is Kingma and Ba's, 2015; its update of a parameter theta with gradient g at step t is
+
+    m <- b1 m + (1 - b1) g,    v <- b2 v + (1 - b2) g^2,
+    theta <- theta - lr  m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps),
+
+and gradients are first scaled down to a global norm of at most ``clip_norm`` (Pascanu et al. 2013).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.config import TrainingConfig
+from pyro_vae.data.batches import Batches, Indices
+from pyro_vae.pairs.handlers import Number
+from pyro_vae.training.loss import StepLoss
+from pyro_vae.training.precision import precision
+
+
+class Step(Protocol):
+    """What makes a training step."""
+
+    def __call__(self, rows: Indices, lr: float, beta: float, epoch: float) -> tuple[Tensor, Tensor]:
+        """Make it.
+
+        Args:
+            rows: the indices of the rows.
+            lr: Adam's learning rate.
+            beta: the weight of the latent terms.
+            epoch: how far training is.
+
+        Returns:
+            The loss, nats per datum, and the norm of its gradient; both scalars on the device that trains.
+        """
+
+
+class EagerStep:
+    """The step as it stands, operation by operation.
+
+    Args:
+        loss: the loss of a batch.
+        batches: where the rows come from.
+        parameters: what is trained.
+        config: the learning rate, the largest norm, the precision.
+    """
+
+    def __init__(self, loss: StepLoss, batches: Batches, parameters: Sequence[Tensor], config: TrainingConfig) -> None:
+        self.loss, self.batches, self.parameters, self.config = loss, batches, list(parameters), config
+        fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in self.parameters)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=fused)
+
+    def __call__(self, rows: Indices, lr: float, beta: float, epoch: float) -> tuple[Tensor, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        first = epoch == 0  # checked by Pyro, for mistakes in a program
+        with pyro.validation_enabled(first), expected_warnings():
+            loss = self.value(rows, beta, epoch)
+            loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        if math.isfinite(norm):
+            self.optimizer.step()
+        return loss.detach(), norm
+
+    def value(self, rows: Indices, beta: Number, epoch: Number) -> Tensor:
+        """The differentiable loss of some rows, in the precision asked for."""
+        with precision(self.config.precision):
+            return self.loss(self.batches.batch(rows), beta, epoch)
+
+    def moments(self, parameter: Tensor) -> dict[str, Any]:
+        """Adam's state of a parameter, made if it is not there yet."""
+        state: dict[str, Any] = self.optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        return state
+
+
+@contextmanager
+def expected_warnings() -> Iterator[None]:
+    """Without what Pyro warns of in a step that is meant so, or that the trainer says better."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
+        warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # held fixed
+        yield

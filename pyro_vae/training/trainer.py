@@ -1,0 +1,287 @@
+"""The training loop: steps, epochs, the best epoch, early stopping, and a state that resumes to the bit.
+
+The trainer's whole state is the programs' parameters plus ``Trainer.state_dict()``: optimizer, random generators, the
+place in the epoch, the history.  Put back, the run goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.compiled.payoff import Way, compile_if_it_pays
+from pyro_vae.config import TrainingConfig
+from pyro_vae.data.batches import Batches, Indices
+from pyro_vae.data.images import Images
+from pyro_vae.errors import TrainingError
+from pyro_vae.notes import Note
+from pyro_vae.objectives import OBJECTIVES
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+from pyro_vae.training.automatic import settle
+from pyro_vae.training.faults import find_fault
+from pyro_vae.training.iterates import Iterates
+from pyro_vae.training.loss import Augment, StepLoss
+from pyro_vae.training.recorded_step import RecordedStep
+from pyro_vae.training.resampling import Resampling, Uniform, effective_rows
+from pyro_vae.training.schedules import Constant, parse_schedule
+from pyro_vae.training.step import EagerStep, Step
+from pyro_vae.training.validation_rows import Row, Validation, score
+
+REPORT_INTERVAL = 0.1  # seconds
+WAYS: dict[str, Way | None] = {"auto": None, "on": "compiled", "off": "eager"}  # what config.compile asks for
+FALL_STARTS = {"constant": 1.0, "cosine": 0.0, "decay": 0.7}  # where the learning rate begins to fall, of the training
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Args:
+        epoch: completed epochs.
+        step: completed steps of the epoch under way.
+        loss_sum: the sum of their losses, as far as they were read.
+        best: the highest validation objective so far, nats per datum.
+        best_epoch: the epoch that reached it.
+        history: one row a completed epoch.
+        stopped: why training ended before its last epoch, or empty.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    best: float = float("-inf")
+    best_epoch: int = 0
+    history: list[Row] = field(default_factory=list)
+    stopped: str = ""
+
+
+class Trainer:
+    """Trains a pair.
+
+    Args:
+        pair: the model and the guide; must have run once (``Pair.probe``).
+        structure: what the probe said, without labels.
+        batches: the training rows.
+        validation: the validation rows, binarized for good.
+        config: objective, beta, optimizer, epochs.
+        augment: changes the images that the classification terms see.
+        resampling: how the rows are drawn; uniformly unless given.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        structure: Structure,
+        batches: Batches,
+        validation: Images,
+        config: TrainingConfig,
+        augment: Augment | None = None,
+        resampling: Resampling | None = None,
+    ) -> None:
+        self.pair, self.structure, self.batches = pair, structure, batches
+        self.config = config = settle(config, batches.num_steps, bool(structure.enumerated))
+        self.beta = parse_schedule(config.beta)
+        self.resampling = resampling or Uniform()
+        self.resampling.check(structure)
+        objective = OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=len(batches.images))
+        self.validation = Validation(pair, structure, validation, objective, self.beta.final)
+        self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
+        parameters = [p for p in pair.parameters().values() if p.requires_grad]
+        self.iterates = Iterates(pair.trained(), batches.num_steps, config.seed)
+        self.eager = EagerStep(self.loss, batches, parameters, config)
+        self.step: Step = self.eager
+        self.way: Way | None = WAYS[config.compile]  # None: not chosen yet
+        self.validation_way: Way | None = self.way
+        self.progress = Progress()
+        self.stop_requested = False
+        self._epoch_start = batches.generator.get_state()
+
+    def epochs(
+        self,
+        on_step: Callable[[Progress], None] = lambda progress: None,
+        on_note: Note = lambda line: None,
+    ) -> Iterator[Row]:
+        """Train to the last epoch, giving the history row of each as it ends.
+
+        Returns early when ``stop_requested`` is set, after the step under way.
+
+        Args:
+            on_step: called after every step; ``Progress.loss_sum`` lags by up to ``REPORT_INTERVAL`` seconds.
+            on_note: called with what a person should know.
+
+        Raises:
+            TrainingError: if the loss or its gradient is no finite number.
+        """
+        while not (self.done or self.stop_requested):
+            if self._train_epoch(on_step, on_note):
+                yield self._close_epoch(on_note)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is over, or training stopped early."""
+        return self.progress.epoch >= self.config.num_epochs or bool(self.progress.stopped)
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the epoch just completed is the best so far."""
+        return self.progress.best_epoch == self.progress.epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the parameters: tensors, numbers and strings only."""
+        return {
+            "optimizer": self.eager.optimizer.state_dict(),
+            "way": self.way,
+            "validation_way": self.validation_way,
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "order": self._epoch_start,
+            "row_weights": self.batches.weights,
+            "iterates": self.iterates.values,
+            "iterate_names": list(self.iterates.names),
+            "progress": dict(vars(self.progress)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what ``state_dict`` gave; the parameters must have been put back already."""
+        self.eager.optimizer.load_state_dict(state["optimizer"])
+        self.way, self.validation_way = _way(state), _way(state, "validation_")
+        torch.set_rng_state(state["random"])
+        if state["cuda_random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_random"])
+        self._epoch_start = state["order"]
+        self.batches.generator.set_state(state["order"])
+        self.batches.weights = state.get("row_weights")
+        self.progress = Progress(**state["progress"])
+        if "iterates" in state:
+            self.iterates.load(state["iterates"].to(self.eager.parameters[0].device))
+
+    def _train_epoch(self, on_step: Callable[[Progress], None], on_note: Note) -> bool:
+        """Train the epoch under way to its end; False where a stop was requested before that."""
+        progress, num_steps = self.progress, self.batches.num_steps
+        if progress.step == 0:
+            self.pair.train(False)
+            images, groups = self.batches.images, self.batches.groups
+            self.batches.weights = self.resampling.weights(self.pair, self.structure, images, groups)
+        self.pair.train()
+        pending: list[tuple[Indices, Tensor, Tensor]] = []
+        reported = time.monotonic()
+        for rows in self.batches.indices(start=progress.step):
+            now = progress.epoch + progress.step / num_steps
+            beta = self.beta.at(now)
+            if now > 0 and self.step is self.eager and self.way != "eager":
+                self._record_step(rows, beta, on_note)
+            pending.append((rows, *self.step(rows, self._learning_rate(), beta, now)))
+            progress.step += 1
+            self.iterates.after(progress.step)
+            last = progress.step == num_steps
+            if last or time.monotonic() - reported >= REPORT_INTERVAL:
+                self._settle(pending)
+                reported = time.monotonic()
+            on_step(progress)
+            if self.stop_requested and not last:
+                self._settle(pending)
+                return False
+        return True
+
+    def _settle(self, pending: list[tuple[Indices, Tensor, Tensor]]) -> None:
+        """Read the losses of the last steps, the only moment at which the host waits for the device."""
+        if not pending:
+            return
+        losses, norms = (torch.stack(values).tolist() for values in list(zip(*pending, strict=True))[1:])
+        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
+            if not math.isfinite(loss + norm):
+                step = self.progress.step - len(losses) + i + 1
+                raise self._failure(f"the loss became {loss:g} (gradient norm {norm:g})", step, pending[i][0])
+            self.progress.loss_sum += loss
+        pending.clear()
+
+    def _failure(self, what: str, step: int, rows: Indices) -> TrainingError:
+        """What went wrong at a step, and where in the programs."""
+        epoch, batch = self.progress.epoch, self.batches.batch(rows)
+        parts = ((batch.unlabelled, rows.unlabelled), (batch.labelled, rows.labelled))
+        faults = [find_fault(self.pair, part.x, part.y, index) for part, index in parts if part and index is not None]
+        where = next(filter(None, faults), "a second run of the same rows shows no fault")
+        kept = f"the state after epoch {epoch} is kept" if epoch else "nothing was learned before"
+        return TrainingError(
+            f"{what} in epoch {epoch + 1}, step {step}: {where}; {kept}",
+            f"try a smaller --lr, such as {self.config.lr / 4:g}, or look at those rows",
+        )
+
+    def _record_step(self, rows: Indices, beta: float, note: Note) -> None:
+        buffers = [buffer for module in self.pair.modules().values() for buffer in module.buffers()]
+        constant = isinstance(self.beta, Constant)
+        step, self.way = compile_if_it_pays(
+            "step",
+            lambda: RecordedStep(self.eager, buffers, constant, rows, beta),
+            self.config.num_epochs * self.batches.num_steps,
+            note,
+            self.way,
+        )
+        self.step = step or self.eager
+
+    def _record_validation(self, note: Note) -> None:
+        """Where the step is recorded; after the first epoch, so that training begins sooner."""
+        runs = self.config.num_epochs * self.validation.num_full_chunks
+        if not runs:
+            self.validation_way = "eager"
+            return
+        replay, self.validation_way = compile_if_it_pays(
+            "validation", self.validation.record, runs, note, self.validation_way
+        )
+        self.validation.use(replay)
+
+    def _learning_rate(self) -> float:
+        """Adam's rate at this step: ``lr``, and where it falls, a half cosine from there to 0 after the last step.
+
+        The fall takes the whole training (Loshchilov and Hutter, *SGDR*, 2017) or its last part alone, which leaves
+        more steps at the full rate (Zhai et al., *Scaling Vision Transformers*, 2022).
+        """
+        done = (self.progress.epoch + self.progress.step / self.batches.num_steps) / self.config.num_epochs
+        start = FALL_STARTS[self.config.lr_schedule]
+        fallen = max(0.0, done - start) / (1 - start) if start < 1 else 0.0
+        return self.config.lr * (1 + math.cos(math.pi * fallen)) / 2
+
+    def _close_epoch(self, on_note: Note) -> Row:
+        progress = self.progress
+        if self.way != "eager" and self.validation_way != "eager" and not self.validation.is_recorded:
+            self._record_validation(on_note)
+        row: Row = {
+            "epoch": progress.epoch + 1,
+            "beta": self.beta.at(progress.epoch + 1),
+            "train_loss": progress.loss_sum / self.batches.num_steps,
+            **self.validation(),
+        }
+        if self.batches.weights is not None:
+            row["effective_rows"] = effective_rows(self.batches.weights)
+        progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        progress.history.append(row)
+        self._epoch_start = self.batches.generator.get_state()
+        reached = score(row, self.beta.final)
+        if reached > progress.best:
+            progress.best, progress.best_epoch = reached, progress.epoch
+        waited = progress.epoch - max(progress.best_epoch, int(self.beta.length))
+        if self.config.patience != "none" and waited >= int(self.config.patience):
+            progress.stopped = (
+                f"stopped early after epoch {progress.epoch}: the validation objective has not risen above "
+                f"{progress.best:.3f}, of epoch {progress.best_epoch}, for {waited} epochs"
+            )
+        return row
+
+
+def _way(state: dict[str, Any], of: str = "") -> Way | None:
+    """The way that something runs in a saved state, so that a resumed run goes on to the bit.
+
+    States of earlier versions say whether it is compiled, or nothing, which was eager.
+    """
+    if of + "way" in state:
+        way: Way | None = state[of + "way"]
+        return way
+    compiled = state.get(of + "compiled", False)
+    return None if compiled is None else "compiled" if compiled else "eager"

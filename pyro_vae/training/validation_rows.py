@@ -1,0 +1,99 @@
+"""The validation rows, measured after every epoch: with the same noise each time, in chunks of one shape."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.compiled.replay import Replay
+from pyro_vae.data.images import Images
+from pyro_vae.objectives import Objective
+from pyro_vae.pairs.draws import draw_terms
+from pyro_vae.pairs.labels import label_distribution
+from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.structure import Structure
+
+Row = dict[str, float]
+SEED = 0
+CHUNK = 500
+
+
+def score(row: Row, beta: float) -> float:
+    """What the best epoch is chosen by: the objective on validation rows, nats per datum, higher is better.
+
+    Args:
+        row: a row of the history.
+        beta: where the run's beta ends.
+    """
+    return row.get("validation_objective", row["validation_elbo"] + (1 - beta) * row.get("validation_kl", 0.0))
+
+
+class Validation:
+    """What a run says of rows that it does not train on.
+
+    Args:
+        pair: the model and the guide.
+        structure: what a probe of them without labels said.
+        images: the rows, binarized for good.
+        objective: what is trained; a figure of its own where it is no ELBO.
+        beta: where its beta ends.
+    """
+
+    def __init__(self, pair: Pair, structure: Structure, images: Images, objective: Objective, beta: float) -> None:
+        self.pair, self.structure, self.images = pair, structure, images
+        self.objective, self.beta = objective, beta
+        self._replay: Replay | None = None
+
+    @property
+    def num_full_chunks(self) -> int:
+        """How many chunks of an evaluation have the same shape."""
+        return len(self.images) // CHUNK
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether full chunks are replayed."""
+        return self._replay is not None
+
+    def record(self) -> Replay:
+        """The measures of a full chunk, recorded."""
+        self.pair.train(False)
+        chunk = next(self.images.chunks(CHUNK))
+        with self.pair.scope():
+            return Replay(lambda: self._measures(chunk), chunk.tensors())
+
+    def use(self, replay: Replay | None) -> None:
+        """Measure full chunks by this from now on; None: as they are."""
+        self._replay = replay
+
+    def __call__(self) -> Row:
+        """The measures, averaged over the rows."""
+        self.pair.train(False)
+        totals: defaultdict[str, list[Tensor]] = defaultdict(list)
+        with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
+            torch.manual_seed(SEED)
+            for chunk in self.images.chunks(CHUNK):
+                for name, value in self._measure(chunk).items():
+                    totals[name].append(value)
+        sums = {name: torch.stack(values).double().sum().item() for name, values in totals.items()}
+        return {f"validation_{name}": value / len(self.images) for name, value in sums.items()}
+
+    def _measure(self, images: Images) -> dict[str, Tensor]:
+        if self._replay is None or len(images) != CHUNK:
+            return self._measures(images)
+        return self._replay(images.tensors())
+
+    def _measures(self, images: Images) -> dict[str, Tensor]:
+        """Sums over the rows, scalars."""
+        if self.structure.data_dim is None:  # rows that do not come apart: sites outside the plate over data
+            return {"elbo": -self.objective(images.x()) * len(images)}
+        terms = draw_terms(self.pair, self.structure, images.x())
+        row = {"elbo": terms.elbo.sum(), "log_likelihood": terms.log_likelihood.sum(), "kl": terms.kl.sum()}
+        if not self.objective.is_elbo:
+            row["objective"] = -self.objective(images.x(), beta=self.beta) * len(images)
+        if self.structure.has_label and images.labels is not None:
+            guess = label_distribution(self.pair, images.values()).probs.argmax(-1)
+            row["accuracy"] = (guess == images.labels).sum()
+        return row

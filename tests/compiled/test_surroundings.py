@@ -1,0 +1,82 @@
+"""What stands around a call: validation, warnings, effect handlers."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO
+
+from pyro_vae.compiled import CompiledTrace_ELBO, NotCompiled
+from tests.compiled.agreeing import DATA, gaussian, guide, ignored, losses
+from tests.compiled.comparing import assert_equal, call, run
+
+pytestmark = pytest.mark.usefixtures("uncompiled")
+
+
+def test_a_mistake_shows_at_the_first_call_as_in_stock_pyro():
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)  # no plate
+
+    def messages(loss):
+        with pytest.raises(ValueError, match="invalid log_prob shape") as raised:
+            loss.loss_and_grads(model, guide, DATA)
+        return str(raised.value)
+
+    with pyro.validation_enabled(True):
+        assert messages(CompiledTrace_ELBO()) == messages(Trace_ELBO())
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_validation_is_left_as_it_was(validated):
+    prior = dist.Normal(torch.zeros(()), 1.0, validate_args=True)
+
+    def model(x):
+        z = pyro.sample("z", prior)
+        pyro.sample("x", dist.Normal(z, 1.0).expand([6]).to_event(1), obs=x)
+
+    with pyro.validation_enabled(validated):
+        found = run(lambda: (model, guide), CompiledTrace_ELBO(), [call(DATA)] * 4)
+        assert pyro.settings.get("validate_poutine") is validated
+        assert torch.distributions.Distribution._validate_args is validated
+    assert_equal(found, run(lambda: (model, guide), Trace_ELBO(), [call(DATA)] * 4))
+
+
+@pytest.mark.parametrize("method", ["loss", "loss_and_grads", "differentiable_loss"])
+def test_a_loss_that_is_no_number_warns_as_in_stock_pyro(method):
+    def model(x):
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("evidence", x.sum())
+
+    elbo, stock = CompiledTrace_ELBO(), Trace_ELBO()
+    with pyro.validation_enabled(False):
+        for _ in range(4):  # eagerly, recorded, and as a graph
+            for loss in (elbo, stock):
+                with pytest.warns(UserWarning, match="Encountered NaN: loss") as said:
+                    getattr(loss, method)(model, guide, DATA * torch.nan)
+                assert {str(warning.message) for warning in said} == {"Encountered NaN: loss"}
+    assert elbo.num_graphs(model, guide) == 1
+
+
+def test_effect_handlers_around_a_step():
+    found = []
+    for elbo in (CompiledTrace_ELBO(), Trace_ELBO()):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        svi = SVI(gaussian, guide, pyro.optim.Adam({"lr": 0.1}), elbo)
+        values = [svi.step(DATA) for _ in range(3)]
+        with ignored(NotCompiled), poutine.scale(scale=3.0):
+            values += [svi.step(DATA) for _ in range(2)]
+        values += [svi.step(DATA) for _ in range(2)]
+        found.append(values)
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_an_effect_handler_around_a_step_is_said():
+    elbo = CompiledTrace_ELBO()
+    losses(elbo, gaussian)
+    with poutine.scale(scale=3.0), pytest.warns(NotCompiled, match=r"an effect handler .* \(ScaleMessenger\)"):
+        elbo.loss(gaussian, guide, DATA)

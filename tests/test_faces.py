@@ -1,0 +1,79 @@
+"""The faces of the packages: what they hand on, what importing them loads, and that documents use nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyro_vae
+
+ROOT = Path(__file__).parents[1]
+FACES = [name for _, name, is_package in pkgutil.iter_modules(pyro_vae.__path__) if is_package]
+PRIVATE = ("cli", "runs")  # to nobody but this package
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules that a new process holds after a statement."""
+    program = f"import sys; {statement}; print(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("face", [face for face in FACES if face != "inference"])
+def test_every_name_is_there_and_is_not_hidden_by_a_module(face):
+    package = importlib.import_module(f"pyro_vae.{face}")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name == "__main__":
+            continue
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    for name in getattr(package, "__all__", ()):
+        if face != "cli":
+            assert not isinstance(getattr(package, name), type(sys)), name
+    assert set(getattr(package, "__all__", ())) <= set(dir(package))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+def test_the_package_loads_no_torch():
+    assert not {"torch", "pyro", "pydantic", "matplotlib"} & loaded_by("import pyro_vae")
+
+
+def test_the_compiler_knows_torch_pyro_and_numpy_alone():
+    loaded = loaded_by("import pyro_vae.compiled")
+    ours = {name.split(".")[1] for name in loaded if name.startswith("pyro_vae.")}
+    assert ours <= {"compiled", "lazy", "notes"}
+    assert not {"pandas", "pydantic", "rich", "click", "matplotlib", "sklearn", "scipy", "arviz", "xarray"} & loaded
+
+
+def test_the_old_names_are_handed_on_with_a_warning():
+    from pyro_vae import inference
+
+    assert len(inference.__all__) == 25
+    for name in inference.__all__:
+        with pytest.warns(DeprecationWarning, match=rf"pyro_vae\.inference\.{name} is now pyro_vae\.\w+\.{name}"):
+            found = getattr(inference, name)
+        assert found is not None
+    with pytest.warns(DeprecationWarning, match=r"is now pyro_vae\.compiled\.CompiledTrace_ELBO"):
+        from pyro_vae.inference.compiled import CompiledTrace_ELBO
+    assert CompiledTrace_ELBO is pyro_vae.compiled.CompiledTrace_ELBO
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_import_from_the_faces_alone(document):
+    text = document.read_text()
+    if document.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    parts = ("priors", "likelihoods", "conditionals", "config", "registry", "option_types", "errors")
+    public = {"pyro_vae", *(f"pyro_vae.{name}" for name in {*FACES, *parts} - {*PRIVATE, "inference"})}
+    for module in re.findall(r"^\s*(?:from|import) (pyro_vae[\w.]*)", text, re.MULTILINE):
+        assert module in public, module
