@@ -66,10 +66,10 @@ def build(config: FitConfig, compiled: bool) -> Callable[[], Tensor]:
     pair = build_pair(config, EVENT_SHAPE, settings.NUM_CLASSES, config.model, config.guide)
     for module in pair.modules().values():
         module.to(device)
-    structure = pair.probe(torch.zeros(2, *EVENT_SHAPE, device=device))
+    probed = pair.probe(torch.zeros(2, *EVENT_SHAPE, device=device))
     how: Binarization = "dynamic" if config.binarization == "auto" else config.binarization
     batches = Batches(images, torch.arange(0), config.batch_size, how, config.seed)
-    objective = OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=len(images))
+    objective = OBJECTIVES.build(config.objective, probed=probed, num_data=len(images))
     parameters = [parameter for parameter in pair.parameters().values() if parameter.requires_grad]
     step: Any = EagerStep(StepLoss(objective, 0.0, config), batches, parameters, config)
     pair.train()

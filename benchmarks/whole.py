@@ -41,7 +41,7 @@ def likelihood(console: Console, rounds: int) -> None:
     config = FitConfig.of(**MLP)
     torch.manual_seed(0)
     pair = build_pair(config, EVENT_SHAPE, None, "vae", "mean_field")
-    structure = pair.probe(torch.zeros(2, *EVENT_SHAPE))
+    probed = pair.probe(torch.zeros(2, *EVENT_SHAPE))
     images = Images(torch.from_numpy(settings.images()[:IMAGES]).view(-1, *EVENT_SHAPE), scale=255)
     images = binarize_once(images, "dynamic")
     encoder = sum(math.prod(p.shape) for p in pair.guide.parameters() if p.dim() == 2)  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def likelihood(console: Console, rounds: int) -> None:
     rates: dict[str, list[float]] = {"pyro_vae": [], **{name: [] for name in products}}
     for _ in range(max(2, rounds // 5)):
         begin = time.perf_counter()
-        nll_per_datum(pair, structure, images, SAMPLES)
+        nll_per_datum(probed, images, SAMPLES)
         rates["pyro_vae"].append(flop / (time.perf_counter() - begin))
         for name, product in products.items():
             begin = time.perf_counter()

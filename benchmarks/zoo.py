@@ -63,7 +63,7 @@ def main() -> None:
         run = pyro_vae.fit(**(settings | parts))
         seconds = time.perf_counter() - begin
         images = run.part("test")[slice(0, given.images)]
-        nll = nll_per_datum(run.pair, run.structure, images, given.samples)
+        nll = nll_per_datum(run.probed, images, given.samples)
         first = nll if first is None else first
         difference = nll - first
         error = difference.std() / len(nll) ** 0.5

@@ -60,7 +60,7 @@ class ProgramConfig(_Group):
     likelihood: Name = Field("auto", description="p(x | z); auto: the model's own, or what the pixels are")
     latent_dim: Whole = Field(32, description="the dimension of z")
     network: Name = Field("mlp", description="encoders and decoders")
-    classifier: Name = Field("auto", description="the network of q(y | x); auto: conv:pool=2 for images, else mlp")
+    classifier: Name = Field("auto", description="the network of q(y | x); auto: conv for images, mlp for vectors")
     hidden: Wholes | None = Field(None, description="the widths of an mlp's hidden layers, separated by commas")
 
 

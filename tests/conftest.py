@@ -94,7 +94,7 @@ class LinearGaussian:
         self.model = VAE((data_dim,), latent_dim, likelihood=likelihood, network=LinearNetwork())
         self.guide = MeanField(self.model, network=LinearNetwork())
         self.pair = Pair(self.model, self.guide)
-        self.structure = self.pair.probe(torch.zeros(2, data_dim))
+        self.probed = self.pair.probe(torch.zeros(2, data_dim))
         self.w = self.model.decoder.weight.detach()
         self.b = self.model.decoder.bias.detach()
         self.variance = scale**2

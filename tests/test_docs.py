@@ -136,7 +136,7 @@ def isotropic_guide(x: torch.Tensor) -> None:
     model = VAE(EVENT_SHAPE, 2, network=SMALL)
     guide = GUIDES.build("isotropic", model=model, network=SMALL)
     assert guide.posterior(x).stddev.unique(dim=-1).shape == (7, 1)
-    OBJECTIVES["elbo"](Pair(model, guide))(x).backward()
+    OBJECTIVES["elbo"](Pair(model, guide).probe(x))(x).backward()
 
 
 def mixture_model(x: torch.Tensor, y: torch.Tensor) -> None:
@@ -158,7 +158,7 @@ def mixture_model(x: torch.Tensor, y: torch.Tensor) -> None:
     linear = z @ means.T - means.square().sum(-1) / 2
     torch.testing.assert_close(torch.stack(joint, -1).softmax(-1), linear.softmax(-1))
     pair = Pair(model, GUIDES.build("mean_field", model=model, network=SMALL))
-    (OBJECTIVES["elbo"](pair)(x) + OBJECTIVES["elbo"](pair)(x, y)).backward()
+    (OBJECTIVES["elbo"](pair.probe(x))(x) + OBJECTIVES["elbo"](pair.probe(x))(x, y)).backward()
     assert all(p.grad.abs().sum() > 0 for module in pair.modules().values() for p in module.parameters())
 
 
@@ -233,10 +233,10 @@ def understood(command, monkeypatch) -> Callable[[list[str]], FitConfig]:
         shape = (SHAPES[data][0], options["size"], options["size"]) if "size" in options else SHAPES[data]
         classes = {"toy": None, "celeba": 2 if options.get("attribute") else None}.get(data, 10)
         pair = build_pair(config, shape, classes, config.model, config.guide)
-        structure = pair.probe(torch.zeros(2, *shape))
-        OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=100)
-        resolve_resampling(config, pair).check(structure)
-        parse_schedule(settle(config, 10, bool(structure.enumerated)).beta)
+        probed = pair.probe(torch.zeros(2, *shape))
+        OBJECTIVES.build(config.objective, probed=probed, num_data=100)
+        resolve_resampling(config, pair).check(probed)
+        parse_schedule(settle(config, 10, bool(probed.enumerated)).beta)
         seen.append(config)
         raise PyroVAEError("understood")
 

@@ -60,7 +60,7 @@ def to_datatree(
         part = run.part(split)
         images = part[slice(0, num_data)] if per_datum else part
         with run.pair.evaluating():
-            targets.append(Target(run.pair, run.structure, images.x()))
+            targets.append(Target(run.probed, images.x()))
     attrs = _attributes(runs, split, len(images))
     tree = from_guide(targets, num_draws, num_predictive=num_predictive, seed=seed, attrs=attrs)
     tree["constant_data"] = xr.DataTree(_constant_data(images, first.facts.class_names, first.facts.scale))

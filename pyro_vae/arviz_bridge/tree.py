@@ -144,11 +144,11 @@ class _Layout:
 
     def __init__(self, target: Target, rows: Sequence[int] | None) -> None:
         self.target, self.sites = target, model_sites(target)
-        self.per_datum = target.structure.data_dim is not None
+        self.per_datum = target.probed.data_dim is not None
         self.rows = np.arange(target.num_data) if rows is None else np.asarray(rows)
         if self.per_datum and len(self.rows) != target.num_data:
             raise InputError(f"{target.num_data} rows, one a datum", str(len(self.rows)), "give one number a datum")
-        support = target.structure.support
+        support = target.probed.support
         self.whole = support is constraints.boolean or isinstance(support, WHOLE)
         self.pixels = np.uint8 if support is constraints.boolean else np.int64
 
@@ -214,7 +214,7 @@ def _versions() -> dict[str, Any]:
 
 def _draw(target: Target, num_draws: int) -> PosteriorDraws:
     """Draws of the guide, as many at a time as memory allows."""
-    step = max(1, NUMBERS_AT_ONCE // (target.structure.combinations * max(1, target.x.numel())))
+    step = max(1, NUMBERS_AT_ONCE // (target.probed.combinations * max(1, target.x.numel())))
     with target.pair.evaluating():
         parts = [target.draw(min(step, num_draws - start)) for start in range(0, num_draws, step)]
     return PosteriorDraws(
@@ -229,7 +229,7 @@ def _predictions(
     target: Target, latents: Group, num_draws: int, num_predictive: int | None, prior: bool = True
 ) -> dict[str, Group]:
     """The groups that the model makes, of one chain."""
-    per_datum = target.structure.data_dim is not None
+    per_datum = target.probed.data_dim is not None
     count = min(num_draws, (PREDICTIVE_DRAWS if per_datum else num_draws) if num_predictive is None else num_predictive)
     sites = model_sites(target)
     observed = [name for name, site in sites.items() if site.is_observed]

@@ -21,6 +21,7 @@ from pyro_vae.cli.options import (
 from pyro_vae.cli.terminal import grid, print_json, verdicts
 from pyro_vae.diagnostics.checks import CHECKS
 from pyro_vae.registry import split_choices
+from pyro_vae.runs.display import listening
 
 
 @main.command()
@@ -56,8 +57,9 @@ def diagnose(
 
     effort = Effort(samples, simulated, split_gap, nuts, only=only)
     opened = open_run(run, checkpoint, device)
-    found = diagnosis.diagnose(opened, num_data, effort, split, seed, note=partial(click.echo, err=True))
-    files = found.save(note=partial(click.echo, err=True))
+    with listening(partial(click.echo, err=True)):
+        found = diagnosis.diagnose(opened, num_data, effort, split, seed)
+        files = found.save()
     if as_json:
         print_json(found.as_dict() | {"run": str(run), "files": [str(file) for file in files]})
         return
@@ -99,18 +101,18 @@ def compare_mcmc(
     """Put guides beside NUTS and, where it is known, the exact posterior, on a toy model."""
     from pyro_vae import comparison
 
-    found = comparison.compare_mcmc(
-        model,
-        split_choices(guides),
-        latent_dim=latent_dim,
-        num_data=num_data,
-        num_samples=samples,
-        num_warmup=warmup,
-        num_chains=chains,
-        num_steps=steps,
-        seed=seed,
-        note=partial(click.echo, err=True),
-    )
+    with listening(partial(click.echo, err=True)):
+        found = comparison.compare_mcmc(
+            model,
+            split_choices(guides),
+            latent_dim=latent_dim,
+            num_data=num_data,
+            num_samples=samples,
+            num_warmup=warmup,
+            num_chains=chains,
+            num_steps=steps,
+            seed=seed,
+        )
     figures = _save_comparison(found, out) if out is not None else {}
     if as_json:
         print_json(found.as_dict() | ({"figures": figures} if figures else {}))

@@ -24,7 +24,7 @@ from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError
 from pyro_vae.presets import preset
 from pyro_vae.registry import parse_choice
-from pyro_vae.runs.display import track
+from pyro_vae.runs.display import listening, track
 
 if TYPE_CHECKING:
     pass
@@ -109,8 +109,8 @@ def evaluate(
 ) -> None:
     """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
     opened = open_run(run, checkpoint, device)
-    say = partial(click.echo, err=True)
-    figures = opened.evaluate(split=split, num_samples=samples, seed=seed, note=say, track=track)
+    with listening(partial(click.echo, err=True)):
+        figures = opened.evaluate(split=split, num_samples=samples, seed=seed, track=track)
     assert opened.folder is not None
     figures = opened.folder.save_evaluation(figures, opened.findings)
     if as_json:

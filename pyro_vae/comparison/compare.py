@@ -8,6 +8,7 @@ is, and how it is found, stands with ``Comparison.rows`` and in ``methods``.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ from pyro_vae.guides import GUIDES
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models import MODELS, Model
 from pyro_vae.networks import MLP
-from pyro_vae.notes import Note
 from pyro_vae.pairs.pair import Pair, Program
 from pyro_vae.posterior.mcmc import Chains, check_sizes, nuts
 from pyro_vae.posterior.target import Target
 from pyro_vae.registry import parse_choice
+
+logger = logging.getLogger(__name__)
 
 TOY_CLASSES = 3
 TOY_NETWORK = MLP(hidden=(64, 64))
@@ -125,7 +127,6 @@ def compare_mcmc(
     num_chains: int = 4,
     num_steps: int = 2000,
     seed: int = 0,
-    note: Note = lambda line: None,
 ) -> Comparison:
     r"""Fit guides to a fixed model, draw from its posteriors by NUTS, and put them beside the exact ones if known.
 
@@ -140,7 +141,6 @@ def compare_mcmc(
         num_chains: how many chains.
         num_steps: training steps of each guide; 0 takes guide programs as they are.
         seed: of parameters, data, fits and draws.
-        note: takes what a person should know on the way.
 
     Raises:
         InputError: if a name is unknown, there is no guide or no datum, or NUTS cannot draw from this model.
@@ -165,14 +165,14 @@ def compare_mcmc(
     targets, seconds = {}, {}
     for name, pair in pairs.items():
         start = time.perf_counter()
-        structure = pair.probe(x)
+        probed = pair.probe(x)
         if num_steps:
-            fit_guide(pair, structure, x, num_steps, seed=seed)
+            fit_guide(probed, x, num_steps, seed=seed)
         pair.train(False)
-        targets[name], seconds[name] = Target(pair, structure, x), time.perf_counter() - start
-        note(f"{name}: fitted in {seconds[name]:.0f} s")
+        targets[name], seconds[name] = Target(probed, x), time.perf_counter() - start
+        logger.info(f"{name}: fitted in {seconds[name]:.0f} s")
     first = next(iter(targets.values()))
-    chains = nuts(first, num_samples, num_warmup, num_chains, seed, target_acceptance=ACCEPTANCE, note=note)
+    chains = nuts(first, num_samples, num_warmup, num_chains, seed, target_acceptance=ACCEPTANCE)
     return _compare(_name(model), targets, seconds, chains, seed)
 
 

@@ -19,22 +19,18 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.objectives import OBJECTIVES
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import Pair, ProbedPair
 from pyro_vae.training.step import expected_warnings
 
 NUM_DRAWS = 16
 CLIP_NORM = 50.0
 
 
-def fit_guide(
-    pair: Pair, structure: Structure, x: Tensor, num_steps: int = 2000, lr: float = 5e-3, seed: int = 0
-) -> None:
+def fit_guide(probed: ProbedPair, x: Tensor, num_steps: int = 2000, lr: float = 5e-3, seed: int = 0) -> None:
     r"""Raise the ELBO of some data in the guide's parameters by Adam, the rate falling to 0 along a cosine.
 
     Args:
-        pair: the model, left as it is, and the guide.
-        structure: what ``pair.probe`` said of them.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         num_steps: how many.
         lr: the first rate.
@@ -43,11 +39,11 @@ def fit_guide(
     Raises:
         TrainingError: if the bound is no number any more.
     """
-    parameters = _guide_parameters(pair, x)
-    loss = _loss(pair, structure, x)
+    parameters = _guide_parameters(probed.pair, x)
+    loss = _loss(probed, x)
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / num_steps)) / 2)
-    with torch.random.fork_rng(), pyro.validation_enabled(False), expected_warnings(), pair.scope():
+    with torch.random.fork_rng(), pyro.validation_enabled(False), expected_warnings(), probed.pair.scope():
         torch.manual_seed(seed)
         for step in range(num_steps):
             gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
@@ -71,12 +67,14 @@ def _guide_parameters(pair: Pair, x: Tensor) -> list[Tensor]:
     return [p for name, p in pair.parameters().items() if name not in held and id(p) not in held and p.requires_grad]
 
 
-def _loss(pair: Pair, structure: Structure, x: Tensor) -> Callable[[], Tensor]:
+def _loss(probed: ProbedPair, x: Tensor) -> Callable[[], Tensor]:
     """Minus the ELBO, nats per datum."""
     try:
-        objective = OBJECTIVES.build(f"stl:num_samples={NUM_DRAWS}", pair=pair, structure=structure)
+        objective = OBJECTIVES.build(f"stl:num_samples={NUM_DRAWS}", probed=probed)
     except InputError:  # a family or a program for which Pyro's own estimator is there
-        kind = TraceEnum_ELBO if structure.enumerated else Trace_ELBO
-        elbo: Any = kind(num_particles=NUM_DRAWS, vectorize_particles=True, max_plate_nesting=structure.nesting)
-        return lambda: elbo.differentiable_loss(pair.model, pair.guide, *pair.arguments(x, None)) / len(x)
+        kind = TraceEnum_ELBO if probed.enumerated else Trace_ELBO
+        elbo: Any = kind(num_particles=NUM_DRAWS, vectorize_particles=True, max_plate_nesting=probed.nesting)
+        return lambda: (
+            elbo.differentiable_loss(probed.pair.model, probed.pair.guide, *probed.pair.arguments(x, None)) / len(x)
+        )
     return lambda: objective(x)

@@ -121,9 +121,9 @@ def with_divergences(
 
 def _stated_posterior(program: Any, target: Target) -> dist.TorchDistribution | None:
     """What a program's method ``posterior(x)`` gives, if that is about the target's vector, all of it and no more."""
-    if not hasattr(program, "posterior") or target.structure.enumerated or len(target.sites) != 1:
+    if not hasattr(program, "posterior") or target.probed.enumerated or len(target.sites) != 1:
         return None
-    if target.structure.data_dim is None:
+    if target.probed.data_dim is None:
         return None
     with target.pair.evaluating(), target.pair.scope():
         found: dist.TorchDistribution = program.posterior(target.x)

@@ -29,6 +29,8 @@ from pyro_vae.compiled.snapshot import Snapshot
 from pyro_vae.compiled.toolchain import head_start
 from pyro_vae.compiled.tracing import Recording
 
+logger = logging.getLogger(__name__)
+
 Flat = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
@@ -46,11 +48,8 @@ class Recorded:
         self._example, self._kept = inputs, state
         self._run: Flat | None = None
 
-    def compile(self, note: Callable[[str], None] = lambda line: None) -> None:
+    def compile(self) -> None:
         """Compile the recording.
-
-        Args:
-            note: takes what a person should know.
 
         Raises:
             Exception: whatever the compiler raises.
@@ -61,7 +60,7 @@ class Recorded:
             try:
                 self._run = Captured(self._run, self._example, self._kept)
             except RuntimeError as error:
-                note(f"no CUDA graph, kernels are launched one by one: {str(error).strip().splitlines()[0]}")
+                logger.info(f"no CUDA graph, kernels are launched one by one: {str(error).strip().splitlines()[0]}")
             finally:
                 before.restore()
 

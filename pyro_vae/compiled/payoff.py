@@ -11,6 +11,7 @@ the computer did.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self, TypeVar
@@ -20,7 +21,8 @@ from torch import Tensor
 from pyro_vae.compiled.inlining import is_view
 from pyro_vae.compiled.lowering import Recorded
 from pyro_vae.compiled.tracing import Recording, Untraceable
-from pyro_vae.notes import Note
+
+logger = logging.getLogger(__name__)
 
 SECONDS_ONCE = 3.0
 SECONDS_AN_OPERATION = 0.025
@@ -73,43 +75,40 @@ class Outlook:
         return f"compiling takes about {self.cost:.0f} s and would save about {self.gain:.0f} s in {self.runs:,} runs"
 
 
-def compile_if_it_pays(
-    name: str, make: Callable[[], C], runs: int, note: Note, way: Way | None = None
-) -> tuple[C | None, Way]:
+def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, way: Way | None = None) -> tuple[C | None, Way]:
     """Record something and compile it where that pays; where it does not, it is replayed as recorded.
 
     Args:
         name: what it is, for a person.
         make: records it.
         runs: how often it will run.
-        note: takes what a person should know.
         way: how it is to run whether that pays or not; None to choose.
 
     Returns:
         The recording, ready to run, and the way it runs; None for one that runs eagerly.  Whatever stands in the way of
-        recording or compiling is no error: the next best way is taken, and the note says why.
+        recording or compiling is no error: the next best way is taken, and the log says why.
     """
     if way == "eager":
         return None, "eager"
     if way is None and runs < FEWEST_RUNS:
-        note(f"the {name} runs eagerly: {runs:,} runs are too few to gain from recording it")
+        logger.info(f"the {name} runs eagerly: {runs:,} runs are too few to gain from recording it")
         return None, "eager"
     try:
         made = make()
     except Exception as error:  # of any kind: what cannot be recorded still runs
-        note(f"the {name} runs eagerly: {reason(error)}")
+        logger.info(f"the {name} runs eagerly: {reason(error)}")
         return None, "eager"
     outlook = Outlook.of(made.recording, runs)
     if way == "compiled" or (way is None and outlook.pays):
-        note(f"compiling the {name}: {outlook}")
+        logger.info(f"compiling the {name}: {outlook}")
         try:
-            made.compile(note)
+            made.compile()
         except Exception as error:
-            note(f"the {name} is replayed as recorded: {reason(error)}")
+            logger.info(f"the {name} is replayed as recorded: {reason(error)}")
         else:
             return made, "compiled"
     else:
-        note(f"the {name} is replayed as recorded: {outlook}")
+        logger.info(f"the {name} is replayed as recorded: {outlook}")
     made.interpret()
     return made, "replayed"
 

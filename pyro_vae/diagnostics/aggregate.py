@@ -27,8 +27,7 @@ from torch import Tensor
 from pyro_vae.diagnostics.evaluation import NUMBERS_AT_ONCE
 from pyro_vae.diagnostics.two_sample import EnergyTest, energy_test
 from pyro_vae.errors import InputError
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.vectorized import need_data_plate
 from pyro_vae.posterior.target import Target
 
@@ -91,13 +90,12 @@ class AggregatePosterior:
 
 
 def aggregate_posterior(
-    pair: Pair, structure: Structure, x: Tensor, num_data: int = 1000, num_permutations: int = 999, seed: int = 0
+    probed: ProbedPair, x: Tensor, num_data: int = 1000, num_permutations: int = 999, seed: int = 0
 ) -> AggregatePosterior:
     r"""Compare the aggregate posterior of some data with the prior.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, without labels.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         num_data: the most of them to use, chosen at random.
         num_permutations: B, of the test.
@@ -106,14 +104,14 @@ def aggregate_posterior(
     Raises:
         InputError: if there are too few data, no continuous latent, or a site outside the plate "data".
     """
-    need_data_plate(structure)
-    if not structure.continuous:
+    need_data_plate(probed)
+    if not probed.continuous:
         raise InputError("a continuous latent site", "a guide without", "fit another model")
-    with torch.random.fork_rng(), torch.no_grad(), pair.evaluating(), pyro.validation_enabled(False):
+    with torch.random.fork_rng(), torch.no_grad(), probed.pair.evaluating(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         rows = x[torch.randperm(len(x))[:num_data].to(x.device)]
-        numbers = max(math.prod(x.shape[1:]), 512) * structure.combinations
-        targets = [Target(pair, structure, part) for part in rows.split(max(1, NUMBERS_AT_ONCE // numbers))]
+        numbers = max(math.prod(x.shape[1:]), 512) * probed.combinations
+        targets = [Target(probed, part) for part in rows.split(max(1, NUMBERS_AT_ONCE // numbers))]
         posterior = torch.cat([target.draw(1).u[0] for target in targets]).cpu()
         prior = torch.cat([target.draw_prior(1)[0] for target in targets]).cpu()
     finite = posterior.isfinite().all(-1) & prior.isfinite().all(-1)

@@ -16,6 +16,7 @@ model's own data, NUTS of a few data.  What is made of the figures is in ``verdi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -49,11 +50,11 @@ from pyro_vae.diagnostics.verdicts import (
     plain,
 )
 from pyro_vae.errors import InputError, PyroVAEError, nearest
-from pyro_vae.notes import Note
-from pyro_vae.pairs.pair import Pair, Program
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import Pair, ProbedPair, Program
 from pyro_vae.posterior.mcmc import Chains, nuts
 from pyro_vae.posterior.target import Target
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 GROUPS = ("posterior", "model", "labels")
@@ -179,7 +180,6 @@ def criticise(
     num_split: int = 0,
     num_nuts: int = 0,
     seed: int = 0,
-    note: Note = lambda line: None,
 ) -> Criticism:
     r"""Criticise any Pyro model and guide, as they were trained.
 
@@ -195,7 +195,6 @@ def criticise(
         num_split: data whose inference gap is split into approximation and amortization; 0 leaves it out.
         num_nuts: data that NUTS is run for; 0 leaves it out.
         seed: of every draw.
-        note: takes what a person should know while it runs.
 
     Raises:
         InputError: if there are no samples to take, no data, or a latent site is discrete and not enumerated.
@@ -204,40 +203,36 @@ def criticise(
         raise InputError("at least one datum", "none", "give some rows of x")
     pair = Pair.of_trained(model, guide)
     with pyro.validation_enabled(False):  # what is no number is counted, not raised
-        structure = pair.probe(x)
+        probed = pair.probe(x)
     effort = Effort(num_samples, num_simulated, num_split, num_nuts)
-    return criticise_pair(pair, structure, x, effort, seed=seed, note=note)
+    return criticise_pair(probed, x, effort, seed=seed)
 
 
 def criticise_pair(
-    pair: Pair,
-    structure: Structure,
+    probed: ProbedPair,
     x: Tensor,
     effort: Effort | None = None,
     *,
     known: Known | None = None,
     seed: int = 0,
-    note: Note = lambda line: None,
 ) -> Criticism:
     r"""Criticise a fitted pair.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, without labels.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         effort: how much of each check to make.
         known: labels and iterates, where there are any.
         seed: of every draw.
-        note: takes what a person should know while it runs.
 
     Raises:
         InputError: as ``criticise`` does.
     """
-    critic = _Critic(pair, structure, x, effort or Effort(), known or Known(), seed, note)
-    with pair.evaluating(), pyro.validation_enabled(False):
+    critic = _Critic(probed, x, effort or Effort(), known or Known(), seed)
+    with probed.pair.evaluating(), pyro.validation_enabled(False):
         weights, latents = critic.weigh(), critic.look_at_latents()
         units = len(weights.names) if latents is None else latents.num_active
-        in_use = max(1, units + len(structure.enumerated))
+        in_use = max(1, units + len(probed.enumerated))
         critic.judge_weights(weights, in_use)
         found = Criticism(
             importance=weights,
@@ -256,12 +251,10 @@ def criticise_pair(
 class _Critic:
     """Makes the checks, one after another."""
 
-    def __init__(
-        self, pair: Pair, structure: Structure, x: Tensor, effort: Effort, known: Known, seed: int, note: Note
-    ) -> None:
-        self.pair, self.structure, self.x = pair, structure, x
-        self.effort, self.known, self.seed, self.note = effort, known, seed, note
-        self.per_datum = structure.data_dim is not None and bool(structure.continuous)
+    def __init__(self, probed: ProbedPair, x: Tensor, effort: Effort, known: Known, seed: int) -> None:
+        self.probed, self.x = probed, x
+        self.effort, self.known, self.seed = effort, known, seed
+        self.per_datum = probed.data_dim is not None and bool(probed.continuous)
         self.checks: list[Check] = []
         self.made = {name for name, (possible, *_) in self._needs().items() if possible}
         for name in effort.only:
@@ -287,15 +280,15 @@ class _Critic:
         }
 
     def weigh(self) -> Importance:
-        weights = importance_sample(self.pair, self.structure, self.x, num_samples=self.effort.samples, seed=self.seed)
-        self.note(f"drew {self.effort.samples:,} importance samples for {weights.log_weights.shape[1]:,} data")
+        weights = importance_sample(self.probed, self.x, num_samples=self.effort.samples, seed=self.seed)
+        logger.info(f"drew {self.effort.samples:,} importance samples for {weights.log_weights.shape[1]:,} data")
         return weights
 
     def look_at_latents(self) -> LatentUse | None:
         """What the latents are used for, which the gaps are measured against, too."""
         if not self._needs()["latents"][0]:
             return None
-        found = latent_use(self.pair, self.structure, self.x, seed=self.seed)
+        found = latent_use(self.probed, self.x, seed=self.seed)
         if "latents" in self.made:
             self.checks.append(check_latents(found))
         return found
@@ -310,7 +303,7 @@ class _Critic:
         x = self.x[: self.effort.split]
         return self._try(
             "gap, split",
-            lambda: inference_gap(self.pair, self.structure, x, seed=self.seed, note=self.note),
+            lambda: inference_gap(self.probed, x, seed=self.seed),
             lambda found: check_split(found, dimensions),
         )
 
@@ -320,11 +313,11 @@ class _Critic:
 
         def make() -> SBC:
             return simulation_based_calibration(
-                self.pair, self.structure, self.x, self.effort.simulated, num_null=NULL_DRAWS, seed=self.seed
+                self.probed, self.x, self.effort.simulated, num_null=NULL_DRAWS, seed=self.seed
             )
 
         found = self._try("calibration (SBC)", make, check_calibration)
-        self.note(f"checked the calibration on {self.effort.simulated:,} simulated data")
+        logger.info(f"checked the calibration on {self.effort.simulated:,} simulated data")
         return found
 
     def run_chains(self, weights: Importance) -> Chains | None:
@@ -333,7 +326,7 @@ class _Critic:
         x, draws = self.x[: self.effort.nuts] if self.per_datum else self.x, self.effort.nuts_samples
         return self._try(
             "NUTS",
-            lambda: nuts(Target(self.pair, self.structure, x), draws, draws, seed=self.seed, note=self.note),
+            lambda: nuts(Target(self.probed, x), draws, draws, seed=self.seed),
             lambda found: check_chains(*_against(found, weights), found),
         )
 
@@ -342,7 +335,7 @@ class _Critic:
             return None
         return self._try(
             "aggregate posterior",
-            lambda: aggregate_posterior(self.pair, self.structure, self.x, seed=self.seed),
+            lambda: aggregate_posterior(self.probed, self.x, seed=self.seed),
             check_aggregate,
         )
 

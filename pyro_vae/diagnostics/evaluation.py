@@ -19,10 +19,9 @@ from pyro_vae.compiled.replay import Replay
 from pyro_vae.data.images import Images
 from pyro_vae.diagnostics.classifier import accuracy, expected_calibration_error
 from pyro_vae.errors import InputError
-from pyro_vae.notes import Note
 from pyro_vae.pairs.draws import draw_terms
 from pyro_vae.pairs.labels import label_distribution
-from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 
 Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is with so many chunks
@@ -76,26 +75,22 @@ def default_samples(structure: Structure) -> int:
 
 
 def evaluate(
-    pair: Pair,
-    structure: Structure,
+    probed: ProbedPair,
     images: Images,
     num_samples: int = 100,
     seed: int = 0,
     *,
     compiled: bool = True,
-    note: Note = lambda line: None,
     track: Track = lambda chunks, total: chunks,
 ) -> Evaluation:
     """Evaluate a pair.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, without labels.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         images: the data, binarized for good where the likelihood needs it.
         num_samples: importance samples per datum.
         seed: of the samples.
         compiled: whether it may be compiled, where that pays.
-        note: takes what a person should know of that.
         track: shows how far it is: yields the chunks of images it is given, of which there are so many.
 
     Raises:
@@ -103,7 +98,7 @@ def evaluate(
     """
     if num_samples < 1:
         raise InputError("at least one sample per datum", str(num_samples), "use --samples 100")
-    found = _per_datum(pair, structure, images, num_samples, seed, compiled, note, track)
+    found = _per_datum(probed, images, num_samples, seed, compiled, track)
     columns = {name: values.double().cpu() for name, values in found.items()}
     means = columns.pop("means")
     figures = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
@@ -123,33 +118,31 @@ def evaluate(
     return Evaluation(num_data=len(images), num_samples=num_samples, active_units=active, **figures, **labelled)
 
 
-def nll_per_datum(pair: Pair, structure: Structure, images: Images, num_samples: int = 100, seed: int = 0) -> Tensor:
+def nll_per_datum(probed: ProbedPair, images: Images, num_samples: int = 100, seed: int = 0) -> Tensor:
     """Minus the importance-weighted log-likelihood of each image, nats, shape (N,); arguments as for ``evaluate``."""
-    return _per_datum(pair, structure, images, num_samples, seed)["nll"].double().cpu()
+    return _per_datum(probed, images, num_samples, seed)["nll"].double().cpu()
 
 
 def _per_datum(
-    pair: Pair,
-    structure: Structure,
+    probed: ProbedPair,
     images: Images,
     num_samples: int,
     seed: int,
     compiled: bool = True,
-    note: Note = lambda line: None,
     track: Track = lambda chunks, total: chunks,
 ) -> dict[str, Tensor]:
     """The figures of each datum, shapes as for ``_Sampler.figures``."""
-    pair.train(False)
-    widest = max(math.prod(images.pixels.shape[1:]), 512) * structure.combinations
+    probed.pair.train(False)
+    widest = max(math.prod(images.pixels.shape[1:]), 512) * probed.combinations
     draws = max(1, NUMBERS_AT_ONCE // widest)
     size = max(1, draws // num_samples)
     num_runs = math.ceil(num_samples / max(1, draws // size))
     counts = [num_samples // num_runs + (i < num_samples % num_runs) for i in range(num_runs)]
-    sampler = _Sampler(pair, structure, size, counts)
+    sampler = _Sampler(probed, size, counts)
     with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         if compiled:
-            sampler.compile(images, note)
+            sampler.compile(images)
         chunks = track(images.chunks(size), math.ceil(len(images) / size))
         return _filled((sampler.figures(chunk) for chunk in chunks), len(images))
 
@@ -175,16 +168,16 @@ def _filled(parts: Iterable[dict[str, Tensor]], num_rows: int) -> dict[str, Tens
 class _Sampler:
     """The figures of chunks of images from several runs of draws, most of them of one shape."""
 
-    def __init__(self, pair: Pair, structure: Structure, size: int, counts: list[int]) -> None:
-        self.pair, self.structure, self.size, self.counts = pair, structure, size, counts
+    def __init__(self, probed: ProbedPair, size: int, counts: list[int]) -> None:
+        self.probed, self.size, self.counts = probed, size, counts
         self._replay: Replay | None = None
 
-    def compile(self, images: Images, note: Note) -> None:
+    def compile(self, images: Images) -> None:
         chunk, count = next(images.chunks(self.size)), self.counts[0]
         runs = len(images) // self.size * self.counts.count(count)
-        with self.pair.scope():
+        with self.probed.pair.scope():
             self._replay, _ = compile_if_it_pays(
-                "evaluation", lambda: Replay(lambda: self._run(chunk, count), chunk.tensors()), runs, note
+                "evaluation", lambda: Replay(lambda: self._run(chunk, count), chunk.tensors()), runs
             )
 
     def figures(self, images: Images) -> dict[str, Tensor]:
@@ -202,8 +195,8 @@ class _Sampler:
         }
         figures["nll"] = math.log(num_samples) - log_sum
         figures["effective_samples"] = (2 * log_sum - log_sum_of_squares).exp()
-        if self.structure.has_label:
-            figures["probabilities"] = label_distribution(self.pair, images.values()).probs
+        if self.probed.has_label:
+            figures["probabilities"] = label_distribution(self.probed.pair, images.values()).probs
         return figures
 
     def _any_run(self, images: Images, count: int) -> dict[str, Tensor]:
@@ -214,7 +207,7 @@ class _Sampler:
     def _run(self, images: Images, count: int) -> dict[str, Tensor]:
         """Means over so many draws, and the logarithms of the sums of the importance weights and of their squares."""
         x = images.x()
-        terms = draw_terms(self.pair, self.structure, x, count)
+        terms = draw_terms(self.probed, x, count)
         latent = [terms.latent_mean(site) for site in terms.means]
         return {
             "log_sum": terms.log_weights.logsumexp(0),

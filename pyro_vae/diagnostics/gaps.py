@@ -28,10 +28,8 @@ from torch import Tensor
 from pyro_vae.diagnostics.local_families import local_family
 from pyro_vae.diagnostics.refinement import Refinement, refine
 from pyro_vae.errors import InputError
-from pyro_vae.notes import Note
 from pyro_vae.pairs.draws import draw
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.annealing import Annealing, annealed_bound
 from pyro_vae.posterior.target import Target
 
@@ -131,8 +129,7 @@ class InferenceGap:
 
 
 def inference_gap(
-    pair: Pair,
-    structure: Structure,
+    probed: ProbedPair,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -140,36 +137,33 @@ def inference_gap(
     refinement: Refinement | None = None,
     annealing: Annealing | None = None,
     seed: int = 0,
-    note: Note = lambda line: None,
 ) -> InferenceGap:
     r"""Split the inference gap of some data.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, given what is given here.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None to leave the label site latent.
         num_samples: draws a datum for the ELBOs and the importance weights.
         refinement: how q* is searched; the defaults unless given.
         annealing: how log p(x) is annealed; None leaves it to the importance weights.
         seed: of the draws.
-        note: takes what a person should know of how it runs.
 
     Raises:
         InputError: if there are no draws to take, or the guide has nothing to refine and samples a discrete site.
     """
     if num_samples < 1:
         raise InputError("at least one draw per datum", str(num_samples), "use num_samples=2000")
-    numbers = len(x) * max(math.prod(x.shape[1:]), 512) * structure.combinations
+    numbers = len(x) * max(math.prod(x.shape[1:]), 512) * probed.combinations
     sizes = num_samples, max(1, NUMBERS_AT_ONCE // numbers), seed
-    with pair.evaluating(), torch.random.fork_rng(), pyro.validation_enabled(False):
+    with probed.pair.evaluating(), torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        family = local_family(pair, structure, x, y)
-        search = refine(family, refinement or Refinement(), note)
-        best = _Better(_guide(pair, structure, x, y), partial(family.figures, search.parameters), sizes)
+        family = local_family(probed, x, y)
+        search = refine(family, refinement or Refinement())
+        best = _Better(_guide(probed, x, y), partial(family.figures, search.parameters), sizes)
     candidates = {BY_REFINED: best.log_likelihood, BY_GUIDE: best.guide_log_likelihood}
     if annealing is not None:
-        bound = annealed_bound(Target(pair, structure, x, y), annealing, seed, note)
+        bound = annealed_bound(Target(probed, x, y), annealing, seed)
         candidates[BY_ANNEALING] = bound.log_likelihood.cpu()
     source = max(candidates, key=lambda name: candidates[name].nan_to_num(-math.inf).mean().item())
     return InferenceGap(
@@ -199,10 +193,10 @@ class _Better:
         self.log_likelihood = torch.where(self.refined, log_likelihood, self.guide_log_likelihood)
 
 
-def _guide(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None) -> Figures:
+def _guide(probed: ProbedPair, x: Tensor, y: Tensor | None) -> Figures:
     """The ELBO, shape (N,), and log importance weights, shape (S, N), of S draws from the guide."""
-    if structure.data_dim is None:
-        target = Target(pair, structure, x, y)
+    if probed.data_dim is None:
+        target = Target(probed, x, y)
 
         def of_all(num_samples: int) -> tuple[Tensor, Tensor]:
             draws = target.draw(num_samples)
@@ -212,7 +206,7 @@ def _guide(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None) -> Fig
 
     def of_each(num_samples: int) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            terms = draw(pair, structure, x, y, num_samples).terms
+            terms = draw(probed, x, y, num_samples).terms
         return terms.elbo, terms.log_weights
 
     return of_each

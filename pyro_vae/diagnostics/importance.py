@@ -27,8 +27,7 @@ from torch import Tensor
 
 from pyro_vae.arviz_bridge.pareto import psis
 from pyro_vae.errors import InputError
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.target import Target
 
 NUMBERS_AT_ONCE = 2**21  # of the widest tensor, as in ``evaluation``
@@ -140,13 +139,12 @@ class Importance:
 
 
 def importance_sample(
-    pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None, *, num_samples: int = 1000, seed: int = 0
+    probed: ProbedPair, x: Tensor, y: Tensor | None = None, *, num_samples: int = 1000, seed: int = 0
 ) -> Importance:
     r"""Draw from the guide and weigh the draws, some data and some draws at a time.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, given what is given here.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape); with latents outside the plate over data they are one datum, and N is 1.
         y: class labels of shape (N,), or None to sum over the label site.
         num_samples: S.
@@ -158,9 +156,9 @@ def importance_sample(
     if num_samples < 1:
         raise InputError("at least one sample per datum", str(num_samples), "use --samples 1000")
     parts = []
-    with pair.evaluating(), torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
+    with probed.pair.evaluating(), torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        for target, counts in _chunks(pair, structure, x, y, num_samples):
+        for target, counts in _chunks(probed, x, y, num_samples):
             draws = [target.draw(count) for count in counts]
             log_weights = torch.cat([draw.log_evidence_weight for draw in draws]).cpu()
             joint = torch.cat([draw.log_weight for draw in draws]).cpu()
@@ -169,19 +167,17 @@ def importance_sample(
     return Importance(log_weights, joint, u, target.names)
 
 
-def _chunks(
-    pair: Pair, structure: Structure, x: Tensor, y: Tensor | None, num_samples: int
-) -> Iterator[tuple[Target, list[int]]]:
+def _chunks(probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int) -> Iterator[tuple[Target, list[int]]]:
     """Targets of some data each, and the draws of each run on them."""
-    widest = max(math.prod(x.shape[1:]), 512) * structure.combinations
-    if structure.data_dim is None:
+    widest = max(math.prod(x.shape[1:]), 512) * probed.combinations
+    if probed.data_dim is None:
         size, widest = len(x), widest * len(x)
-    elif Target(pair, structure, x[:2]).side_by_side:
+    elif Target(probed, x[:2]).side_by_side:
         size = max(1, NUMBERS_AT_ONCE // widest // num_samples)
     else:
         size = max(1, NUMBERS_AT_ONCE // widest)
-    most = max(1, NUMBERS_AT_ONCE // (widest if structure.data_dim is None else widest * size))
+    most = max(1, NUMBERS_AT_ONCE // (widest if probed.data_dim is None else widest * size))
     counts = [len(part) for part in torch.arange(num_samples).split(most)]
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
-        yield Target(pair, structure, x[rows], None if y is None else y[rows]), counts
+        yield Target(probed, x[rows], None if y is None else y[rows]), counts

@@ -39,7 +39,7 @@ from torch.distributions import (
 from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE, NUMBERS_AT_ONCE
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import Draws, draw
-from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.traces import distribution_at, is_independent, log_prob_at, value_at
 
@@ -175,12 +175,11 @@ class LatentUse:
         return total | {"sites": sites, "label_kl": self.label_kl, "warning": self.warning}
 
 
-def latent_use(pair: Pair, structure: Structure, x: Tensor, num_draws: int = 32, seed: int = 0) -> LatentUse:
+def latent_use(probed: ProbedPair, x: Tensor, num_draws: int = 32, seed: int = 0) -> LatentUse:
     r"""Active units and divergences of a guide on some data.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, without labels.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape), N at least 2.
         num_draws: S, the draws from the guide a datum.
         seed: of the draws.
@@ -190,19 +189,19 @@ def latent_use(pair: Pair, structure: Structure, x: Tensor, num_draws: int = 32,
     """
     if len(x) < 2 or num_draws < 2:
         raise InputError("at least 2 data and 2 draws of each", f"{len(x)} and {num_draws}", "ask for more")
-    numbers = max(math.prod(x.shape[1:]), 512) * structure.combinations * num_draws
+    numbers = max(math.prod(x.shape[1:]), 512) * probed.combinations * num_draws
     with (
         torch.random.fork_rng(),
         torch.no_grad(),
         poutine.block(),
-        pair.evaluating(),
+        probed.pair.evaluating(),
         pyro.validation_enabled(False),
     ):
         torch.manual_seed(seed)
-        parts = [_use(draw(pair, structure, chunk, num_samples=num_draws)) for chunk in _chunks(x, numbers)]
+        parts = [_use(draw(probed, chunk, num_samples=num_draws)) for chunk in _chunks(x, numbers)]
     columns = {key: torch.cat([part[key] for part in parts]).double().cpu() for key in parts[0]}
-    sites = tuple(_site(name, structure, columns) for name in structure.continuous)
-    labels = {name: columns[f"kl.{name}"].mean().item() for name in structure.enumerated}
+    sites = tuple(_site(name, probed, columns) for name in probed.continuous)
+    labels = {name: columns[f"kl.{name}"].mean().item() for name in probed.enumerated}
     return LatentUse(sites, labels, len(x))
 
 

@@ -14,9 +14,9 @@ unconstrained latents of ``posterior.target``, diagonal where the guide factoriz
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pyro_vae.pairs.draws import Draws, draw
-from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.posterior.target import Target
 
@@ -56,26 +56,25 @@ class Offsets:
     r"""The guide's own family: offsets on the outputs of its linear layers.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, given what is given here.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None.
     """
 
     name = OWN
 
-    def __init__(self, pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None) -> None:
-        self.pair, self.structure, self.x, self.y = pair, structure, x, y
-        watch = _Watch(structure, len(x))
+    def __init__(self, probed: ProbedPair, x: Tensor, y: Tensor | None = None) -> None:
+        self.probed, self.x, self.y = probed, x, y
+        watch = _Watch(probed, len(x))
         with torch.no_grad(), torch.random.fork_rng():
-            draw(_beside(pair, watch), structure, x, y, 2)  # two draws: no layer takes draws for data
+            draw(_beside(probed, watch), x, y, 2)  # two draws: no layer takes draws for data
         self._places = [place for place, shape in enumerate(watch.shapes) if shape is not None]
         self.start = [x.new_zeros(shape) for shape in watch.shapes if shape is not None]
 
     def bound(self, parameters: Sequence[Tensor], num_samples: int) -> Tensor:
         draws = self._draw(parameters, num_samples)
         bound = draws.terms.elbo
-        if self.structure.score_function:
+        if self.probed.score_function:
             score = _score(draws)
             bound = bound + score - score.detach()
         return bound
@@ -87,7 +86,7 @@ class Offsets:
 
     def _draw(self, parameters: Sequence[Tensor], num_samples: int) -> Draws:
         add = _Add(dict(zip(self._places, parameters, strict=True)))
-        return draw(_beside(self.pair, add), self.structure, self.x, self.y, num_samples)
+        return draw(_beside(self.probed, add), self.x, self.y, num_samples)
 
 
 class LocalNormal:
@@ -99,7 +98,7 @@ class LocalNormal:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.diagonal = target.structure.factorized
+        self.diagonal = target.probed.factorized
         self.name = DIAGONAL if self.diagonal else FULL_RANK
         with torch.random.fork_rng():
             runs, draws = MOMENTS
@@ -130,23 +129,22 @@ class LocalNormal:
         return self.target.log_density(loc + log_scale.exp() * bent) - log_q
 
 
-def local_family(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None) -> LocalFamily:
+def local_family(probed: ProbedPair, x: Tensor, y: Tensor | None = None) -> LocalFamily:
     r"""The family to refine a guide in: its own, or normals where it has no linear layers that know the data.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, given what is given here.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None.
 
     Raises:
         InputError: if there are no such layers and a latent site is discrete and not enumerated.
     """
-    if structure.data_dim is not None:
-        offsets = Offsets(pair, structure, x, y)
+    if probed.data_dim is not None:
+        offsets = Offsets(probed, x, y)
         if offsets.start:
             return offsets
-    return LocalNormal(Target(pair, structure, x, y))
+    return LocalNormal(Target(probed, x, y))
 
 
 class _Linear(TorchFunctionMode):
@@ -206,16 +204,14 @@ class _Add(_Linear):
         return output + self.offsets[call] if call in self.offsets else output
 
 
-def _beside(pair: Pair, linear: _Linear) -> Pair:
+def _beside(probed: ProbedPair, linear: _Linear) -> ProbedPair:
     """The same pair, parameters and all, with something done to the linear maps of its guide."""
-    changed, guide = copy.copy(pair), pair.guide
 
     def run(*arguments: Any) -> Any:
         with linear:
-            return guide(*arguments)
+            return probed.pair.guide(*arguments)
 
-    changed.guide = run
-    return changed
+    return replace(probed, pair=probed.pair.with_guide(run))
 
 
 def _score(draws: Draws) -> Tensor:

@@ -20,7 +20,6 @@ from pyro_vae.compiled.payoff import compile_if_it_pays
 from pyro_vae.compiled.replay import Replay
 from pyro_vae.diagnostics.local_families import LocalFamily
 from pyro_vae.errors import InputError
-from pyro_vae.notes import Note
 
 LOWERED = 0.3  # the step size, by this factor
 TIMES = 3
@@ -70,16 +69,15 @@ class Refined:
     converged: bool
 
 
-def refine(family: LocalFamily, refinement: Refinement, note: Note = lambda line: None) -> Refined:
+def refine(family: LocalFamily, refinement: Refinement) -> Refined:
     """Search the best member for each datum, by the global random state.
 
     Args:
         family: where to search, and where to start.
         refinement: how.
-        note: takes what a person should know of how it runs.
     """
     parameters = [start.clone() for start in family.start]
-    draw = ascent(family, parameters, refinement, note)
+    draw = ascent(family, parameters, refinement)
     adam = torch.optim.Adam(parameters, lr=refinement.lr)
     trace: list[float] = []
     steps, lowered, average = 0, 0, parameters
@@ -104,7 +102,7 @@ def refine(family: LocalFamily, refinement: Refinement, note: Note = lambda line
 
 
 def ascent(
-    family: LocalFamily, parameters: list[Tensor], refinement: Refinement, note: Note = lambda line: None
+    family: LocalFamily, parameters: list[Tensor], refinement: Refinement
 ) -> Callable[[], tuple[Tensor, list[Tensor]]]:
     """What the search climbs, compiled where that pays.
 
@@ -112,7 +110,6 @@ def ascent(
         family: where to search.
         parameters: read, as they are, at each call.
         refinement: how.
-        note: takes what a person should know of how it runs.
 
     Returns:
         A function that gives the ELBO, shape (N,), and its gradients in the parameters, by fresh draws.
@@ -127,7 +124,7 @@ def ascent(
         return {"bound": bound.detach()} | {str(i): gradient for i, gradient in enumerate(used)}
 
     runs = refinement.max_steps // 2
-    replay, _ = compile_if_it_pays("refinement", lambda: Replay(figures, parameters), runs, note)
+    replay, _ = compile_if_it_pays("refinement", lambda: Replay(figures, parameters), runs)
 
     def run() -> tuple[Tensor, list[Tensor]]:
         bound, *found = (figures() if replay is None else replay(parameters)).values()

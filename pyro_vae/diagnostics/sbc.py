@@ -31,8 +31,7 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.ranks import UniformRanks, ranks_among
 from pyro_vae.errors import InputError
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.simulation import posterior_and_truth
 
 LEVELS = (0.5, 0.8, 0.95)  # of the credible intervals
@@ -141,8 +140,7 @@ class SBC:
 
 
 def simulation_based_calibration(
-    pair: Pair,
-    structure: Structure,
+    probed: ProbedPair,
     x: Tensor,
     num_data: int = 500,
     num_draws: int = 199,
@@ -154,8 +152,7 @@ def simulation_based_calibration(
     r"""Check a guide on data drawn from its model.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, without labels.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: templates of shape (N, \*event_shape): only their shape is used, but for what a conditional model reads.  For
             programs with a latent outside the plate over data, one simulated datum is all N together.
         num_data: M, the data to simulate.
@@ -171,9 +168,9 @@ def simulation_based_calibration(
         raise InputError("at least 10 simulated data and 19 draws", f"{num_data} and {num_draws}", "ask for more")
     values: list[Tensor] = []
     names: tuple[str, ...] = ()
-    with torch.random.fork_rng(), torch.no_grad(), pair.evaluating(), pyro.validation_enabled(False):
+    with torch.random.fork_rng(), torch.no_grad(), probed.pair.evaluating(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        for target, truth, parts in posterior_and_truth(pair, structure, x, num_data, num_draws):
+        for target, truth, parts in posterior_and_truth(probed, x, num_data, num_draws):
             names = (*target.names, JOINT) if joint else target.names
             vectors = (truth.unsqueeze(0), *parts)
             if joint:

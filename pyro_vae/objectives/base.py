@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pyro.infer import ELBO
 from torch import Tensor
@@ -20,10 +20,12 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import Draws, draw
 from pyro_vae.pairs.handlers import Number, temper
-from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.vectorized import need_data_plate
 from pyro_vae.registry import Registry
+
+S = TypeVar("S", bound=Structure)
 
 
 class Objective:
@@ -37,9 +39,7 @@ class Objective:
     an ``if`` on their value makes training eager, which is said.
 
     Args:
-        pair: the model and the guide.
-        structure: what a probe of them without labels said, so that an objective that does not suit them is refused
-            now; None leaves that to the first call.
+        probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
 
     Attributes:
         is_elbo: whether its value is the ELBO with the KL term times beta, whatever its gradient is; the best epoch of
@@ -48,12 +48,12 @@ class Objective:
 
     is_elbo: ClassVar[bool] = False
 
-    def __init__(self, pair: Pair, structure: Structure | None = None) -> None:
-        self.pair = pair
-        self._prepared: dict[bool, Any] = {} if structure is None else {False: self.prepare(structure)}
+    def __init__(self, probed: ProbedPair) -> None:
+        self.pair = probed.pair
+        self._prepared: dict[bool, Any] = {False: self.prepare(probed)}
 
-    def prepare(self, structure: Structure) -> Any:
-        """What ``loss`` needs to know of programs of this structure.
+    def prepare(self, probed: ProbedPair) -> Any:
+        """What ``loss`` needs to know of these programs, probed with the labels given or latent.
 
         Raises:
             InputError: if it cannot bound the evidence of such programs.
@@ -80,7 +80,7 @@ class Objective:
             return self.loss(self._prepared[labelled], x, y, beta, epoch)
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective", ("pair", "structure", "num_data"))
+OBJECTIVES: Registry[Objective] = Registry("objective", ("probed", "num_data"))
 
 
 class PyroObjective(Objective):
@@ -96,8 +96,8 @@ class PyroObjective(Objective):
         """
         raise NotImplementedError
 
-    def prepare(self, structure: Structure) -> Any:
-        return self.estimator(structure)
+    def prepare(self, probed: ProbedPair) -> Any:
+        return self.estimator(probed)
 
     def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
         model, guide = self.pair.model, self.pair.guide
@@ -111,17 +111,16 @@ class ReparameterizedObjective(Objective):
     """An objective that needs log-probabilities per datum, differentiable in the draws.
 
     Args:
-        pair: the model and the guide.
-        structure: as for ``Objective``.
+        probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
         num_samples: draws a datum.
     """
 
-    def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: int = 1) -> None:
+    def __init__(self, probed: ProbedPair, num_samples: int = 1) -> None:
         self.num_samples = num_samples
-        super().__init__(pair, structure)
+        super().__init__(probed)
 
-    def prepare(self, structure: Structure) -> Structure:
-        return need_reparameterized(structure)
+    def prepare(self, probed: ProbedPair) -> ProbedPair:
+        return need_reparameterized(probed)
 
 
 class SampledObjective(ReparameterizedObjective):
@@ -133,11 +132,11 @@ class SampledObjective(ReparameterizedObjective):
 
     def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
         with temper(beta):
-            draws = draw(self.pair, prepared, x, y, self.num_samples)
+            draws = draw(prepared, x, y, self.num_samples)
         return -self.bound(draws).mean()
 
 
-def need_reparameterized(structure: Structure) -> Structure:
+def need_reparameterized(structure: S) -> S:
     """Refuse programs whose log-probabilities are not all per datum and differentiable in the draws.
 
     Raises:

@@ -24,8 +24,7 @@ from pyro_vae.objectives.base import OBJECTIVES, ReparameterizedObjective
 from pyro_vae.option_types import NotNegative
 from pyro_vae.pairs.draws import Draws, draw
 from pyro_vae.pairs.handlers import Number
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.traces import distribution_at, value_at
 
 
@@ -34,8 +33,7 @@ class BetaTC(ReparameterizedObjective):
     """The beta-TCVAE objective: beta weighs the total correlation alone.
 
     Args:
-        pair: the model and the guide.
-        structure: as for ``Objective``.
+        probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
         num_data: the number of training data N; that of the batch unless given.
         mutual_information: the weight of I(x; z).
         dimension_wise: the weight of KL(prod_d q(z_d) || p(z)).
@@ -43,34 +41,33 @@ class BetaTC(ReparameterizedObjective):
 
     def __init__(
         self,
-        pair: Pair,
-        structure: Structure | None = None,
+        probed: ProbedPair,
         num_data: int | None = None,
         mutual_information: NotNegative = 1.0,
         dimension_wise: NotNegative = 1.0,
     ) -> None:
         self.num_data = num_data
         self.weights = (mutual_information, dimension_wise)
-        super().__init__(pair, structure)
+        super().__init__(probed)
 
-    def prepare(self, structure: Structure) -> Structure:
-        super().prepare(structure)
-        if structure.enumerated or len(structure.latent) != 1:
+    def prepare(self, probed: ProbedPair) -> ProbedPair:
+        super().prepare(probed)
+        if probed.enumerated or len(probed.latent) != 1:
             raise InputError(
                 "one latent site, whose aggregate is taken apart, for the objective 'beta_tc'",
-                f"the sites {', '.join(structure.latent)}",
+                f"the sites {', '.join(probed.latent)}",
                 "use --model vae, or --objective elbo with --beta",
             )
-        if not structure.factorized:
+        if not probed.factorized:
             raise InputError(
                 "a guide that factorizes over the latent dimensions, for the objective 'beta_tc'",
                 "one that does not",
                 "use --guide mean_field",
             )
-        return structure
+        return probed
 
     def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
-        draws = draw(self.pair, prepared, x, y)
+        draws = draw(prepared, x, y)
         information, correlation, dimensions = self.parts(draws)
         kl = self.weights[0] * information + beta * correlation + self.weights[1] * dimensions
         return (kl - draws.terms.log_likelihood).mean()

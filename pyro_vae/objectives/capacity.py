@@ -18,8 +18,7 @@ from pyro_vae.objectives.divergences import label_divergence, site_divergence
 from pyro_vae.option_types import NotNegative
 from pyro_vae.pairs.draws import draw
 from pyro_vae.pairs.handlers import Number
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 
 
 @OBJECTIVES.register("capacity")
@@ -27,20 +26,17 @@ class Capacity(ReparameterizedObjective):
     """The ELBO with its KL term pulled to a target that rises.
 
     Args:
-        pair: the model and the guide.
-        structure: as for ``Objective``.
+        probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
         nats: where C ends, nats per datum.
         epochs: how many epochs it takes to get there.
     """
 
-    def __init__(
-        self, pair: Pair, structure: Structure | None = None, nats: NotNegative = 25.0, epochs: NotNegative = 40.0
-    ) -> None:
+    def __init__(self, probed: ProbedPair, nats: NotNegative = 25.0, epochs: NotNegative = 40.0) -> None:
         self.nats, self.epochs = nats, epochs
-        super().__init__(pair, structure)
+        super().__init__(probed)
 
     def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
-        draws = draw(self.pair, prepared, x, y)
+        draws = draw(prepared, x, y)
         kl = label_divergence(draws).mean()
         for site in draws.sampled:
             kl = kl + site_divergence(draws, site).mean(0).sum()

@@ -18,8 +18,7 @@ from pyro_vae.objectives.divergences import label_divergence, site_divergence
 from pyro_vae.option_types import NotNegative
 from pyro_vae.pairs.draws import draw
 from pyro_vae.pairs.handlers import Number
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.traces import value_at
 
 
@@ -28,17 +27,16 @@ class FreeBits(ReparameterizedObjective):
     """The ELBO with a floor under its KL term.
 
     Args:
-        pair: the model and the guide.
-        structure: as for ``Objective``.
+        probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
         floor: lambda, nats a latent dimension.
     """
 
-    def __init__(self, pair: Pair, structure: Structure | None = None, floor: NotNegative = 0.5) -> None:
+    def __init__(self, probed: ProbedPair, floor: NotNegative = 0.5) -> None:
         self.floor = floor
-        super().__init__(pair, structure)
+        super().__init__(probed)
 
     def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
-        draws = draw(self.pair, prepared, x, y)
+        draws = draw(prepared, x, y)
         kl = label_divergence(draws).mean()
         for site in draws.sampled:
             groups = site_divergence(draws, site).mean(0)

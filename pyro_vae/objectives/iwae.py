@@ -13,16 +13,15 @@ from torch import Tensor
 from pyro_vae.objectives.base import OBJECTIVES, SampledObjective
 from pyro_vae.option_types import Whole
 from pyro_vae.pairs.draws import Draws
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 
 
 @OBJECTIVES.register("iwae")
 class IWAE(SampledObjective):
     """The importance-weighted bound."""
 
-    def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: Whole = 10) -> None:
-        super().__init__(pair, structure, num_samples)
+    def __init__(self, probed: ProbedPair, num_samples: Whole = 10) -> None:
+        super().__init__(probed, num_samples)
 
     def bound(self, draws: Draws) -> Tensor:
         terms = draws.terms

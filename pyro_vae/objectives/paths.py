@@ -22,8 +22,7 @@ from pyro_vae.objectives.base import OBJECTIVES, ReparameterizedObjective
 from pyro_vae.option_types import Whole
 from pyro_vae.pairs.draws import Draws, draw_along_paths
 from pyro_vae.pairs.handlers import Number, temper
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 
 
 class PathObjective(ReparameterizedObjective):
@@ -33,18 +32,18 @@ class PathObjective(ReparameterizedObjective):
         """The bound per datum, nats, shape (N,), from what ``draw_along_paths`` gives."""
         raise NotImplementedError
 
-    def prepare(self, structure: Structure) -> Structure:
-        if structure.own_draws_only:
+    def prepare(self, probed: ProbedPair) -> ProbedPair:
+        if probed.own_draws_only:
             raise InputError(
                 "a guide whose density can be evaluated at any point, for a gradient through its draws alone",
-                f"one that knows it at its own draws only, at the site {structure.own_draws_only[0]!r}",
+                f"one that knows it at its own draws only, at the site {probed.own_draws_only[0]!r}",
                 "use --objective elbo or iwae, or another --guide",
             )
-        return super().prepare(structure)
+        return super().prepare(probed)
 
     def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
         with temper(beta):
-            draws, values = draw_along_paths(self.pair, prepared, x, y, self.num_samples)
+            draws, values = draw_along_paths(prepared, x, y, self.num_samples)
         return -self.bound(draws, values).mean()
 
 
@@ -54,8 +53,8 @@ class StickingTheLanding(PathObjective):
 
     is_elbo: ClassVar[bool] = True
 
-    def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: Whole = 1) -> None:
-        super().__init__(pair, structure, num_samples)
+    def __init__(self, probed: ProbedPair, num_samples: Whole = 1) -> None:
+        super().__init__(probed, num_samples)
 
     def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
         return draws.terms.elbo
@@ -65,8 +64,8 @@ class StickingTheLanding(PathObjective):
 class DoublyReparameterized(PathObjective):
     """The importance-weighted bound with doubly reparameterized gradients."""
 
-    def __init__(self, pair: Pair, structure: Structure | None = None, num_samples: Whole = 10) -> None:
-        super().__init__(pair, structure, num_samples)
+    def __init__(self, probed: ProbedPair, num_samples: Whole = 10) -> None:
+        super().__init__(probed, num_samples)
 
     def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
         terms = draws.terms

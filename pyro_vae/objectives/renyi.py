@@ -14,21 +14,18 @@ from pyro_vae.errors import InputError
 from pyro_vae.objectives.base import OBJECTIVES, SampledObjective
 from pyro_vae.option_types import Whole
 from pyro_vae.pairs.draws import Draws
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 
 
 @OBJECTIVES.register("renyi")
 class Renyi(SampledObjective):
     """The variational Renyi bound."""
 
-    def __init__(
-        self, pair: Pair, structure: Structure | None = None, alpha: float = 0.5, num_samples: Whole = 10
-    ) -> None:
+    def __init__(self, probed: ProbedPair, alpha: float = 0.5, num_samples: Whole = 10) -> None:
         if alpha == 1:
             raise InputError("alpha other than 1, where the bound is the ELBO", "1", "use --objective elbo")
         self.alpha = alpha
-        super().__init__(pair, structure, num_samples)
+        super().__init__(probed, num_samples)
 
     def bound(self, draws: Draws) -> Tensor:
         terms = draws.terms

@@ -12,16 +12,15 @@ from functools import cached_property
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.pairs.handlers import frozen
 from pyro_vae.pairs.layout import Layout
-from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.terms import Terms
 from pyro_vae.pairs.traces import distribution_at, log_prob_at, unscaled_log_prob_at, value_at
-from pyro_vae.pairs.vectorized import draw_guide, samples_plate, score_model
+from pyro_vae.pairs.vectorized import need_data_plate, run, run_guide, run_model
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,11 @@ class Draws:
         return self.layout.total([log_prob_at(trace, site)]).flatten(0, -3)
 
 
-def draw(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None, num_samples: int = 1) -> Draws:
+def draw(probed: ProbedPair, x: Tensor, y: Tensor | None = None, num_samples: int = 1) -> Draws:
     r"""Run a pair once, vectorized over draws and labels.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, given what is given here.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None to leave the label site latent.
         num_samples: draws a datum, S.
@@ -91,20 +89,20 @@ def draw(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None, n
     Raises:
         InputError: if a site lies outside the plate "data", so that nothing can be said per datum.
     """
-    with pair.scope():
-        q = draw_guide(pair, structure, x, y, num_samples)
-        p = score_model(pair, structure, x, y, num_samples, q)
+    need_data_plate(probed)
+    with probed.pair.scope():
+        q = run_guide(probed, x, y, num_samples)
+        p = run_model(probed, x, y, num_samples, q)
     q.compute_log_prob()
     p.compute_log_prob()
-    return Draws(p, q, Layout(structure, q, num_samples, x))
+    return Draws(p, q, Layout(probed, q, num_samples, x))
 
 
-def draw_terms(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1) -> Terms:
+def draw_terms(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> Terms:
     r"""The terms of the bound with the labels latent, without gradients.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         num_samples: draws a datum, S.
 
@@ -112,22 +110,23 @@ def draw_terms(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1
         InputError: as ``draw`` does.
     """
     with torch.no_grad(), poutine.block():
-        return draw(pair, structure, x, num_samples=num_samples).terms
+        return draw(probed, x, num_samples=num_samples).terms
 
 
-def draw_means(pair: Pair, structure: Structure, x: Tensor, num_samples: int = 1) -> dict[str, Tensor]:
+def draw_means(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> dict[str, Tensor]:
     """E_q[z | x] of each sampled site, shape (N, D), from the guide alone; arguments and errors as ``draw_terms``."""
-    with torch.no_grad(), poutine.block(), pair.scope():
-        q = draw_guide(pair, structure, x, None, num_samples)
-        q.compute_log_prob(lambda name, _: name in structure.enumerated)
-    layout = Layout(structure, q, num_samples, x)
-    weights = layout.total(log_prob_at(q, name) for name in structure.enumerated).flatten(0, -3).exp().unsqueeze(-1)
-    means = {name: _means(layout, q, name) for name in structure.sampled}
+    need_data_plate(probed)
+    with torch.no_grad(), poutine.block(), probed.pair.scope():
+        q = run_guide(probed, x, None, num_samples)
+        q.compute_log_prob(lambda name, _: name in probed.enumerated)
+    layout = Layout(probed, q, num_samples, x)
+    weights = layout.total(log_prob_at(q, name) for name in probed.enumerated).flatten(0, -3).exp().unsqueeze(-1)
+    means = {name: _means(layout, q, name) for name in probed.sampled}
     return {name: (weights * mean).sum(0).mean(0) for name, mean in means.items()}
 
 
 def draw_along_paths(
-    pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None, num_samples: int = 1
+    probed: ProbedPair, x: Tensor, y: Tensor | None = None, num_samples: int = 1
 ) -> tuple[Draws, dict[str, Tensor]]:
     r"""Run a pair so that the guide's parameters are felt through its draws alone.
 
@@ -135,8 +134,7 @@ def draw_along_paths(
     log q(z | x) depends on those parameters through z only (Roeder, Wu and Duvenaud, *Sticking the Landing*, 2017).
 
     Args:
-        pair: the model and the guide.
-        structure: as for ``draw``.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None.
         num_samples: draws a datum, S.
@@ -145,31 +143,24 @@ def draw_along_paths(
         The draws as scored, and by site the values that they were scored at, of shape (enumerated…, S, plates…,
         \*event): every gradient from the scores to the guide's parameters passes through these, and once.
     """
-    arguments, samples = pair.arguments(x, y), samples_plate(structure, num_samples)
+    need_data_plate(probed)
     noise = torch.get_rng_state()
-    with pair.scope():
-        first = draw_guide(pair, structure, x, y, num_samples)
-        values = _expanded(first, structure)
+    with probed.pair.scope():
+        first = run_guide(probed, x, y, num_samples)
+        values = _expanded(first, probed)
         fixed = first.copy()
         for name, value in values.items():
             fixed.nodes[name] = fixed.nodes[name] | {"value": value}
-        with (
-            torch.random.fork_rng(),
-            samples,
-            poutine.trace() as guided,
-            poutine.replay(trace=fixed),
-            frozen(pair.guide),
-        ):
+        with torch.random.fork_rng(), frozen(probed.pair.guide):
             torch.set_rng_state(noise)  # so that dropout leaves out the same features
-            pair.guide(*arguments)
-            q = prune_subsample_sites(guided.trace)
+            q = run(poutine.replay(probed.pair.guide, trace=fixed), probed, x, y, num_samples)
             q.compute_log_prob()  # here, because a distribution may hold parameters themselves
-        p = score_model(pair, structure, x, y, num_samples, fixed)
+        p = run_model(probed, x, y, num_samples, fixed)
     p.compute_log_prob()
-    first.compute_log_prob(site_filter=lambda name, _: name in structure.enumerated)
-    for name in structure.enumerated:  # the expectation over labels is exact, so its gradient is too
+    first.compute_log_prob(site_filter=lambda name, _: name in probed.enumerated)
+    for name in probed.enumerated:  # the expectation over labels is exact, so its gradient is too
         q.nodes[name]["unscaled_log_prob"] = first.nodes[name]["unscaled_log_prob"]
-    return Draws(p, q, Layout(structure, q, num_samples, x)), values
+    return Draws(p, q, Layout(probed, q, num_samples, x)), values
 
 
 def _means(layout: Layout, q: Trace, name: str) -> Tensor:

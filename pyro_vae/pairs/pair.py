@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -37,35 +38,40 @@ class Pair:
     def __init__(self, model: Program, guide: Program) -> None:
         self.model = model
         self.guide = guide
-        self._store: Any = {"params": {}, "constraints": {}}
-        self._entered = False
+        self._scope = _Scope({"params": {}, "constraints": {}})
         self._takes_label = all(_takes_label(program) for program in (model, guide))
 
     @classmethod
     def of_trained(cls, model: Program, guide: Program) -> Pair:
         """Programs with the parameters that the global store has now, as ``pyro.infer.SVI`` left them."""
         pair = cls(model, guide)
-        pair._store = pyro.get_param_store().get_state()
+        pair._scope = _Scope(pyro.get_param_store().get_state())
+        return pair
+
+    def with_guide(self, guide: Program) -> Pair:
+        """The same model with another program for a guide, on the same parameters."""
+        pair = Pair(self.model, guide)
+        pair._scope, pair._takes_label = self._scope, self._takes_label
         return pair
 
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Run programs on this pair's parameters."""
-        if self._entered:
+        if self._scope.entered:
             yield
             return
-        self._entered = True
+        self._scope.entered = True
         try:
-            with pyro.get_param_store().scope(self._store):
+            with pyro.get_param_store().scope(self._scope.store):
                 yield
         finally:
-            self._entered = False
+            self._scope.entered = False
 
     def arguments(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, ...]:
         """What both programs are called with: (x, y), or (x) where there is no label or it is not taken."""
         return (x, y) if y is not None and self._takes_label else (x,)
 
-    def probe(self, x: Tensor, y: Tensor | None = None) -> Structure:
+    def probe(self, x: Tensor, y: Tensor | None = None) -> ProbedPair:
         """Run the pair once, leaving no trace in the random state, and read its structure off.
 
         Parameters that the programs make at their first call are made now.
@@ -74,7 +80,8 @@ class Pair:
         with self.evaluating(), self.scope(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
             q = poutine.trace(self.guide).get_trace(*arguments)
             p = poutine.trace(poutine.replay(self.model, q)).get_trace(*arguments)
-        return read_structure(prune_subsample_sites(p), prune_subsample_sites(q))
+        structure = read_structure(prune_subsample_sites(p), prune_subsample_sites(q))
+        return ProbedPair(pair=self, **vars(structure))
 
     def modules(self) -> dict[str, nn.Module]:
         """The programs that are torch modules, by role."""
@@ -99,7 +106,7 @@ class Pair:
 
     def parameters(self) -> dict[str, Tensor]:
         """The unconstrained parameters that the programs have used so far, by name."""
-        return dict(self._store["params"])
+        return dict(self._scope.store["params"])
 
     def trained(self) -> dict[str, Tensor]:
         """What is trained, unconstrained, by names that do not change from process to process, as in ``state_dict``."""
@@ -141,7 +148,26 @@ class Pair:
 
     def _bare_parameters(self) -> dict[str, Tensor]:
         owned = {id(p) for module in self.modules().values() for p in module.parameters()}
-        return {name: value for name, value in self._store["params"].items() if id(value) not in owned}
+        return {name: value for name, value in self._scope.store["params"].items() if id(value) not in owned}
+
+
+@dataclass
+class _Scope:
+    """The parameters of a pair, as the parameter store holds them, and whether programs run on them now."""
+
+    store: Any
+    entered: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbedPair(Structure):
+    """A pair, and what one run of it has shown; ``Pair.probe`` makes it.
+
+    Args:
+        pair: the model and the guide.
+    """
+
+    pair: Pair
 
 
 def _takes_label(program: Program) -> bool:

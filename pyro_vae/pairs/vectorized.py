@@ -1,6 +1,13 @@
-"""Many draws in one run: the programs under a plate over draws, outside of all their own."""
+"""One run of a program for many draws: under a plate over draws, outside of all plates of its own.
+
+Whatever the package asks of a pair comes from such runs: draws from the guide, the model's score of them, data that the
+model generates.
+"""
 
 from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pyro
 from pyro import poutine
@@ -9,8 +16,41 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.pair import ProbedPair, Program
 from pyro_vae.pairs.structure import DATA_PLATE, Structure
+
+
+def run(program: Program, probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int | None) -> Trace:
+    r"""The trace of one run of a program.
+
+    Args:
+        program: the model or the guide of the pair, inside whatever handlers.
+        probed: the pair.
+        x: data of shape (N, \*event_shape).
+        y: class labels of shape (N,), or None.
+        num_samples: S; None for one draw without a plate, which any program can make.
+    """
+    with samples_plate(probed, num_samples), poutine.trace() as traced:
+        program(*probed.pair.arguments(x, y))
+    return prune_subsample_sites(traced.trace)
+
+
+def run_guide(probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int | None) -> Trace:
+    """The trace of S draws from the guide, under each joint value of its enumerated sites; arguments as for ``run``."""
+    guide = poutine.enum(probed.pair.guide, first_available_dim=-probed.nesting - 2)
+    return run(guide, probed, x, y, num_samples)
+
+
+def run_model(probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int | None, guided: Trace) -> Trace:
+    """The trace of the model at the latents of a trace of the guide; arguments as for ``run``."""
+    return run(poutine.replay(probed.pair.model, trace=guided), probed, x, y, num_samples)
+
+
+def samples_plate(structure: Structure, num_samples: int | None) -> AbstractContextManager[Any]:
+    """The plate over draws, outside of all plates of the programs; nothing for None."""
+    if num_samples is None:
+        return nullcontext()
+    return pyro.plate("_samples", num_samples, dim=-structure.nesting - 1)
 
 
 def need_data_plate(structure: Structure) -> None:
@@ -25,24 +65,3 @@ def need_data_plate(structure: Structure) -> None:
             "one outside it",
             "put the sites of each datum into that plate to get likelihoods per datum",
         )
-
-
-def draw_guide(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None, num_samples: int) -> Trace:
-    """The trace of a run of the guide with S draws, the labels of x enumerated where y is None."""
-    need_data_plate(structure)
-    enumeration = poutine.enum(first_available_dim=-structure.nesting - 2)
-    with samples_plate(structure, num_samples), poutine.trace() as guided, enumeration:
-        pair.guide(*pair.arguments(x, y))
-    return prune_subsample_sites(guided.trace)
-
-
-def score_model(pair: Pair, structure: Structure, x: Tensor, y: Tensor | None, num_samples: int, q: Trace) -> Trace:
-    """The trace of a run of the model with the latents of a trace of the guide."""
-    with samples_plate(structure, num_samples), poutine.trace() as generated, poutine.replay(trace=q):
-        pair.model(*pair.arguments(x, y))
-    return prune_subsample_sites(generated.trace)
-
-
-def samples_plate(structure: Structure, num_samples: int) -> pyro.plate:
-    """The plate over draws, outside of all plates of the programs."""
-    return pyro.plate("_samples", num_samples, dim=-structure.nesting - 1)

@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.notes import Note
 from pyro_vae.posterior.target import Target
 
 SHARPNESS = 4.0  # the sigmoid is cut at plus and minus this
@@ -131,19 +130,16 @@ class Bracket:
         }
 
 
-def annealed_bound(
-    target: Target, annealing: Annealing | None = None, seed: int = 0, note: Note = lambda line: None
-) -> AnnealedBound:
+def annealed_bound(target: Target, annealing: Annealing | None = None, seed: int = 0) -> AnnealedBound:
     """A stochastic lower bound on the log p(x) of each datum, labels summed out.
 
     Args:
         target: the posteriors of N data.
         annealing: how; the defaults unless given.
         seed: of the chains.
-        note: takes what a person should know of how it runs.
     """
     with _quiet(target, seed):
-        chains = _Chains(target, annealing or Annealing(), 1, note)
+        chains = _Chains(target, annealing or Annealing(), 1)
         return chains.lower()
 
 
@@ -152,7 +148,6 @@ def annealed_bracket(
     latents: Tensor,
     annealing: Annealing | None = None,
     seed: int = 0,
-    note: Note = lambda line: None,
 ) -> Bracket:
     """A lower and an upper bound on the log p(x) of each simulated datum, labels summed out.
 
@@ -161,7 +156,6 @@ def annealed_bracket(
         latents: what they were drawn from, unconstrained, shape (N, D); ``simulation.simulate`` gives both.
         annealing: how; the defaults unless given.
         seed: of the chains.
-        note: takes what a person should know of how it runs.
 
     Raises:
         InputError: if the latents are of another shape.
@@ -173,7 +167,7 @@ def annealed_bracket(
             "take them from simulate(pair, structure, x)",
         )
     with _quiet(target, seed):
-        chains = _Chains(target, annealing or Annealing(), 2, note)
+        chains = _Chains(target, annealing or Annealing(), 2)
         return Bracket(chains.lower(), chains.upper(latents))
 
 
@@ -201,16 +195,15 @@ class _Chains:
         target: the posteriors.
         annealing: the settings.
         runs: how many will be made, for the choice to compile.
-        note: takes that choice.
     """
 
-    def __init__(self, target: Target, annealing: Annealing, runs: int, note: Note) -> None:
+    def __init__(self, target: Target, annealing: Annealing, runs: int) -> None:
         self.target, self.annealing = target, annealing
         self.temperatures = annealing.temperatures
         transitions = (runs + 1 / PILOT) * annealing.num_temperatures + WARM_UP
         calls = int(transitions * (annealing.num_leapfrog + 1))
         self._density: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-        self._density = target.compiled(annealing.num_chains, calls, note)
+        self._density = target.compiled(annealing.num_chains, calls)
         self._steps = self._pilot()
 
     def lower(self) -> AnnealedBound:

@@ -16,6 +16,7 @@ Draws are a reference only if they say so themselves: no divergent transition, R
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,10 +28,11 @@ from pyro.infer import NUTS
 from torch import Tensor
 
 from pyro_vae.errors import InputError, PyroVAEError
-from pyro_vae.notes import Note
 from pyro_vae.posterior.mass_matrix import BlockPerDatum, shrunk_covariance
 from pyro_vae.posterior.mixing import bulk_ess, r_hat
 from pyro_vae.posterior.target import Target
+
+logger = logging.getLogger(__name__)
 
 LARGEST_R_HAT = 1.05
 SMALLEST_ESS = 400
@@ -139,7 +141,6 @@ def nuts(
     seed: int = 0,
     *,
     target_acceptance: float = 0.65,
-    note: Note = lambda line: None,
 ) -> Chains:
     """Draw from the posteriors of a target's data by the No-U-Turn sampler, chain after chain.
 
@@ -153,7 +154,6 @@ def nuts(
             most efficient (Beskos et al., *Optimal Tuning of the Hybrid Monte Carlo Algorithm*, 2013); on 16 data of an
             MNIST ``vae`` it gave 1.7 times the effective draws a gradient of 0.8, the median datum of one chain each.
             Nearer to 1 is slower, and goes through narrow ridges with fewer divergences.
-        note: takes what a person should know.
 
     Raises:
         InputError: if there is nothing to draw, or no continuous latent to draw.
@@ -164,12 +164,12 @@ def nuts(
     start = time.perf_counter()
     with target.pair.evaluating(), torch.random.fork_rng(), torch.enable_grad(), pyro.validation_enabled(False):
         runs = num_chains * (num_samples + num_warmup) * ENERGY_JUMPS
-        potential = _Potential(target.compiled(1, runs, note))
+        potential = _Potential(target.compiled(1, runs))
         chains = []
         for chain in range(num_chains):
             torch.manual_seed(seed + chain)
             chains.append(_run(_kernel(target, potential, target_acceptance), num_samples, num_warmup))
-            note(f"NUTS: chain {chain + 1} of {num_chains} after {time.perf_counter() - start:.0f} s")
+            logger.info(f"NUTS: chain {chain + 1} of {num_chains} after {time.perf_counter() - start:.0f} s")
     u = torch.stack([chain.u for chain in chains])
     return Chains(
         names=target.names,

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Unit
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from pyro_vae.pairs.structure import LABEL_SITE
 from pyro_vae.pairs.traces import distribution_at, unscaled_log_prob_at, value_at
+from pyro_vae.pairs.vectorized import run, samples_plate
 from pyro_vae.posterior.target import Target
 
 NUMBERS_AT_ONCE = 2**22
@@ -95,11 +95,11 @@ def generate(
     """
     sites, names = model_sites(target), list(wanted)
 
-    def run(given: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    def part(given: dict[str, Tensor], count: int) -> dict[str, Tensor]:
         trace = _run(target, _laid_out(sites, given), count, anew=True)
         return {n: sites[n].rows(value_at(trace, n), count, target.num_data) for n in names}
 
-    return _in_parts(target, sites, run, given or {}, num_samples)
+    return _in_parts(target, sites, part, given or {}, num_samples)
 
 
 def observed_values(target: Target) -> dict[str, Tensor]:
@@ -117,19 +117,19 @@ def draw_enumerated(target: Target, given: Mapping[str, Tensor]) -> dict[str, Te
         target: the posterior.
         given: the values of all continuous sites, as ``Target.values`` has them.
     """
-    sites, nesting = model_sites(target), target.structure.nesting
-    names = [name for name in target.structure.enumerated if name in sites]
+    sites, nesting = model_sites(target), target.probed.nesting
+    names = [name for name in target.probed.enumerated if name in sites]
 
-    def run(given: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    def part(given: dict[str, Tensor], count: int) -> dict[str, Tensor]:
         def program(*arguments: Any) -> None:
-            with pyro.plate("_samples", count, dim=-nesting - 1):
+            with samples_plate(target.probed, count):
                 poutine.condition(target.pair.model, data=_laid_out(sites, given))(*arguments)
 
         drawn = infer_discrete(config_enumerate(program), first_available_dim=-nesting - 2, temperature=1)
         trace = poutine.trace(drawn).get_trace(*target.pair.arguments(target.x, target.y))
         return {name: sites[name].rows(value_at(trace, name), count, target.num_data) for name in names}
 
-    return _in_parts(target, sites, run, given) if names else {}
+    return _in_parts(target, sites, part, given) if names else {}
 
 
 def log_likelihood(target: Target, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -142,12 +142,12 @@ def log_likelihood(target: Target, given: Mapping[str, Tensor]) -> dict[str, Ten
     sites = model_sites(target)
     scalars = {name: replace(site, event_shape=()) for name, site in sites.items() if site.is_observed}
 
-    def run(given: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    def part(given: dict[str, Tensor], count: int) -> dict[str, Tensor]:
         trace = _run(target, _laid_out(sites, given), count, anew=False)
         trace.compute_log_prob(lambda name, _: name in scalars)
         return {n: s.rows(unscaled_log_prob_at(trace, n), count, target.num_data) for n, s in scalars.items()}
 
-    return _in_parts(target, sites, run, given)
+    return _in_parts(target, sites, part, given)
 
 
 def _in_parts(
@@ -159,7 +159,7 @@ def _in_parts(
 ) -> dict[str, Tensor]:
     """What a run of so many draws gives, for all draws, as many at a time as memory allows."""
     num_samples = len(next(iter(given.values()))) if given else num_samples
-    width = target.structure.combinations * max(math.prod(s.batch + s.event_shape) for s in sites.values())
+    width = target.probed.combinations * max(math.prod(s.batch + s.event_shape) for s in sites.values())
     step = max(1, NUMBERS_AT_ONCE // width)
     parts = []
     with torch.no_grad(), poutine.block(), target.pair.evaluating(), target.pair.scope():
@@ -179,13 +179,11 @@ def _run(target: Target, fixed: dict[str, Tensor], num_samples: int, anew: bool)
     if anew and target.y is not None:
         fixed = fixed | {LABEL_SITE: target.y}
     conditioned = poutine.condition(program, data=fixed)
-    with pyro.plate("_samples", num_samples, dim=-target.structure.nesting - 1):
-        trace = poutine.trace(conditioned).get_trace(*target.pair.arguments(target.x, target.y))
-    return prune_subsample_sites(trace)
+    return run(conditioned, target.probed, target.x, target.y, num_samples)
 
 
 def _site(target: Target, trace: Trace, name: str) -> ModelSite:
-    d, value, structure = distribution_at(trace, name), value_at(trace, name), target.structure
+    d, value, structure = distribution_at(trace, name), value_at(trace, name), target.probed
     events = value.dim() - d.event_dim
     batch = (1,) * (structure.nesting - events) + tuple(value.shape[:events])
     data_axis = None if structure.data_dim is None else structure.nesting + structure.data_dim

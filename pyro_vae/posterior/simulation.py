@@ -17,20 +17,19 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import OBSERVED_SITE, Structure
+from pyro_vae.pairs.pair import ProbedPair
+from pyro_vae.pairs.structure import OBSERVED_SITE
 from pyro_vae.pairs.traces import value_at
 from pyro_vae.posterior.target import Target
 
 NUMBERS_AT_ONCE = 2**21  # of the largest tensor, 8 MiB
 
 
-def simulate(pair: Pair, structure: Structure, template: Tensor) -> tuple[Target, Tensor]:
+def simulate(probed: ProbedPair, template: Tensor) -> tuple[Target, Tensor]:
     r"""Draw latents and data from the model, labels with them, by the global random state.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, without labels.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         template: shape (N, \*event_shape): how many data of what shape; a conditional model reads its part of them.
 
     Returns:
@@ -40,21 +39,20 @@ def simulate(pair: Pair, structure: Structure, template: Tensor) -> tuple[Target
     Raises:
         InputError: if the model cannot generate data of that shape.
     """
-    with torch.no_grad(), poutine.block(), pair.scope():
-        program = poutine.uncondition(pair.model)
-        trace = prune_subsample_sites(poutine.trace(program).get_trace(*pair.arguments(template, None)))
-    target = Target(pair, structure, _generated(trace, template))
+    with torch.no_grad(), poutine.block(), probed.pair.scope():
+        program = poutine.uncondition(probed.pair.model)
+        trace = prune_subsample_sites(poutine.trace(program).get_trace(*probed.pair.arguments(template, None)))
+    target = Target(probed, _generated(trace, template))
     return target, _unconstrained(trace, target)
 
 
 def posterior_and_truth(
-    pair: Pair, structure: Structure, x: Tensor, num_data: int, num_draws: int
+    probed: ProbedPair, x: Tensor, num_data: int, num_draws: int
 ) -> Iterator[tuple[Target, Tensor, Iterator[Tensor]]]:
     r"""Simulate data, a few at a time, by the global random state.
 
     Args:
-        pair: the model and the guide.
-        structure: as for ``simulate``.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: templates, shape (N, \*event_shape), used over and over where more data are wanted.  Programs with a latent
             outside the plate over data generate all N together, and that is one datum here.
         num_data: M, how many to simulate.
@@ -64,15 +62,15 @@ def posterior_and_truth(
         The posterior of n simulated data, their latents, shape (n, D), and the guide's draws as parts of shape
         (s, n, D) with L in total.
     """
-    numbers = max(math.prod(x.shape[1:]), 512) * structure.combinations
-    if structure.data_dim is None:
+    numbers = max(math.prod(x.shape[1:]), 512) * probed.combinations
+    if probed.data_dim is None:
         templates: Iterator[Tensor] = iter([x] * num_data)
         numbers *= len(x)
     else:
         rows = x[torch.arange(num_data, device=x.device) % len(x)]
         templates = iter(rows.split(max(1, NUMBERS_AT_ONCE // numbers)))
     for template in templates:
-        target, truth = simulate(pair, structure, template)
+        target, truth = simulate(probed, template)
         at_once = max(1, NUMBERS_AT_ONCE // (numbers * target.num_data))
         counts = [min(at_once, num_draws - start) for start in range(0, num_draws, at_once)]
         yield target, truth, (target.draw(count).u for count in counts)
@@ -100,7 +98,7 @@ def _generated(trace: Trace, template: Tensor) -> Tensor:
 
 def _unconstrained(trace: Trace, target: Target) -> Tensor:
     """The continuous latents of a run without draws or labels in parallel, shape (N, D)."""
-    nesting, data_dim = target.structure.nesting, target.structure.data_dim
+    nesting, data_dim = target.probed.nesting, target.probed.data_dim
     found = [torch.zeros(target.num_data, 0, device=target.x.device)]
     for site in target.sites:
         free = site.transform.inv(value_at(trace, site.name))

@@ -18,26 +18,21 @@ Draws run side by side, in a plate of their own.  A program with shared latents 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Categorical
 from pyro.poutine import Trace
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.compiled.payoff import compile_if_it_pays
 from pyro_vae.compiled.replay import Replay
 from pyro_vae.errors import InputError
-from pyro_vae.notes import Note
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.layout import Layout
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.traces import log_prob_at, unscaled_log_prob_at, value_at
+from pyro_vae.pairs.vectorized import run, run_guide, run_model
 from pyro_vae.posterior.draws import PosteriorDraws
 from pyro_vae.posterior.unconstrained import FlatSite, FlatVector
 
@@ -46,8 +41,7 @@ class Target:
     r"""The posterior of some data under a pair's model, and draws from its guide.
 
     Args:
-        pair: the model and the guide.
-        structure: what ``pair.probe`` said of them, given what is given here.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None to sum over the label site.
 
@@ -58,13 +52,13 @@ class Target:
         InputError: if a latent site is discrete and not enumerated.
     """
 
-    def __init__(self, pair: Pair, structure: Structure, x: Tensor, y: Tensor | None = None) -> None:
-        self.pair, self.structure, self.x, self.y = pair, structure, x, y
-        self.num_data = 1 if structure.data_dim is None else len(x)
+    def __init__(self, probed: ProbedPair, x: Tensor, y: Tensor | None = None) -> None:
+        self.probed, self.pair, self.x, self.y = probed, probed.pair, x, y
+        self.num_data = 1 if probed.data_dim is None else len(x)
         self.side_by_side = True
         try:
             self._prepare()
-            self.side_by_side = structure.data_dim is not None or self._runs_alike()
+            self.side_by_side = probed.data_dim is not None or self._runs_alike()
         except (RuntimeError, ValueError, IndexError) as error:
             if isinstance(error, InputError):
                 raise
@@ -77,7 +71,7 @@ class Target:
         guided = self._template(1)
         with torch.no_grad():
             generated = self._score(guided, 1)
-        self.vector = FlatVector.of(self.structure, guided, generated)
+        self.vector = FlatVector.of(self.probed, guided, generated)
 
     def _runs_alike(self) -> bool:
         """Whether two draws side by side have the densities that each has alone; a program may mix them up."""
@@ -119,15 +113,12 @@ class Target:
             (gradient,) = torch.autograd.grad(value.sum(), u)
         return value.detach(), gradient
 
-    def compiled(
-        self, num_samples: int, runs: int, note: Note = lambda line: None
-    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def compiled(self, num_samples: int, runs: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """``value_and_gradient`` for tensors of one shape, as a recorded graph, compiled where that pays.
 
         Args:
             num_samples: S.
             runs: how often it will be called, about.
-            note: takes what a person should know of the choice.
 
         Returns:
             A function of u, shape (S, N, D), and of the temperature, a tensor of shape () or (S, N).
@@ -143,7 +134,7 @@ class Target:
             return {"value": value, "gradient": gradient}
 
         self._template(num_samples)  # drawn before the recording, not in it
-        replay, _ = compile_if_it_pays("posterior", lambda: Replay(figures, [u, temperature]), runs, note)
+        replay, _ = compile_if_it_pays("posterior", lambda: Replay(figures, [u, temperature]), runs)
         if replay is None:
             return self.value_and_gradient
 
@@ -167,13 +158,13 @@ class Target:
             p, layout = self._score(q, num_samples), self._layout(q, num_samples)
             terms = (
                 layout.total(log_prob_at(p, name) for name in [*p.observation_nodes, *p.stochastic_nodes]),
-                layout.total(log_prob_at(q, name) for name in self.structure.sampled),
-                layout.total(unscaled_log_prob_at(q, name) for name in self.structure.enumerated),
+                layout.total(log_prob_at(q, name) for name in self.probed.sampled),
+                layout.total(unscaled_log_prob_at(q, name) for name in self.probed.enumerated),
             )
             of_p, of_z, of_e = (term.flatten(0, -3) for term in torch.broadcast_tensors(*terms))  # (E, S, N)
             label = Categorical(logits=of_e.movedim(0, -1)).sample()  # (S, N)
             ratio = of_p - of_z
-            enumerated = {name: layout.features(value_at(q, name), 0) for name in self.structure.enumerated}
+            enumerated = {name: layout.features(value_at(q, name), 0) for name in self.probed.enumerated}
             free = self.vector.free(q, layout)
         return PosteriorDraws(
             _pick(free, label),
@@ -190,8 +181,8 @@ class Target:
         """
         if not self.side_by_side and num_samples > 1:
             return torch.cat([self.draw_prior(1) for _ in range(num_samples)])
-        with torch.no_grad(), poutine.block(), self.pair.scope(), self._samples(num_samples):
-            p = poutine.trace(self.pair.model).get_trace(*self._arguments())
+        with torch.no_grad(), poutine.block(), self.pair.scope():
+            p = run(self.pair.model, self.probed, self.x, self.y, self._plated(num_samples))
         return self.vector.free(p, self._layout(self._template(num_samples), num_samples))[0]
 
     @property
@@ -213,29 +204,15 @@ class Target:
         r"""The latents by site, shape (S, N, \*shape), of unconstrained vectors of shape (S, N, D)."""
         return self.vector.values(u)
 
-    def _arguments(self) -> tuple[Tensor, ...]:
-        return self.pair.arguments(self.x, self.y)
-
     def _layout(self, guided: Trace, num_samples: int) -> Layout:
-        return Layout(self.structure, guided, num_samples, self.x)
+        return Layout(self.probed, guided, num_samples, self.x)
 
-    def _samples(self, num_samples: int) -> Any:
-        if not self.side_by_side:
-            return nullcontext()
-        return pyro.plate("_samples", num_samples, dim=-self.structure.nesting - 1)
+    def _plated(self, num_samples: int) -> int | None:
+        return num_samples if self.side_by_side else None
 
     def _guide(self, num_samples: int) -> Trace:
-        enumeration = poutine.enum(first_available_dim=-self.structure.nesting - 2)
-        with (
-            torch.no_grad(),
-            poutine.block(),
-            self.pair.scope(),
-            self._samples(num_samples),
-            poutine.trace() as guided,
-            enumeration,
-        ):
-            self.pair.guide(*self._arguments())
-        return prune_subsample_sites(guided.trace)
+        with torch.no_grad(), poutine.block(), self.pair.scope():
+            return run_guide(self.probed, self.x, self.y, self._plated(num_samples))
 
     def _template(self, num_samples: int) -> Trace:
         """A run of the guide whose values of the continuous sites are to be replaced."""
@@ -245,15 +222,8 @@ class Target:
         return self._templates[num_samples]
 
     def _score(self, guided: Trace, num_samples: int) -> Trace:
-        with (
-            poutine.block(),
-            self.pair.scope(),
-            self._samples(num_samples),
-            poutine.trace() as generated,
-            poutine.replay(trace=guided),
-        ):
-            self.pair.model(*self._arguments())
-        p = prune_subsample_sites(generated.trace)
+        with poutine.block(), self.pair.scope():
+            p = run_model(self.probed, self.x, self.y, self._plated(num_samples), guided)
         p.compute_log_prob()
         return p
 

@@ -50,8 +50,7 @@ def with_guides() -> dict[str, Reasons]:
 
 def _try(pair: Pair, objective: str = "elbo") -> None:
     with torch.random.fork_rng():
-        structure = pair.probe(torch.zeros(2, *EVENT_SHAPE))
-        OBJECTIVES.build(objective, pair=pair, structure=structure)
+        OBJECTIVES.build(objective, probed=pair.probe(torch.zeros(2, *EVENT_SHAPE)))
 
 
 def _matrix(rows: Iterable[str], columns: Iterable[str], attempt: Callable[[str, str], None]) -> Reasons:

@@ -7,6 +7,7 @@ figures/diagnosis/     k-hat, the worst data, calibration, latents, aggregate po
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,10 @@ from pyro_vae.figures.latent_use import aggregate, unit_use
 from pyro_vae.figures.pictures import is_picture
 from pyro_vae.figures.saving import save_figure
 from pyro_vae.figures.sbc import coverage, ranks
-from pyro_vae.notes import Note
 from pyro_vae.posterior.target import Target
 from pyro_vae.runs.run import Run
+
+logger = logging.getLogger(__name__)
 
 NUM_WORST = 20
 SAVED_DATA, SAVED_DRAWS = 100, 500
@@ -87,11 +89,8 @@ class Diagnosis:
             figures["confusion"] = confusion(found.labels.confusion, self.run.facts.class_names)
         return figures
 
-    def save(self, note: Note = lambda line: None) -> list[Path]:
+    def save(self) -> list[Path]:
         """Write everything into the run's directory.
-
-        Args:
-            note: takes why there is no posterior, where the programs have become unable to make data.
 
         Returns:
             The files: posteriors first, JSON last.
@@ -109,7 +108,7 @@ class Diagnosis:
             if isinstance(error, InputError):
                 raise
             reason = str(error).splitlines()[0]
-            note(f"posterior.nc was not written: the programs make no data ({reason})")
+            logger.warning(f"posterior.nc was not written: the programs make no data ({reason})")
         for name, figure in self.figures().items():
             files.append(folder.figures / "diagnosis" / f"{name}.png")
             save_figure(figure, files[-1])
@@ -125,7 +124,7 @@ class Diagnosis:
             if chains is not None:
                 files.append(folder / "posterior_nuts.nc")
                 x = self.images.x()[: chains.u.shape[2]]
-                save_posterior(from_chains(chains.u, Target(self.run.pair, self.run.structure, x)), files[-1])
+                save_posterior(from_chains(chains.u, Target(self.run.probed, x)), files[-1])
         return files
 
 
@@ -135,7 +134,6 @@ def diagnose(
     effort: Effort | None = None,
     split: str = "test",
     seed: int = 0,
-    note: Note = lambda line: None,
 ) -> Diagnosis:
     """Criticise a run.
 
@@ -145,7 +143,6 @@ def diagnose(
         effort: how much of each check to make.
         split: train, validation or test.
         seed: of every draw.
-        note: takes what a person should know while it runs.
 
     Raises:
         InputError: if there is no such split, nothing is asked for, or a check that was asked for cannot be made.
@@ -160,5 +157,5 @@ def diagnose(
     if run.structure.has_label and images.labels is not None:
         probabilities = run.class_probabilities(images.pixels)
     known = Known(probabilities, images.labels, iterates if len(iterates) else None, names)
-    found = criticise_pair(run.pair, run.structure, images.x(), effort, known=known, seed=seed, note=note)
+    found = criticise_pair(run.probed, images.x(), effort, known=known, seed=seed)
     return Diagnosis(run, split, images, found, effort, time.perf_counter() - begin)

@@ -159,9 +159,9 @@ def load(
     config, facts = folder.config, folder.facts
     with torch.random.fork_rng():
         pair = build_pair(config, facts.event_shape, facts.num_classes, model or config.model, guide or config.guide)
-        structure = place(pair, facts.event_shape, _device(device))
+        probed = place(pair, facts.event_shape, _device(device))
     pair.load_state_dict(folder.weights(checkpoint))
-    return Run(config, facts, pair, structure, dataset=None, folder=folder, history=folder.history)
+    return Run(config, facts, probed, dataset=None, folder=folder, history=folder.history)
 
 
 def _finished(run: Run, display: Display) -> Run:

@@ -16,7 +16,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from pyro_vae.runs.run import Run
+from pyro_vae.runs.generator import Generator
 
 DRAWS = 10  # averaged where a guide does not know its mean
 IMAGES_AT_ONCE = 200
@@ -75,6 +75,6 @@ def activity(means: Tensor) -> Tensor:
     return means.var(0, correction=0)
 
 
-def posterior_means(run: Run, x: Tensor, site: str) -> Tensor:
+def posterior_means(generator: Generator, x: Tensor, site: str) -> Tensor:
     r"""E_q[z | x] of images of shape (N, \*event_shape), a few at a time, shape (N, D)."""
-    return torch.cat([run.encode(chunk, site, DRAWS) for chunk in x.split(IMAGES_AT_ONCE)]).cpu()
+    return torch.cat([generator.encode(chunk, site, DRAWS) for chunk in x.split(IMAGES_AT_ONCE)]).cpu()

@@ -16,11 +16,11 @@ from pyro_vae.config import FitConfig
 from pyro_vae.data import Batches, Dataset, binarize_once, check_range, describe_pixels, labelled_rows, random_affine
 from pyro_vae.diagnostics.findings import Finding
 from pyro_vae.errors import TrainingError
-from pyro_vae.pairs import Pair, Structure
+from pyro_vae.pairs import Pair, ProbedPair
 from pyro_vae.runs import animation
 from pyro_vae.runs.assembly import AUTO, resolve_augmentation, resolve_binarization, resolve_resampling
 from pyro_vae.runs.data_facts import facts_of
-from pyro_vae.runs.display import Display
+from pyro_vae.runs.display import Display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
 from pyro_vae.training import Trainer
@@ -41,18 +41,18 @@ class Session:
     def __init__(self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device) -> None:
         self.dataset, self.pair = dataset, pair
         self.facts = facts_of(dataset)
-        self.structure = place(pair, dataset.event_shape, device)
-        binarization = resolve_binarization(config, self.structure, dataset.kind)
-        check_range(dataset, binarization, self.structure.support)
-        labels = config.labels if self.structure.has_label else "none"
+        self.probed = place(pair, dataset.event_shape, device)
+        binarization = resolve_binarization(config, self.probed, dataset.kind)
+        check_range(dataset, binarization, self.probed.support)
+        labels = config.labels if self.probed.has_label else "none"
         rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed)
         batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed)
         validation = binarize_once(dataset.validation, binarization).to(device)
         augment = random_affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
         resampling = resolve_resampling(config, pair)
-        config = settle(config, batches.num_steps, bool(self.structure.enumerated))
+        config = settle(config, batches.num_steps, bool(self.probed.enumerated))
         self.config = config.model_copy(update={"binarization": binarization})
-        self.trainer = Trainer(pair, self.structure, batches, validation, config, augment, resampling)
+        self.trainer = Trainer(self.probed, batches, validation, config, augment, resampling)
         self.folder: RunFolder | None = None
 
     def create_folder(self, path: Path, overwrite: bool) -> None:
@@ -62,12 +62,12 @@ class Session:
     def train(self, display: Display) -> Run:
         trainer = self.trainer
         best = self._weights() if self.folder is None else self.folder.weights("best")
-        with _stopping(trainer), display:
+        with _stopping(trainer), display, listening(display.say):
             display.say(self._describe())
             display.start(trainer)
             animation.begin(self._run())
             try:
-                for row in trainer.epochs(display.step, display.say):
+                for row in trainer.epochs(display.step):
                     if trainer.is_best:
                         best = self._weights()
                     animation.keep(self._run(), last=trainer.done)  # before the checkpoint, so that none is missing
@@ -90,7 +90,7 @@ class Session:
         config, batches, pixels = self.config, self.trainer.batches, describe_pixels(self.dataset)
         likelihood = f"; likelihood {config.likelihood}" if config.likelihood != AUTO else ""
         drawn = {"dynamic": ", binarized by draws", "threshold": ", binarized at 0.5", "none": ""}[batches.binarization]
-        labels = f" ({len(batches.labelled_rows)} labelled)" if self.structure.has_label else ""
+        labels = f" ({len(batches.labelled_rows)} labelled)" if self.probed.has_label else ""
         where = f" -> {self.folder.path}" if self.folder else ""
         return (
             f"{config.model} + {config.guide} on {self.dataset.name}, {pixels}{drawn}{likelihood}\n"
@@ -122,8 +122,7 @@ class Session:
         return Run(
             self.config,
             self.facts,
-            self.pair,
-            self.structure,
+            self.probed,
             dataset=self.dataset,
             folder=self.folder,
             history=pd.DataFrame(progress.history),
@@ -150,7 +149,7 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def place(pair: Pair, event_shape: tuple[int, ...], device: torch.device) -> Structure:
+def place(pair: Pair, event_shape: tuple[int, ...], device: torch.device) -> ProbedPair:
     """Move a pair to its device and run it once, so that all its parameters are there."""
     for module in pair.modules().values():
         module.to(device)

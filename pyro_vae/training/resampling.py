@@ -23,7 +23,7 @@ from torch import Tensor
 from pyro_vae.data.images import Images
 from pyro_vae.option_types import Positive, Whole
 from pyro_vae.pairs.draws import draw_means
-from pyro_vae.pairs.pair import Pair
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.vectorized import need_data_plate
 from pyro_vae.registry import Registry
@@ -41,12 +41,11 @@ class Resampling:
             InputError: if there are such reasons.
         """
 
-    def weights(self, pair: Pair, structure: Structure, images: Images, groups: Tensor) -> Tensor | None:
+    def weights(self, probed: ProbedPair, images: Images, groups: Tensor) -> Tensor | None:
         """How often to draw each row, up to a factor, shape (N,); None for shuffled passes over all of them.
 
         Args:
-            pair: the programs, in evaluation mode.
-            structure: what a probe said of them.
+            probed: the model and the guide, with what ``pair.probe`` said of them.
             images: the N training rows.
             groups: a number for each row, shape (N,); the share of a group stays what it is.
         """
@@ -60,7 +59,7 @@ RESAMPLINGS: Registry[Resampling] = Registry("resampling")
 class Uniform(Resampling):
     """Every row once an epoch, in random order."""
 
-    def weights(self, pair: Pair, structure: Structure, images: Images, groups: Tensor) -> Tensor | None:
+    def weights(self, probed: ProbedPair, images: Images, groups: Tensor) -> Tensor | None:
         return None
 
 
@@ -80,8 +79,8 @@ class LatentHistogram(Resampling):
     def check(self, structure: Structure) -> None:
         need_data_plate(structure)
 
-    def weights(self, pair: Pair, structure: Structure, images: Images, groups: Tensor) -> Tensor | None:
-        means = latent_means(pair, structure, images)
+    def weights(self, probed: ProbedPair, images: Images, groups: Tensor) -> Tensor | None:
+        means = latent_means(probed, images)
         weights = torch.empty(len(images))
         for group in groups.unique():
             mine = groups == group
@@ -105,12 +104,12 @@ def effective_rows(weights: Tensor) -> float:
     return (weights.sum() ** 2 / weights.square().sum()).item()
 
 
-def latent_means(pair: Pair, structure: Structure, images: Images) -> Tensor:
+def latent_means(probed: ProbedPair, images: Images) -> Tensor:
     """E_q[z | x] of every row, all sampled sites side by side, on the CPU, shape (N, D)."""
     parts = []
     with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(0)
         for chunk in images.chunks(CHUNK):
-            means = draw_means(pair, structure, chunk.values())
+            means = draw_means(probed, chunk.values())
             parts.append(torch.cat(list(means.values()), -1).cpu())
     return torch.cat(parts)

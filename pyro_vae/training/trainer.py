@@ -20,10 +20,8 @@ from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
 from pyro_vae.errors import TrainingError
-from pyro_vae.notes import Note
 from pyro_vae.objectives import OBJECTIVES
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
 from pyro_vae.training.iterates import Iterates
@@ -66,8 +64,7 @@ class Trainer:
     """Trains a pair.
 
     Args:
-        pair: the model and the guide; must have run once (``Pair.probe``).
-        structure: what the probe said, without labels.
+        probed: the model and the guide, with what ``Pair.probe`` said of them, without labels.
         batches: the training rows.
         validation: the validation rows, binarized for good.
         config: objective, beta, optimizer, epochs.
@@ -77,24 +74,23 @@ class Trainer:
 
     def __init__(
         self,
-        pair: Pair,
-        structure: Structure,
+        probed: ProbedPair,
         batches: Batches,
         validation: Images,
         config: TrainingConfig,
         augment: Augment | None = None,
         resampling: Resampling | None = None,
     ) -> None:
-        self.pair, self.structure, self.batches = pair, structure, batches
-        self.config = config = settle(config, batches.num_steps, bool(structure.enumerated))
+        self.probed, self.pair, self.batches = probed, probed.pair, batches
+        self.config = config = settle(config, batches.num_steps, bool(probed.enumerated))
         self.beta = parse_schedule(config.beta)
         self.resampling = resampling or Uniform()
-        self.resampling.check(structure)
-        objective = OBJECTIVES.build(config.objective, pair=pair, structure=structure, num_data=len(batches.images))
-        self.validation = Validation(pair, structure, validation, objective, self.beta.final)
+        self.resampling.check(probed)
+        objective = OBJECTIVES.build(config.objective, probed=probed, num_data=len(batches.images))
+        self.validation = Validation(probed, validation, objective, self.beta.final)
         self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
-        parameters = [p for p in pair.parameters().values() if p.requires_grad]
-        self.iterates = Iterates(pair.trained(), batches.num_steps, config.seed)
+        parameters = [p for p in probed.pair.parameters().values() if p.requires_grad]
+        self.iterates = Iterates(probed.pair.trained(), batches.num_steps, config.seed)
         self.eager = EagerStep(self.loss, batches, parameters, config)
         self.step: Step = self.eager
         self.way: Way | None = WAYS[config.compile]  # None: not chosen yet
@@ -106,7 +102,6 @@ class Trainer:
     def epochs(
         self,
         on_step: Callable[[Progress], None] = lambda progress: None,
-        on_note: Note = lambda line: None,
     ) -> Iterator[Row]:
         """Train to the last epoch, giving the history row of each as it ends.
 
@@ -114,14 +109,13 @@ class Trainer:
 
         Args:
             on_step: called after every step; ``Progress.loss_sum`` lags by up to ``REPORT_INTERVAL`` seconds.
-            on_note: called with what a person should know.
 
         Raises:
             TrainingError: if the loss or its gradient is no finite number.
         """
         while not (self.done or self.stop_requested):
-            if self._train_epoch(on_step, on_note):
-                yield self._close_epoch(on_note)
+            if self._train_epoch(on_step):
+                yield self._close_epoch()
 
     @property
     def done(self) -> bool:
@@ -162,13 +156,13 @@ class Trainer:
         if "iterates" in state:
             self.iterates.load(state["iterates"].to(self.eager.parameters[0].device))
 
-    def _train_epoch(self, on_step: Callable[[Progress], None], on_note: Note) -> bool:
+    def _train_epoch(self, on_step: Callable[[Progress], None]) -> bool:
         """Train the epoch under way to its end; False where a stop was requested before that."""
         progress, num_steps = self.progress, self.batches.num_steps
         if progress.step == 0:
             self.pair.train(False)
             images, groups = self.batches.images, self.batches.groups
-            self.batches.weights = self.resampling.weights(self.pair, self.structure, images, groups)
+            self.batches.weights = self.resampling.weights(self.probed, images, groups)
         self.pair.train()
         pending: list[tuple[Indices, Tensor, Tensor]] = []
         reported = time.monotonic()
@@ -176,7 +170,7 @@ class Trainer:
             now = progress.epoch + progress.step / num_steps
             beta = self.beta.at(now)
             if now > 0 and self.step is self.eager and self.way != "eager":
-                self._record_step(rows, beta, on_note)
+                self._record_step(rows, beta)
             pending.append((rows, *self.step(rows, self._learning_rate(), beta, now)))
             progress.step += 1
             self.iterates.after(progress.step)
@@ -214,26 +208,25 @@ class Trainer:
             f"try a smaller --lr, such as {self.config.lr / 4:g}, or look at those rows",
         )
 
-    def _record_step(self, rows: Indices, beta: float, note: Note) -> None:
+    def _record_step(self, rows: Indices, beta: float) -> None:
         buffers = [buffer for module in self.pair.modules().values() for buffer in module.buffers()]
         constant = isinstance(self.beta, Constant)
         step, self.way = compile_if_it_pays(
             "step",
             lambda: RecordedStep(self.eager, buffers, constant, rows, beta),
             self.config.num_epochs * self.batches.num_steps,
-            note,
             self.way,
         )
         self.step = step or self.eager
 
-    def _record_validation(self, note: Note) -> None:
+    def _record_validation(self) -> None:
         """Where the step is recorded; after the first epoch, so that training begins sooner."""
         runs = self.config.num_epochs * self.validation.num_full_chunks
         if not runs:
             self.validation_way = "eager"
             return
         replay, self.validation_way = compile_if_it_pays(
-            "validation", self.validation.record, runs, note, self.validation_way
+            "validation", self.validation.record, runs, self.validation_way
         )
         self.validation.use(replay)
 
@@ -248,10 +241,10 @@ class Trainer:
         fallen = max(0.0, done - start) / (1 - start) if start < 1 else 0.0
         return self.config.lr * (1 + math.cos(math.pi * fallen)) / 2
 
-    def _close_epoch(self, on_note: Note) -> Row:
+    def _close_epoch(self) -> Row:
         progress = self.progress
         if self.way != "eager" and self.validation_way != "eager" and not self.validation.is_recorded:
-            self._record_validation(on_note)
+            self._record_validation()
         row: Row = {
             "epoch": progress.epoch + 1,
             "beta": self.beta.at(progress.epoch + 1),

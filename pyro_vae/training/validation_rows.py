@@ -13,8 +13,7 @@ from pyro_vae.data.images import Images
 from pyro_vae.objectives import Objective
 from pyro_vae.pairs.draws import draw_terms
 from pyro_vae.pairs.labels import label_distribution
-from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.pair import ProbedPair
 
 Row = dict[str, float]
 SEED = 0
@@ -35,15 +34,14 @@ class Validation:
     """What a run says of rows that it does not train on.
 
     Args:
-        pair: the model and the guide.
-        structure: what a probe of them without labels said.
+        probed: the model and the guide, with what ``pair.probe`` said of them.
         images: the rows, binarized for good.
         objective: what is trained; a figure of its own where it is no ELBO.
         beta: where its beta ends.
     """
 
-    def __init__(self, pair: Pair, structure: Structure, images: Images, objective: Objective, beta: float) -> None:
-        self.pair, self.structure, self.images = pair, structure, images
+    def __init__(self, probed: ProbedPair, images: Images, objective: Objective, beta: float) -> None:
+        self.probed, self.images = probed, images
         self.objective, self.beta = objective, beta
         self._replay: Replay | None = None
 
@@ -59,9 +57,9 @@ class Validation:
 
     def record(self) -> Replay:
         """The measures of a full chunk, recorded."""
-        self.pair.train(False)
+        self.probed.pair.train(False)
         chunk = next(self.images.chunks(CHUNK))
-        with self.pair.scope():
+        with self.probed.pair.scope():
             return Replay(lambda: self._measures(chunk), chunk.tensors())
 
     def use(self, replay: Replay | None) -> None:
@@ -70,7 +68,7 @@ class Validation:
 
     def __call__(self) -> Row:
         """The measures, averaged over the rows."""
-        self.pair.train(False)
+        self.probed.pair.train(False)
         totals: defaultdict[str, list[Tensor]] = defaultdict(list)
         with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(SEED)
@@ -87,13 +85,13 @@ class Validation:
 
     def _measures(self, images: Images) -> dict[str, Tensor]:
         """Sums over the rows, scalars."""
-        if self.structure.data_dim is None:  # rows that do not come apart: sites outside the plate over data
+        if self.probed.data_dim is None:  # rows that do not come apart: sites outside the plate over data
             return {"elbo": -self.objective(images.x()) * len(images)}
-        terms = draw_terms(self.pair, self.structure, images.x())
+        terms = draw_terms(self.probed, images.x())
         row = {"elbo": terms.elbo.sum(), "log_likelihood": terms.log_likelihood.sum(), "kl": terms.kl.sum()}
         if not self.objective.is_elbo:
             row["objective"] = -self.objective(images.x(), beta=self.beta) * len(images)
-        if self.structure.has_label and images.labels is not None:
-            guess = label_distribution(self.pair, images.values()).probs.argmax(-1)
+        if self.probed.has_label and images.labels is not None:
+            guess = label_distribution(self.probed.pair, images.values()).probs.argmax(-1)
             row["accuracy"] = (guess == images.labels).sum()
         return row

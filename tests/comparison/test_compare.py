@@ -127,7 +127,7 @@ def test_nuts_is_the_reference_where_nothing_is_exact():
     found = compare_mcmc(silent(model), guides, x, num_samples=400, num_warmup=150, num_steps=300)
     assert found.reference == "nuts", found.reasons
     pair = Pair(model, FullRank(model))
-    mean, stddev, evidence = banana_posterior(Target(pair, pair.probe(x), x))
+    mean, stddev, evidence = banana_posterior(Target(pair.probe(x), x))
     method = found.method("full_rank")
     assert method.kl.item() == pytest.approx((evidence - method.elbo).item(), abs=0.05)
     assert ((found.method("nuts").mean - mean).abs() < 5 * stddev / found.chains.ess.sqrt()).all()
@@ -173,7 +173,7 @@ def test_bridge_sampling_finds_the_evidence():
     model = LinearGaussian((6,), latent_dim=4)
     x = torch.randn(3, 6)
     pair = Pair(model, FullRank(model))
-    target = Target(pair, pair.probe(x), x)
+    target = Target(pair.probe(x), x)
     chains = nuts(target, 200, 150, 3)
     torch.testing.assert_close(bridge_evidence(target, chains), model.evidence(x).double().detach(), atol=0.05, rtol=0)
 
@@ -183,9 +183,9 @@ def test_only_the_guide_trains(x):
     model = LinearGaussian((4,), latent_dim=2)
     pair = Pair(model, FullRank(model, network=MLP(hidden=(8,))))
     data = torch.randn(3, 4)
-    structure = pair.probe(data)
+    probed = pair.probe(data)
     before = {name: value.clone() for name, value in pair.state_dict().items()}
-    fit_guide(pair, structure, data, 3)
+    fit_guide(probed, data, 3)
     after = pair.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if name.startswith("guide.")}

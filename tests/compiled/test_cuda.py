@@ -9,6 +9,7 @@ from pyro_vae.compiled import lowering
 from pyro_vae.compiled.cuda import Captured, uses_cuda
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data import Batches, Images
+from pyro_vae.runs.display import listening
 from pyro_vae.training import Trainer
 from tests.conftest import make_pair
 
@@ -115,12 +116,13 @@ def trained(compiled="on", capture=None, monkeypatch=None, device="cpu"):
     for module in pair.modules().values():
         module.to(device)
     images = Images((torch.rand(60, 1, 4, 4) < 0.5).float()).to(device)
-    structure = pair.probe(images.pixels[:2])
+    probed = pair.probe(images.pixels[:2])
     config = TrainingConfig(epochs=3, lr=0.01, batch_size=10, compile=compiled, lr_schedule="cosine")
-    trainer = Trainer(pair, structure, Batches(images, torch.arange(0), 10, "none", seed=0), images, config)
+    trainer = Trainer(probed, Batches(images, torch.arange(0), 10, "none", seed=0), images, config)
     torch.manual_seed(9)
     notes: list[str] = []
-    rows = list(trainer.epochs(on_note=notes.append))
+    with listening(notes.append):
+        rows = list(trainer.epochs())
     return [row["train_loss"] for row in rows], notes
 
 

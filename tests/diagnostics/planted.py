@@ -31,7 +31,7 @@ def linear_pair(scale=1.0, shift=0.0, independent=False, latent_dim=10, data_dim
                 pyro.sample("z", q)
 
     pair = Pair(model, guide)
-    return pair, pair.probe(torch.zeros(2, data_dim))
+    return pair.probe(torch.zeros(2, data_dim))
 
 
 def bimodal_pair(both=True):
@@ -56,4 +56,4 @@ def bimodal_pair(both=True):
             pyro.sample("z", mixture(logits, narrower * (places / variance + slope * x), narrower**0.5))
 
     pair = Pair(model, guide)
-    return pair, pair.probe(torch.zeros(2))
+    return pair.probe(torch.zeros(2))

@@ -43,8 +43,8 @@ def verdict_of(found, name):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_exact_posterior_is_believed(seed):
     """The calibration's test has 2 in 1,000 false alarms: 4 in 100 that one of twenty seeds has one."""
-    pair, structure = linear_pair()
-    found = criticise_pair(pair, structure, linear_data(30, seed), SMALL, seed=seed)
+    probed = linear_pair()
+    found = criticise_pair(probed, linear_data(30, seed), SMALL, seed=seed)
     assert found.verdict is Verdict.BELIEVE, str(found)
 
 
@@ -55,23 +55,23 @@ def test_the_exact_posterior_is_believed(seed):
     ids=["half as wide", "twice as wide", "shifted up", "shifted down"],
 )
 def test_planted_posteriors_are_refused(wrong, seed):
-    pair, structure = linear_pair(**wrong)
-    found = criticise_pair(pair, structure, linear_data(30, seed), SMALL, seed=seed)
+    probed = linear_pair(**wrong)
+    found = criticise_pair(probed, linear_data(30, seed), SMALL, seed=seed)
     assert found.verdict is Verdict.REFUSE, str(found)
     assert verdict_of(found, "calibration (SBC)") is Verdict.REFUSE
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_missed_mode_is_seen_by_the_calibration_alone(seed):
-    whole = criticise_pair(*bimodal_pair(), bimodal_data(30, seed), SMALL, seed=seed)
+    whole = criticise_pair(bimodal_pair(), bimodal_data(30, seed), SMALL, seed=seed)
     assert whole.verdict is Verdict.BELIEVE, str(whole)
-    half = criticise_pair(*bimodal_pair(both=False), bimodal_data(30, seed), SMALL, seed=seed)
+    half = criticise_pair(bimodal_pair(both=False), bimodal_data(30, seed), SMALL, seed=seed)
     assert half.verdict is Verdict.REFUSE, str(half)
     assert verdict_of(half, "Pareto k-hat") is Verdict.BELIEVE
 
 
 def test_lost_correlations_ask_for_care():
-    found = criticise_pair(*linear_pair(independent=True), linear_data(100, 0), Effort())
+    found = criticise_pair(linear_pair(independent=True), linear_data(100, 0), Effort())
     assert found.verdict is Verdict.CARE, str(found)
     gap = next(check for check in found.checks if check.name == "inference gap")
     assert 1.2 < gap.figures["gap"] < 2.2
@@ -85,7 +85,7 @@ def test_nuts_measures_width_and_place(scale, verdict, tolerance):
     """Against NUTS on four data, of which 1,200 draws tell a mean to 0.03 sd and a width to 3 %."""
     x = linear_data(30, 0)
     effort = Effort(samples=2000, simulated=0, nuts=4, nuts_samples=300, only=("nuts",))
-    found = criticise_pair(*linear_pair(scale=scale), x, effort)
+    found = criticise_pair(linear_pair(scale=scale), x, effort)
     check = next(check for check in found.checks if check.name == "NUTS")
     assert check.verdict is verdict
     assert check.figures["sd_ratio"] == pytest.approx(scale, abs=tolerance)
@@ -93,7 +93,7 @@ def test_nuts_measures_width_and_place(scale, verdict, tolerance):
 
 
 def test_chains_that_disagree_are_no_reference():
-    found = criticise_pair(*bimodal_pair(), bimodal_data(30, 0), Effort(300, 0, nuts=2, nuts_samples=200))
+    found = criticise_pair(bimodal_pair(), bimodal_data(30, 0), Effort(300, 0, nuts=2, nuts_samples=200))
     (check,) = (check for check in found.checks if check.name == "NUTS")
     assert check.verdict is None
     assert "no reference: the chains do not agree" in check.finding
@@ -116,7 +116,7 @@ def test_data_whose_chains_have_not_mixed_are_left_out():
     def check_of(x):
         pair = Pair(model, guide)
         effort = Effort(300, 0, nuts=len(x), nuts_samples=200, only=("nuts",))
-        found = criticise_pair(pair, pair.probe(x), x, effort, seed=2)
+        found = criticise_pair(pair.probe(x), x, effort, seed=2)
         return next(check for check in found.checks if check.name == "NUTS")
 
     most = check_of(torch.tensor([0.0, 0.0, 3.0]))
@@ -150,20 +150,20 @@ def test_bad_weights_are_counted_and_refused():
 
 
 def test_the_worst_data_come_first():
-    pair, structure = linear_pair(scale=0.7)
-    found = criticise_pair(pair, structure, linear_data(30, 0), Effort(300, 0))
+    probed = linear_pair(scale=0.7)
+    found = criticise_pair(probed, linear_data(30, 0), Effort(300, 0))
     k_hat = found.importance.k_hat[found.worst]
     assert (k_hat[:-1] >= k_hat[1:]).all()
 
 
 def test_labels_and_iterates_are_checked_where_they_are_known():
-    pair, structure = linear_pair()
+    probed = linear_pair()
     torch.manual_seed(0)
     labels = torch.randint(2, (30,))
     sure = torch.nn.functional.one_hot(1 - labels, 2) * 0.98 + 0.01
     moving = torch.cat([torch.randn(100, 5), torch.linspace(0, 50, 100).unsqueeze(-1).expand(-1, 95)], -1)
     known = Known(sure, labels, moving, tuple(f"p{i}" for i in range(100)))
-    found = criticise_pair(pair, structure, linear_data(30, 0), Effort(300, 0), known=known)
+    found = criticise_pair(probed, linear_data(30, 0), Effort(300, 0), known=known)
     assert verdict_of(found, "labels") is Verdict.CARE
     assert found.labels.accuracy == 0
     assert verdict_of(found, "convergence (SVI)") is Verdict.CARE
@@ -220,7 +220,7 @@ def test_eight_schools_are_one_datum(family):
 
 
 def test_bad_calls_are_refused():
-    pair, _ = linear_pair()
+    pair = linear_pair().pair
     with pytest.raises(InputError, match="at least one sample"):
         Effort(samples=0)
     with pytest.raises(InputError, match="0 or more, for nuts"):
@@ -230,7 +230,7 @@ def test_bad_calls_are_refused():
 
 
 def test_the_global_parameter_store_is_left_alone():
-    pair, _ = linear_pair()
+    pair = linear_pair().pair
     with pyro.get_param_store().scope():
         pyro.param("mine", torch.ones(1))
         criticise(pair.model, pair.guide, linear_data(5, 0), num_simulated=0)
@@ -239,9 +239,9 @@ def test_the_global_parameter_store_is_left_alone():
 
 def test_parameters_of_modules_are_the_modules_own():
     torch.manual_seed(0)
-    pair, structure = linear_pair()
-    found = criticise(pair.model, pair.guide, linear_data(5, 0), num_simulated=0)
-    same = criticise_pair(Pair(pair.model, pair.guide), structure, linear_data(5, 0), Effort(1000, 0))
+    probed = linear_pair()
+    found = criticise(probed.pair.model, probed.pair.guide, linear_data(5, 0), num_simulated=0)
+    same = criticise_pair(probed, linear_data(5, 0), Effort(1000, 0))
     assert torch.equal(found.importance.log_weights, same.importance.log_weights)
 
 

@@ -54,7 +54,7 @@ def test_nll_of_the_linear_gaussian_model(linear_gaussian: LinearGaussian):
         family.log_scale.weight.zero_()
         family.log_scale.bias.fill_(-0.3)
     exact = -linear_gaussian.evidence(x).mean().item()
-    args = linear_gaussian.pair, linear_gaussian.structure, Images(x)
+    args = linear_gaussian.probed, Images(x)
     few, many = evaluate(*args, num_samples=1), evaluate(*args, num_samples=5000)
     assert few.nll > many.nll
     assert many.nll == pytest.approx(exact, abs=0.02)
@@ -65,15 +65,15 @@ def test_nll_of_the_linear_gaussian_model(linear_gaussian: LinearGaussian):
 def test_the_errors_of_the_likelihood_are_those_of_its_parts(x, monkeypatch):
     """The spread over the data, and the effective sample size that the criticism finds from the same draws."""
     pair = make_pair("vae")
-    structure = pair.probe(x)
-    found = evaluate(pair, structure, Images(x), num_samples=40)
-    nll = nll_per_datum(pair, structure, Images(x), num_samples=40)
+    probed = pair.probe(x)
+    found = evaluate(probed, Images(x), num_samples=40)
+    nll = nll_per_datum(probed, Images(x), num_samples=40)
     assert found.nll_standard_error == pytest.approx(nll.std().item() / math.sqrt(len(x)))
-    weights = importance_sample(pair, structure, x, num_samples=40)
+    weights = importance_sample(probed, x, num_samples=40)
     assert found.effective_samples == pytest.approx(weights.ess.median().item(), rel=1e-4)
     monkeypatch.setattr(evaluation, "NUMBERS_AT_ONCE", 512 * 8 * 3)  # several runs of draws
-    assert 1 <= evaluate(pair, structure, Images(x), num_samples=40).effective_samples <= 40
-    assert evaluate(pair, structure, Images(x[:1]), num_samples=5).nll_standard_error == math.inf
+    assert 1 <= evaluate(probed, Images(x), num_samples=40).effective_samples <= 40
+    assert evaluate(probed, Images(x[:1]), num_samples=5).nll_standard_error == math.inf
 
 
 @pytest.mark.parametrize(("model", "samples"), [("vae", 500), ("ss_vae", 166)])
@@ -83,10 +83,10 @@ def test_a_datum_takes_five_hundred_runs_of_the_decoder(model, samples, x):
 
 def test_chunks_of_data_and_samples_change_nothing_but_noise(x, monkeypatch):
     pair = make_pair("vae")
-    structure, images = pair.probe(x), Images(x)
-    whole = evaluate(pair, structure, images, num_samples=3000)
+    probed, images = pair.probe(x), Images(x)
+    whole = evaluate(probed, images, num_samples=3000)
     monkeypatch.setattr(evaluation, "NUMBERS_AT_ONCE", 512 * 700)
-    parts = evaluate(pair, structure, images, num_samples=3000)
+    parts = evaluate(probed, images, num_samples=3000)
     assert parts.num_data == whole.num_data == 7
     assert parts.nll == pytest.approx(whole.nll, abs=0.05)
     assert parts.elbo == pytest.approx(whole.elbo, abs=0.1)
@@ -95,7 +95,7 @@ def test_chunks_of_data_and_samples_change_nothing_but_noise(x, monkeypatch):
 
 def test_a_bar_is_told_of_every_chunk(x, monkeypatch):
     pair = make_pair("vae")
-    structure, images = pair.probe(x), Images(x)
+    probed, images = pair.probe(x), Images(x)
     monkeypatch.setattr(evaluation, "NUMBERS_AT_ONCE", 512 * 20)
     seen: list[int] = []
 
@@ -105,35 +105,35 @@ def test_a_bar_is_told_of_every_chunk(x, monkeypatch):
             seen.append(len(chunk))
             yield chunk
 
-    evaluate(pair, structure, images, num_samples=10, track=track)
+    evaluate(probed, images, num_samples=10, track=track)
     assert seen == [2, 2, 2, 1]
 
 
 def test_the_same_seed_gives_the_same_figures_and_no_other_randomness_moves(x):
     pair = make_pair("ss_vae")
-    structure, images = pair.probe(x), Images(x, torch.arange(7) % 3)
+    probed, images = pair.probe(x), Images(x, torch.arange(7) % 3)
     before = torch.get_rng_state()
-    assert evaluate(pair, structure, images, 10, seed=4) == evaluate(pair, structure, images, 10, seed=4)
-    assert evaluate(pair, structure, images, 10, seed=4) != evaluate(pair, structure, images, 10, seed=5)
+    assert evaluate(probed, images, 10, seed=4) == evaluate(probed, images, 10, seed=4)
+    assert evaluate(probed, images, 10, seed=4) != evaluate(probed, images, 10, seed=5)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_active_units(x):
     pair = make_pair("vae")
-    structure = pair.probe(x)
+    probed = pair.probe(x)
     family = pair.guide.conditionals["z"].family
     with torch.no_grad():
         family.loc.weight.zero_()
-        assert evaluate(pair, structure, Images(x), 2).active_units == 0
+        assert evaluate(probed, Images(x), 2).active_units == 0
         family.loc.weight[0] = torch.linspace(-5, 5, family.loc.in_features)
-    assert evaluate(pair, structure, Images(x), 2).active_units == 1
+    assert evaluate(probed, Images(x), 2).active_units == 1
 
 
 def test_labelled_figures_only_where_there_are_labels(x, y):
     vae, ss_vae = make_pair("vae"), make_pair("ss_vae")
-    assert "accuracy" not in evaluate(vae, vae.probe(x), Images(x, y), 2).as_dict()
-    assert "accuracy" not in evaluate(ss_vae, ss_vae.probe(x), Images(x), 2).as_dict()
-    figures = evaluate(ss_vae, ss_vae.probe(x), Images(x, y), 2).as_dict()
+    assert "accuracy" not in evaluate(vae.probe(x), Images(x, y), 2).as_dict()
+    assert "accuracy" not in evaluate(ss_vae.probe(x), Images(x), 2).as_dict()
+    figures = evaluate(ss_vae.probe(x), Images(x, y), 2).as_dict()
     assert figures["error_percent"] == pytest.approx(100 * (1 - figures["accuracy"]))
     assert 0 <= figures["ece"] <= 1
     assert all(math.isfinite(value) for value in figures.values())
@@ -142,4 +142,4 @@ def test_labelled_figures_only_where_there_are_labels(x, y):
 def test_no_samples_are_refused(x):
     pair = make_pair("vae")
     with pytest.raises(InputError, match="at least one sample per datum; got 0; use --samples 100"):
-        evaluate(pair, pair.probe(x), Images(x), 0)
+        evaluate(pair.probe(x), Images(x), 0)

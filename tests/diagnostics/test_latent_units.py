@@ -69,8 +69,8 @@ def test_the_energy_distance_of_two_normals():
 
 def test_the_aggregate_of_the_exact_posterior_is_the_prior():
     """Eighty seeds: at most 10 alarms at 5 %, passed by 99.6 % of all choices of seeds; none at 0.1 % in a unit."""
-    pair, structure = linear_pair()
-    found = [aggregate_posterior(pair, structure, data(100, seed), 100, 99, seed) for seed in range(80)]
+    probed = linear_pair()
+    found = [aggregate_posterior(probed, data(100, seed), 100, 99, seed) for seed in range(80)]
     alarms = sum(each.p_value <= 0.05 for each in found)
     assert binom.sf(10, 80, 0.05) < 0.004
     assert alarms <= 10
@@ -79,9 +79,9 @@ def test_the_aggregate_of_the_exact_posterior_is_the_prior():
 
 
 def test_a_shifted_aggregate_is_seen():
-    pair, structure = linear_pair(shift=2.0)
+    probed = linear_pair(shift=2.0)
     for seed in range(20):
-        found = aggregate_posterior(pair, structure, data(400, seed), 400, 199, seed)
+        found = aggregate_posterior(probed, data(400, seed), 400, 199, seed)
         assert found.p_value == 1 / 200
         assert (found.shift > 0.2).all()
         worst = found.as_dict()["units"][0]
@@ -90,16 +90,16 @@ def test_a_shifted_aggregate_is_seen():
 
 
 def test_a_narrow_aggregate_is_seen():
-    pair, structure = linear_pair(scale=0.1)
+    probed = linear_pair(scale=0.1)
     for seed in range(20):
-        found = aggregate_posterior(pair, structure, data(400, seed), 400, 199, seed)
+        found = aggregate_posterior(probed, data(400, seed), 400, 199, seed)
         assert found.p_value == 1 / 200
         assert found.spread.min() < 0.8
 
 
 def test_holm_by_hand():
-    pair, structure = linear_pair()
-    found = aggregate_posterior(pair, structure, data(50), 50, 9)
+    probed = linear_pair()
+    found = aggregate_posterior(probed, data(50), 50, 9)
     raw = [ks_2samp(found.posterior[:, i], found.prior[:, i]).pvalue for i in range(10)]
     order = sorted(range(10), key=raw.__getitem__)
     expected, running = {}, 0.0
@@ -110,11 +110,11 @@ def test_holm_by_hand():
 
 
 def test_few_data_and_global_latents_are_refused():
-    pair, structure = linear_pair()
+    probed = linear_pair()
     with pytest.raises(InputError, match="at least 20 data with finite latents; got 5"):
-        aggregate_posterior(pair, structure, data(5))
+        aggregate_posterior(probed, data(5))
     with pytest.raises(InputError, match="at least 2 data and 2 draws of each; got 5 and 1"):
-        latent_use(pair, structure, data(5), 1)
+        latent_use(probed, data(5), 1)
 
     def model(x):
         mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
@@ -128,16 +128,16 @@ def test_few_data_and_global_latents_are_refused():
     program = Pair(model, guide)
     for function in (aggregate_posterior, latent_use):
         with pytest.raises(InputError, match="every sample site inside"):
-            function(program, program.probe(x), x)
+            function(program.probe(x), x)
 
 
 def test_activity_and_divergence_in_closed_form():
     """The linear model's exact posterior, with its correlations and without; Monte Carlo error in the former's KL."""
     x = data(300)
     for independent in (False, True):
-        pair, structure = linear_pair(independent=independent)
-        (site,) = latent_use(pair, structure, x).sites
-        exact = pair.model.posterior(x)
+        probed = linear_pair(independent=independent)
+        (site,) = latent_use(probed, x).sites
+        exact = probed.pair.model.posterior(x)
         sd = exact.variance.sqrt()
         of_units = kl_divergence(dist.Normal(exact.mean, sd), dist.Normal(0.0, 1.0)).mean(0)
         assert torch.allclose(site.activity, exact.mean.var(0).double(), rtol=1e-4)
@@ -167,7 +167,7 @@ def test_noise_of_unknown_means_makes_no_unit_active():
             pyro.sample("z", dist.TransformedDistribution(base, [flow]))
 
     pair, x = Pair(model, guide), 0.5 * torch.randn(2000)
-    (site,) = latent_use(pair, pair.probe(x), x, 8).sites
+    (site,) = latent_use(pair.probe(x), x, 8).sites
     assert site.active.tolist() == [True, False, False]
     assert site.activity[0].item() == pytest.approx(x.var().item(), rel=0.1)
     assert site.unit_kl is None
@@ -179,12 +179,12 @@ def test_noise_of_unknown_means_makes_no_unit_active():
 def test_terms_add_up_to_the_divergence(model, guide, x):
     """The sum of the terms against the bound's own KL, and of the units where they add up: within Monte Carlo noise."""
     pair = make_pair(model, guide)
-    structure = pair.probe(x)
+    probed = pair.probe(x)
     torch.manual_seed(0)
-    found = latent_use(pair, structure, x, 4000)
-    kl = draw_terms(pair, structure, x, 4000).kl.mean().item()
+    found = latent_use(probed, x, 4000)
+    kl = draw_terms(probed, x, 4000).kl.mean().item()
     assert found.kl == pytest.approx(kl, abs=0.03)
-    assert list(found.label_kl) == (["y"] if "y" in structure.enumerated else [])
+    assert list(found.label_kl) == (["y"] if "y" in probed.enumerated else [])
     for site in found.sites:
         assert site.adds_up is (guide == "mean_field")
         assert (site.unit_kl is None) is (
@@ -196,11 +196,11 @@ def test_terms_add_up_to_the_divergence(model, guide, x):
 
 def test_active_units_are_those_of_the_evaluation(x):
     pair = make_pair("vae")
-    structure = pair.probe(x)
+    probed = pair.probe(x)
     with torch.no_grad():
         pair.guide.conditionals["z"].family.loc.weight[0] *= 3
-    found = latent_use(pair, structure, x)
-    assert found.num_active == evaluate(pair, structure, Images(x), 4).active_units
+    found = latent_use(probed, x)
+    assert found.num_active == evaluate(probed, Images(x), 4).active_units
     assert found.num_units == 2
 
 
@@ -210,17 +210,17 @@ def test_a_collapsed_guide_is_reported():
             pyro.sample("z", dist.Normal(torch.full((len(x), 10), loc), 1.0).to_event(1))
 
     pair, x = Pair(linear_model(), guide), data(100)
-    found = latent_use(pair, pair.probe(x), x)
+    found = latent_use(pair.probe(x), x)
     assert found.collapsed == ("z",)
     assert len(found.inactive) == 10
     assert found.kl == pytest.approx(0, abs=1e-5)
     assert found.warning.startswith("posterior collapse: 0 of the 10 units of 'z' are active and KL is 0.000 nats")
     elsewhere = Pair(linear_model(), lambda x: guide(x, 1.0))
-    found = latent_use(elsewhere, elsewhere.probe(x), x)
+    found = latent_use(elsewhere.probe(x), x)
     assert "though KL is 5.00 nats: the guide says the same for every x" in found.warning
-    right, structure = linear_pair()
-    assert latent_use(right, structure, x).warning == ""
-    assert latent_use(right, structure, x).collapsed == ()
+    probed = linear_pair()
+    assert latent_use(probed, x).warning == ""
+    assert latent_use(probed, x).collapsed == ()
 
 
 def test_one_active_unit_of_many_is_almost_a_collapse():
@@ -236,7 +236,7 @@ def test_one_active_unit_of_many_is_almost_a_collapse():
             pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
 
     pair, x = Pair(model, guide), torch.randn(200)
-    found = latent_use(pair, pair.probe(x), x)
+    found = latent_use(pair.probe(x), x)
     assert "z[3]" not in found.inactive
     assert found.warning.startswith("almost a posterior collapse: 1 of the 40 units of 'z' is active")
     assert found.as_dict()["sites"]["z"]["active_units"] == 1

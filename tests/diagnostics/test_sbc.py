@@ -20,13 +20,13 @@ from tests.diagnostics.planted import bimodal_pair, linear_pair
 SEEDS = range(20)
 
 
-def check(pair, structure, x, seed=0, num_data=200, num_draws=99, num_null=199, **options):
-    return simulation_based_calibration(pair, structure, x, num_data, num_draws, num_null, seed, **options)
+def check(probed, x, seed=0, num_data=200, num_draws=99, num_null=199, **options):
+    return simulation_based_calibration(probed, x, num_data, num_draws, num_null, seed, **options)
 
 
 def made(model, guide, x):
     pair = Pair(model, guide)
-    return pair, pair.probe(x)
+    return pair.probe(x)
 
 
 def test_the_law_of_ranks_is_that_of_all_cases():
@@ -77,9 +77,9 @@ def test_intervals_between_draws_have_the_content_they_state():
 
 def test_p_values_are_uniform_for_the_exact_posterior():
     """Kolmogorov and Smirnov at 0.1 % over 200 seeds of a model with ten correlated latents."""
-    pair, structure = linear_pair()
+    probed = linear_pair()
     x = torch.zeros(1, 12)
-    found = [check(pair, structure, x, seed, num_data=60, num_draws=39, num_null=99) for seed in range(200)]
+    found = [check(probed, x, seed, num_data=60, num_draws=39, num_null=99) for seed in range(200)]
     assert kstest([each.p_value for each in found], "uniform").pvalue > 0.001
     assert kstest([each.p_values[0].item() for each in found], "uniform").pvalue > 0.001
 
@@ -96,8 +96,8 @@ def test_dependent_quantities_keep_the_level():
 
 def test_the_exact_posterior_is_not_flagged():
     """Twenty seeds at the level 1 %, no alarm: 18 % of all choices of seeds have one."""
-    pair, structure = linear_pair()
-    found = [check(pair, structure, torch.zeros(1, 12), seed) for seed in SEEDS]
+    probed = linear_pair()
+    found = [check(probed, torch.zeros(1, 12), seed) for seed in SEEDS]
     assert all(each.p_value > 0.01 for each in found)
     for level in range(3):  # means over 20 x 200 data within 5 binomial errors, for each of ten coordinates
         seen = torch.stack([each.coverage[level].observed for each in found]).mean(0)
@@ -132,9 +132,9 @@ def test_ranks_leave_the_band_where_the_p_value_says_so():
     ],
 )
 def test_planted_posteriors_are_flagged_with_their_direction(planted, direction, seeds):
-    pair, structure = linear_pair(**planted)
+    probed = linear_pair(**planted)
     for seed in seeds:
-        found = check(pair, structure, torch.zeros(1, 12), seed)
+        found = check(probed, torch.zeros(1, 12), seed)
         assert found.p_value == 1 / 200
         assert set(found.directions[:-1]) == {direction}
         assert found.as_dict()["wrong"][0]["p_value"] < 1e-6
@@ -143,8 +143,8 @@ def test_planted_posteriors_are_flagged_with_their_direction(planted, direction,
 def test_a_missed_mode_is_flagged_and_both_are_not():
     """The exact posterior at the level 1 % as in the test above: 18 % of all choices of seeds have an alarm."""
     right, wrong = bimodal_pair(), bimodal_pair(both=False)
-    assert all(check(*right, torch.zeros(1), seed).p_value > 0.01 for seed in SEEDS)
-    assert all(check(*wrong, torch.zeros(1), seed).p_value == 1 / 200 for seed in SEEDS)
+    assert all(check(right, torch.zeros(1), seed).p_value > 0.01 for seed in SEEDS)
+    assert all(check(wrong, torch.zeros(1), seed).p_value == 1 / 200 for seed in SEEDS)
 
 
 def test_coordinates_alone_take_the_prior_for_a_posterior_and_the_joint_density_does_not():
@@ -154,17 +154,17 @@ def test_coordinates_alone_take_the_prior_for_a_posterior_and_the_joint_density_
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(torch.zeros(len(x), 10), 1.0).to_event(1))
 
-    model = linear_pair()[0].model
-    found = check(*made(model, guide, torch.zeros(2, 12)), torch.zeros(1, 12), seed=1)
+    model = linear_pair().pair.model
+    found = check(made(model, guide, torch.zeros(2, 12)), torch.zeros(1, 12), seed=1)
     assert found.p_values[:-1].min() > 0.001
     assert found.p_values[-1] < 1e-10
     assert found.directions[-1] == "draws too improbable"
-    assert check(*made(model, guide, torch.zeros(2, 12)), torch.zeros(1, 12), seed=1, joint=False).p_value > 0.01
+    assert check(made(model, guide, torch.zeros(2, 12)), torch.zeros(1, 12), seed=1, joint=False).p_value > 0.01
 
 
 def test_lost_correlations_are_seen_by_the_joint_density():
-    pair, structure = linear_pair(independent=True)
-    found = check(pair, structure, torch.zeros(1, 12), num_data=500)
+    probed = linear_pair(independent=True)
+    found = check(probed, torch.zeros(1, 12), num_data=500)
     assert found.p_values[:-1].min() > 0.001
     assert found.p_values[-1] < 1e-6
 
@@ -188,7 +188,7 @@ def labelled(right):
 
 
 def test_labels_are_marginal():
-    right, wrong = check(*labelled(True), torch.zeros(1)), check(*labelled(False), torch.zeros(1))
+    right, wrong = check(labelled(True), torch.zeros(1)), check(labelled(False), torch.zeros(1))
     assert right.names == ("z", JOINT)
     assert right.p_value > 0.01
     assert wrong.p_value == 1 / 200
@@ -214,8 +214,8 @@ def test_positive_latents_and_global_ones():
         pyro.sample("mu", dist.Normal(x.sum() / 6, scale * math.sqrt(1 / 6)))
 
     for model, guide, x in ((rates, of_rates, torch.ones(2)), (means, of_means, torch.zeros(5))):
-        assert check(*made(model, guide, x), x, num_data=100).p_value > 0.01
-        wrong = check(*made(model, lambda x, guide=guide: guide(x, 2.0), x), x, num_data=100)
+        assert check(made(model, guide, x), x, num_data=100).p_value > 0.01
+        wrong = check(made(model, lambda x, guide=guide: guide(x, 2.0), x), x, num_data=100)
         assert wrong.p_value == 1 / 200
         assert len(wrong.ranks) == 100
 
@@ -235,13 +235,13 @@ def test_other_plates_keep_their_places():
             variance = noise**2 / (1 + noise**2)
             pyro.sample("z", dist.Normal((variance / noise**2 * x).T, variance.sqrt().unsqueeze(-1)))
 
-    pair, structure = made(model, guide, torch.zeros(2, 3))
+    probed = made(model, guide, torch.zeros(2, 3))
     torch.manual_seed(2)
     with poutine.trace() as ran:
-        target, u = simulate(pair, structure, torch.zeros(4, 3))
+        target, u = simulate(probed, torch.zeros(4, 3))
     assert not ran.trace.stochastic_nodes
     assert torch.allclose(target.x[:, 0], u[:, 0], atol=0.5)
-    assert check(pair, structure, torch.zeros(4, 3), joint=False).p_value > 0.01
+    assert check(probed, torch.zeros(4, 3), joint=False).p_value > 0.01
 
 
 def test_data_in_another_order_than_the_template_are_refused():
@@ -256,7 +256,7 @@ def test_data_in_another_order_than_the_template_are_refused():
 
     x = torch.randn(4, 3)
     with pytest.raises(InputError, match=r"generate \(10, 3\) at 'x'.*shape \(3, 10\)"):
-        check(*made(model, guide, x), x, num_data=10)
+        check(made(model, guide, x), x, num_data=10)
 
 
 def test_a_model_that_cannot_generate_is_refused():
@@ -270,13 +270,13 @@ def test_a_model_that_cannot_generate_is_refused():
             pyro.sample("z", dist.Normal(x, 1.0))
 
     with pytest.raises(InputError, match=r"generates its data; got the factor 'x'"):
-        check(*made(model, guide, torch.zeros(3)), torch.zeros(3))
+        check(made(model, guide, torch.zeros(3)), torch.zeros(3))
 
 
 def test_bad_sizes_and_numbers():
-    pair, structure = linear_pair()
+    probed = linear_pair()
     with pytest.raises(InputError, match="at least 10 simulated data and 19 draws; got 0 and 99"):
-        check(pair, structure, torch.zeros(1, 12), num_data=0)
+        check(probed, torch.zeros(1, 12), num_data=0)
     values = torch.randn(20, 40, 2)
     values[3, :5, 1] = math.nan
     found = check_exchangeable(values, ("a", "b"), 19)
@@ -286,9 +286,9 @@ def test_bad_sizes_and_numbers():
 
 
 def test_the_same_seed_gives_the_same_and_moves_nothing_else():
-    pair, structure = linear_pair()
+    probed = linear_pair()
     before = torch.get_rng_state()
-    one, same, other = (check(pair, structure, torch.zeros(1, 12), seed, num_data=20) for seed in (1, 1, 2))
+    one, same, other = (check(probed, torch.zeros(1, 12), seed, num_data=20) for seed in (1, 1, 2))
     assert torch.equal(one.ranks, same.ranks)
     assert not torch.equal(one.ranks, other.ranks)
     assert torch.equal(torch.get_rng_state(), before)

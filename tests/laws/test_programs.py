@@ -50,8 +50,8 @@ def test_model_and_guide_sample_the_same_sites(model, guide, x, y):
 @pytest.mark.parametrize(("model", "guide"), PAIRS)
 def test_gradients_reach_every_parameter(model, guide, x):
     pair = make_pair(model, guide)
-    structure = pair.probe(x)
-    elbo = (TraceEnum_ELBO if structure.enumerated else Trace_ELBO)(max_plate_nesting=1)
+    probed = pair.probe(x)
+    elbo = (TraceEnum_ELBO if probed.enumerated else Trace_ELBO)(max_plate_nesting=1)
     elbo.differentiable_loss(pair.model, pair.guide, x).backward()
     for role, module in pair.modules().items():
         for name, parameter in module.named_parameters():
@@ -80,12 +80,12 @@ def test_every_prior_goes_with_every_model(model, prior, x):
     pair = Pair(program, GUIDES.build("mean_field", model=program, network=SMALL))
     if prior == "vampprior":
         program.prior.follow(pair.guide)
-    structure, objective = pair.probe(x), OBJECTIVES["elbo"](pair)
+    probed, objective = pair.probe(x), OBJECTIVES["elbo"](pair.probe(x))
     losses = torch.stack([objective(x.repeat(5, 1, 1, 1)) for _ in range(80)])
     losses.mean().backward()
     assert all(p.grad.abs().sum() > 0 for p in program.prior.parameters())
     error = losses.std() / len(losses) ** 0.5
-    assert (draw_terms(pair, structure, x, 2000).elbo.mean() + losses.mean()).abs() < 7 * error
+    assert (draw_terms(probed, x, 2000).elbo.mean() + losses.mean()).abs() < 7 * error
     assert program().shape == (1, *EVENT_SHAPE)
 
 

@@ -56,7 +56,7 @@ def test_banana_is_bent():
         grid = torch.stack([log_joint(model, row.expand(len(z), -1), z=z) for row in x])
         evidence = grid.logsumexp(1) + 2 * math.log(12 / 600)
         pair = Pair(model, MeanField(model, network=SMALL))
-        terms = draw_terms(pair, pair.probe(x), x, 40_000)
+        terms = draw_terms(pair.probe(x), x, 40_000)
     weighted = terms.log_weights.logsumexp(0) - math.log(40_000)
     weights = (terms.log_weights - terms.log_weights.logsumexp(0)).exp()
     error = (weights.square().sum(0)).sqrt()  # relative, of a self-normalized estimate

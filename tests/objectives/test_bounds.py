@@ -23,7 +23,7 @@ ANY_POINT = combinations(MODELS, [guide for guide in GUIDES if guide != "planar"
 
 
 def loss_and_gradients(choice: str, pair: Pair, x, y=None, seed: int = 5, beta: float = 1.0):
-    objective = OBJECTIVES.build(choice, pair=pair)
+    objective = OBJECTIVES.build(choice, probed=pair.probe(x))
     for module in pair.modules().values():
         module.zero_grad()
     torch.manual_seed(seed)
@@ -131,7 +131,8 @@ def test_sticking_the_landing(linear_gaussian: LinearGaussian):
 def test_dreg_lowers_the_variance_at_fifty_draws(linear_gaussian: LinearGaussian):
     """The guide's gradient variance against that of the importance-weighted bound, 200 gradients each, after some
     training: far from the posterior all weight is on one draw and the squared weights help nobody."""
-    train(OBJECTIVES.build("elbo", pair=linear_gaussian.pair), linear_gaussian.sample(200), 300)
+    many = linear_gaussian.sample(200)
+    train(OBJECTIVES.build("elbo", probed=linear_gaussian.pair.probe(many)), many, 300)
     x = linear_gaussian.sample(8)
 
     def variance(choice: str) -> float:
@@ -149,7 +150,7 @@ def test_bounds_rise_with_the_number_of_draws(linear_gaussian: LinearGaussian):
     x = linear_gaussian.sample(50)
 
     def bounds(k: int) -> torch.Tensor:
-        objective = OBJECTIVES.build(f"iwae:num_samples={k}", pair=linear_gaussian.pair)
+        objective = OBJECTIVES.build(f"iwae:num_samples={k}", probed=linear_gaussian.pair.probe(x))
         with torch.no_grad():
             return torch.stack([-objective(x) for _ in range(400)])
 
@@ -165,7 +166,7 @@ def test_labels_are_weighed_by_hand(x):
     """sum_y q(y|x) [L_k(x, y) - log q(y|x)], with L_k the importance bound of each label given."""
     pair = make_pair("ss_vae")
     torch.manual_seed(5)
-    loss = OBJECTIVES.build("iwae:num_samples=4", pair=pair)(x).item()
+    loss = OBJECTIVES.build("iwae:num_samples=4", probed=pair.probe(x))(x).item()
     torch.manual_seed(5)
     noise = torch.randn(NUM_CLASSES, 4, len(x), 2)
     log_q = pair.guide.conditionals["y"](x).logits.log_softmax(-1)
@@ -186,36 +187,36 @@ def test_renyi_falls_from_the_importance_bound_to_the_elbo(x):
 
     def bound(choice: str) -> float:
         torch.manual_seed(5)
-        return -OBJECTIVES.build(choice, pair=pair)(x).item()
+        return -OBJECTIVES.build(choice, probed=pair.probe(x))(x).item()
 
     levels = [bound(f"renyi:alpha={alpha},num_samples=8") for alpha in (-1, 0, 0.5, 0.9, 0.9999)]
     assert levels == sorted(levels, reverse=True)
     assert levels[1] == pytest.approx(bound("iwae:num_samples=8"), rel=1e-6)
     assert levels[-1] == pytest.approx(bound("stl:num_samples=8"), rel=1e-3)
     with pytest.raises(InputError, match=r"alpha other than 1, .*; got 1; use --objective elbo"):
-        OBJECTIVES.build("renyi:alpha=1", pair=pair)
+        OBJECTIVES.build("renyi:alpha=1", probed=pair.probe(x))
 
 
 def test_the_total_correlation_decomposition_adds_up_to_the_kl(x):
     pair = make_pair()
-    objective = OBJECTIVES.build("beta_tc", pair=pair, num_data=100)
+    objective = OBJECTIVES.build("beta_tc", probed=pair.probe(x), num_data=100)
     with pair.scope():
-        draws = draw(pair, pair.probe(x), x)
+        draws = draw(pair.probe(x), x)
         parts = objective.parts(draws)
     torch.testing.assert_close(sum(parts), draws.terms.kl, rtol=1e-4, atol=1e-5)
     torch.manual_seed(5)
     loss = objective(x).item()
     torch.manual_seed(5)
-    assert loss == pytest.approx(OBJECTIVES["elbo"](pair)(x).item(), rel=1e-5)
+    assert loss == pytest.approx(OBJECTIVES["elbo"](pair.probe(x))(x).item(), rel=1e-5)
 
 
 def test_the_aggregate_posterior_of_a_whole_set_by_hand(x):
     """With every datum in the batch the estimate is the aggregate itself."""
-    pair = make_pair()
-    with pair.scope():
-        draws = draw(pair, pair.probe(x), x)
-        information, correlation, dimensions = OBJECTIVES.build("beta_tc", pair=pair, num_data=7).parts(draws)
-    z, q = draws.q.nodes["z"]["value"][0], pair.guide.posterior(x)
+    probed = make_pair().probe(x)
+    with probed.pair.scope():
+        draws = draw(probed, x)
+        information, correlation, dimensions = OBJECTIVES.build("beta_tc", probed=probed, num_data=7).parts(draws)
+    z, q = draws.q.nodes["z"]["value"][0], probed.pair.guide.posterior(x)
     for i in range(7):
         densities = torch.stack([q.base_dist.log_prob(z[i])[j] for j in range(7)])
         joint = densities.sum(-1).logsumexp(0) - math.log(7)
@@ -228,10 +229,10 @@ def test_the_aggregate_posterior_of_a_whole_set_by_hand(x):
 
 def test_beta_weighs_the_total_correlation_alone(x):
     pair = make_pair()
-    objective = OBJECTIVES.build("beta_tc", pair=pair, num_data=50)
+    objective = OBJECTIVES.build("beta_tc", probed=pair.probe(x), num_data=50)
     torch.manual_seed(5)
     with pair.scope():
-        correlation = objective.parts(draw(pair, pair.probe(x), x))[1].mean().item()
+        correlation = objective.parts(draw(pair.probe(x), x))[1].mean().item()
     losses = []
     for beta in (1.0, 6.0):
         torch.manual_seed(5)
@@ -251,11 +252,11 @@ def test_free_bits_hold(x):
     kl = closed_form_kl(pair, x).mean(0)
     assert kl.max() < 0.5
     torch.manual_seed(5)
-    reconstruction = OBJECTIVES.build("elbo", pair=pair)(x, beta=0.0)
+    reconstruction = OBJECTIVES.build("elbo", probed=pair.probe(x))(x, beta=0.0)
 
     def loss(floor: float, beta: float = 1.0) -> float:
         torch.manual_seed(5)
-        return OBJECTIVES.build(f"free_bits:floor={floor}", pair=pair)(x, beta=beta).item()
+        return OBJECTIVES.build(f"free_bits:floor={floor}", probed=pair.probe(x))(x, beta=beta).item()
 
     assert loss(0.5) == pytest.approx(reconstruction.item() + 2 * 0.5, rel=1e-5)
     assert loss(0.5, beta=3.0) == pytest.approx(reconstruction.item() + 3 * 2 * 0.5, rel=1e-5)
@@ -277,16 +278,16 @@ def test_free_bits_keep_the_kl_from_collapsing(guide, x):
     reached = {}
     for choice in ("elbo", "free_bits:floor=0.5"):
         pair = make_pair("vae", guide)
-        objective = OBJECTIVES.build(choice, pair=pair)
+        objective = OBJECTIVES.build(choice, probed=pair.probe(x))
         objective(noise)
         optimizer = torch.optim.Adam(pair.parameters().values(), lr=0.01)
         for _ in range(300):
             optimizer.zero_grad()
             objective(noise).backward()
             optimizer.step()
-        structure = pair.probe(noise)
+        probed = pair.probe(noise)
         with pair.scope(), torch.no_grad():
-            reached[choice] = draw(pair, structure, noise, num_samples=50).terms.kl.mean().item()
+            reached[choice] = draw(probed, noise, num_samples=50).terms.kl.mean().item()
     assert reached["elbo"] < 0.5
     assert reached["free_bits:floor=0.5"] > 0.7
 
@@ -295,7 +296,7 @@ def test_free_bits_and_capacity_take_labels_into_account(x):
     """At no floor, and far below capacity, both are the bound with another sign of the KL."""
     pair = make_pair("ss_vae")
     torch.manual_seed(5)
-    reconstruction = OBJECTIVES["elbo"](pair)(x, beta=0.0).item()
+    reconstruction = OBJECTIVES["elbo"](pair.probe(x))(x, beta=0.0).item()
     q_y = pair.guide.conditionals["y"](x).probs
     kl = (q_y * (q_y.log() + math.log(NUM_CLASSES))).sum(-1)
     for label in range(NUM_CLASSES):
@@ -303,17 +304,17 @@ def test_free_bits_and_capacity_take_labels_into_account(x):
         q = pair.guide.conditionals["z"](x, one_hot).base_dist
         kl = kl + q_y[:, label] * 0.5 * (q.variance + q.mean.square() - 1 - q.variance.log()).sum(-1)
     torch.manual_seed(5)
-    free = OBJECTIVES.build("free_bits:floor=0", pair=pair)(x).item()
+    free = OBJECTIVES.build("free_bits:floor=0", probed=pair.probe(x))(x).item()
     assert free == pytest.approx(reconstruction + kl.mean().item(), rel=1e-5)
     torch.manual_seed(5)
-    held = OBJECTIVES.build("capacity:nats=30", pair=pair)(x).item()
+    held = OBJECTIVES.build("capacity:nats=30", probed=pair.probe(x))(x).item()
     assert held == pytest.approx(reconstruction + 30 - kl.mean().item(), rel=1e-5)
 
 
 def test_capacity_rises_over_its_epochs(x):
     pair = make_pair()
     kl = closed_form_kl(pair, x).sum(-1).mean().item()
-    objective = OBJECTIVES.build("capacity:nats=20,epochs=10", pair=pair)
+    objective = OBJECTIVES.build("capacity:nats=20,epochs=10", probed=pair.probe(x))
 
     def loss(epoch: float, beta: float) -> float:
         torch.manual_seed(5)
@@ -336,7 +337,7 @@ def test_capacity_rises_over_its_epochs(x):
 def test_pairs_that_make_no_sense_say_why(choice, model, guide, message, x):
     pair = make_pair(model, guide)
     with pytest.raises(InputError, match=message):
-        OBJECTIVES.build(choice, pair=pair, structure=pair.probe(x))
+        OBJECTIVES.build(choice, probed=pair.probe(x))
 
 
 @pytest.mark.parametrize("choice", ["iwae", "renyi", "stl", "dreg", "free_bits", "capacity"])
@@ -352,7 +353,7 @@ def test_sampled_labels_and_global_sites_are_refused(choice):
     for program, message in ((discrete, "can be reparameterized; got the site 'k'"), (outside, "plate")):
         pair = Pair(program, program)
         with pytest.raises(InputError, match=message):
-            OBJECTIVES.build(choice, pair=pair, structure=pair.probe(x))
+            OBJECTIVES.build(choice, probed=pair.probe(x))
 
 
 def test_frozen_parameters_come_back(x):
@@ -386,10 +387,10 @@ def test_full_rank_reaches_the_evidence_and_mean_field_does_not(linear_gaussian:
     for name in ("full_rank", "mean_field"):
         guide = GUIDES.build(name, model=linear_gaussian.model, network=LinearNetwork())
         pair = Pair(linear_gaussian.model, guide)
-        objective = OBJECTIVES.build("stl", pair=pair)
+        objective = OBJECTIVES.build("stl", probed=pair.probe(x))
         train(objective, x, 700)
         with pair.scope(), torch.no_grad():
-            gaps[name] = evidence - draw(pair, pair.probe(x), x, num_samples=2000).terms.elbo.mean().item()
+            gaps[name] = evidence - draw(pair.probe(x), x, num_samples=2000).terms.elbo.mean().item()
     print(f"evidence {evidence:.4f}; below it: full_rank {gaps['full_rank']:.4f}, mean_field {gaps['mean_field']:.4f}")
     assert abs(gaps["full_rank"]) < 0.02
     assert gaps["mean_field"] == pytest.approx(best_gap, abs=0.03)

@@ -38,12 +38,12 @@ def nested(data_dim):
 @pytest.mark.parametrize("data_dim", [-1, -2])
 def test_means_and_values_are_those_of_their_datum(data_dim):
     pair, locs, x = nested(data_dim)
-    structure = pair.probe(x)
-    assert structure.data_dim == data_dim
-    torch.testing.assert_close(draw_means(pair, structure, x)["z"], locs.reshape(NUM_DATA, -1))
-    terms = draw_terms(pair, structure, x, 5)
+    probed = pair.probe(x)
+    assert probed.data_dim == data_dim
+    torch.testing.assert_close(draw_means(probed, x)["z"], locs.reshape(NUM_DATA, -1))
+    terms = draw_terms(probed, x, 5)
     torch.testing.assert_close(terms.means["z"], locs.reshape(NUM_DATA, -1).expand(1, 5, -1, -1))
-    target = Target(pair, structure, x)
+    target = Target(probed, x)
     torch.manual_seed(0)
     draws = target.draw(2000)
     assert draws.u.shape == (2000, NUM_DATA, NUM_PARTS * 2)
@@ -55,9 +55,9 @@ def test_means_and_values_are_those_of_their_datum(data_dim):
 @pytest.mark.parametrize("data_dim", [-1, -2])
 def test_terms_are_sums_over_the_parts_of_a_datum(data_dim):
     pair, locs, x = nested(data_dim)
-    structure = pair.probe(x)
+    probed = pair.probe(x)
     torch.manual_seed(0)
-    draws = draw(pair, structure, x, num_samples=5)
+    draws = draw(probed, x, num_samples=5)
     z = draws.layout.features(draws.q.nodes["z"]["value"], 1)[0].reshape(5, NUM_DATA, NUM_PARTS, 2)
     torch.testing.assert_close(draws.terms.prior[0], dist.Normal(0.0, 1.0).log_prob(z).sum((-1, -2)))
     torch.testing.assert_close(draws.terms.observed[0], dist.Normal(0.0, 1.0).log_prob(z.sum(-1)).sum(-1))
@@ -83,12 +83,12 @@ def test_two_labels_of_which_a_latent_sees_one():
 
     x = torch.zeros(4)
     pair = Pair(model, guide)
-    structure = pair.probe(x)
-    torch.testing.assert_close(draw_means(pair, structure, x)["z"], torch.full((4, 1), 0.75))
-    terms = draw_terms(pair, structure, x, 5)
+    probed = pair.probe(x)
+    torch.testing.assert_close(draw_means(probed, x)["z"], torch.full((4, 1), 0.75))
+    terms = draw_terms(probed, x, 5)
     assert terms.means["z"].shape == (6, 5, 4, 1)
     torch.manual_seed(0)
-    draws = Target(pair, structure, x).draw(4000)
+    draws = Target(probed, x).draw(4000)
     torch.testing.assert_close(draws.u.round(), 3.0 * draws.enumerated["a"].unsqueeze(-1))
     assert draws.u.mean().item() == pytest.approx(0.75, abs=0.06)  # 5 standard errors of 16,000 draws
     assert set(draws.enumerated["b"].unique().tolist()) == {0, 1, 2}

@@ -26,20 +26,20 @@ def coin_guide(x):
 
 
 def test_structure_of_a_vae(x):
-    structure = make_pair("vae").probe(x)
-    assert structure.latent == ("z",)
-    assert (structure.enumerated, structure.combinations) == ((), 1)
-    assert (structure.nesting, structure.data_dim) == (1, -1)
-    assert structure.support is dist.constraints.boolean
-    assert not structure.has_label
+    probed = make_pair("vae").probe(x)
+    assert probed.latent == ("z",)
+    assert (probed.enumerated, probed.combinations) == ((), 1)
+    assert (probed.nesting, probed.data_dim) == (1, -1)
+    assert probed.support is dist.constraints.boolean
+    assert not probed.has_label
 
 
 def test_structure_of_a_labelled_model(x, y):
     pair = make_pair("ss_vae")
-    structure = pair.probe(x)
-    assert structure.latent == ("y", "z")
-    assert (structure.enumerated, structure.combinations) == (("y",), 3)
-    assert structure.has_label
+    probed = pair.probe(x)
+    assert probed.latent == ("y", "z")
+    assert (probed.enumerated, probed.combinations) == (("y",), 3)
+    assert probed.has_label
     assert pair.probe(x, y).enumerated == ()
 
 
@@ -85,7 +85,7 @@ def test_an_autoguide_trains(x):
 
     pair = Pair(model, AutoDiagonalNormal(model, init_scale=0.1))
     pair.probe(x)
-    objective = OBJECTIVES["elbo"](pair)
+    objective = OBJECTIVES["elbo"](pair.probe(x))
     optimizer = torch.optim.Adam([p for p in pair.parameters().values() if p.requires_grad], lr=0.05)
     for _ in range(300):
         optimizer.zero_grad()

@@ -19,8 +19,8 @@ def test_the_terms_are_those_of_the_objective(model, guide, x):
     """Both estimate the same bound, from noise of their own, of which the terms' is the smaller: 7 standard errors by
     80 losses, of 5 copies of the data each, and a t of 79 degrees of freedom beyond 7 has a chance below 1e-8."""
     pair = make_pair(model, guide)
-    terms = draw_terms(pair, pair.probe(x), x, 4000)
-    objective = OBJECTIVES["elbo"](pair)
+    terms = draw_terms(pair.probe(x), x, 4000)
+    objective = OBJECTIVES["elbo"](pair.probe(x))
     losses = torch.stack([objective(x.repeat(5, 1, 1, 1)).detach() for _ in range(80)])
     error = losses.std() / len(losses) ** 0.5
     assert terms.elbo.shape == terms.kl.shape == terms.log_likelihood.shape == (7,)
@@ -30,7 +30,7 @@ def test_the_terms_are_those_of_the_objective(model, guide, x):
 
 def test_monte_carlo_kl_is_the_closed_form(x):
     pair = make_pair("vae")
-    terms = draw_terms(pair, pair.probe(x), x, 20_000)
+    terms = draw_terms(pair.probe(x), x, 20_000)
     q = pair.guide.posterior(x)
     exact = torch.distributions.kl_divergence(q, dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1))
     torch.testing.assert_close(terms.kl, exact, atol=0.03, rtol=0.05)
@@ -39,7 +39,7 @@ def test_monte_carlo_kl_is_the_closed_form(x):
 def test_kl_of_an_enumerated_pair_includes_the_label(x):
     """KL(q(y, z | x) || p(y, z)) = KL(q(y | x) || p(y)) + E_q(y)[KL(q(z | x, y) || p(z))]."""
     pair = make_pair("ss_vae")
-    terms = draw_terms(pair, pair.probe(x), x, 20_000)
+    terms = draw_terms(pair.probe(x), x, 20_000)
     q_y = label_distribution(pair, x)
     exact = (q_y.probs * (q_y.probs.log() + math.log(3))).sum(-1)
     for label in range(3):
@@ -59,7 +59,7 @@ def test_importance_weights_reach_the_evidence(linear_gaussian: LinearGaussian):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.MultivariateNormal(exact.mean, 2 * exact.covariance_matrix))
 
-    terms = draw_terms(Pair(linear_gaussian.model, wide), linear_gaussian.structure, x, 20_000)
+    terms = draw_terms(Pair(linear_gaussian.model, wide).probe(x), x, 20_000)
     weights = (terms.log_weights - linear_gaussian.evidence(x)).exp()
     error = weights.std(0) / 20_000**0.5
     assert ((weights.mean(0) - 1).abs() < 6 * error).all()
@@ -68,7 +68,7 @@ def test_importance_weights_reach_the_evidence(linear_gaussian: LinearGaussian):
 def test_importance_weights_sum_the_label_out(x):
     """log p(x) = log sum_y p(y) p(x | y), with p(x | y) by brute-force quadrature over a two-dimensional z."""
     pair = make_pair("ss_vae")
-    terms = draw_terms(pair, pair.probe(x), x, 20_000)
+    terms = draw_terms(pair.probe(x), x, 20_000)
     axis = torch.linspace(-6, 6, 121)
     grid = torch.cartesian_prod(axis, axis)
     log_prior = dist.Normal(0.0, 1.0).log_prob(grid).sum(-1) + 2 * math.log(12 / 120)
@@ -84,7 +84,7 @@ def test_importance_weights_sum_the_label_out(x):
 
 def test_latent_mean_averages_over_the_labels(x):
     pair = make_pair("ss_vae")
-    terms = draw_terms(pair, pair.probe(x), x)
+    terms = draw_terms(pair.probe(x), x)
     weights = label_distribution(pair, x).probs
     means = torch.stack([pair.guide.posterior(x, torch.full((7,), label)).mean for label in range(3)], 1)
     torch.testing.assert_close(terms.latent_mean("z"), (weights.unsqueeze(-1) * means).sum(1))
@@ -104,9 +104,9 @@ def test_plates_inside_the_data_plate_are_summed(x):
             pyro.sample("z", dist.Normal(x.flatten(1).mean(1, keepdim=True), 0.5))
 
     pair = Pair(model, guide)
-    structure = pair.probe(x)
-    assert (structure.nesting, structure.data_dim) == (2, -2)
-    terms = draw_terms(pair, structure, x, 20_000)
+    probed = pair.probe(x)
+    assert (probed.nesting, probed.data_dim) == (2, -2)
+    terms = draw_terms(probed, x, 20_000)
     assert terms.elbo.shape == (7,)
     loc = x.flatten(1).mean(1)
     exact_kl = torch.distributions.kl_divergence(dist.Normal(loc, 0.5), dist.Normal(0.0, 1.0))
@@ -124,10 +124,10 @@ def test_a_site_outside_the_data_plate_is_refused(x):
         pyro.sample("weight", dist.Normal(0.0, 1.0))
 
     pair = Pair(model, guide)
-    structure = pair.probe(x)
-    assert structure.data_dim is None
+    probed = pair.probe(x)
+    assert probed.data_dim is None
     with pytest.raises(InputError, match="expected every sample site inside"):
-        draw_terms(pair, structure, x)
+        draw_terms(probed, x)
 
 
 def test_label_distribution_leaves_the_random_state_alone(x):

@@ -20,9 +20,9 @@ def simulated(model, guide, template):
     """Targets of data drawn from a model, and their latents."""
     torch.manual_seed(0)
     pair = Pair(model, guide)
-    structure = pair.probe(template)
+    probed = pair.probe(template)
     pair.train(False)
-    return simulate(pair, structure, template)
+    return simulate(probed, template)
 
 
 def linear_gaussian(num_data, data_dim, latent_dim):

@@ -20,7 +20,7 @@ from pyro_vae.posterior.target import Target
 
 def target_of(model, guide, x, y=None):
     pair = Pair(model, guide)
-    return Target(pair, pair.probe(x, y), x, y)
+    return Target(pair.probe(x, y), x, y)
 
 
 @pytest.fixture(scope="module")

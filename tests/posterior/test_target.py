@@ -15,6 +15,7 @@ from pyro_vae.models import HVAE, SSVAE, VAE, LinearGaussian
 from pyro_vae.pairs.pair import Pair
 from pyro_vae.posterior.target import Target
 from pyro_vae.priors import PRIORS
+from pyro_vae.runs.display import listening
 
 EFFECTS = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])  # Rubin, 1981
 ERRORS = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
@@ -23,9 +24,9 @@ ERRORS = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 def target(model, guide, x, y=None):
     torch.manual_seed(0)
     pair = Pair(model, guide)
-    structure = pair.probe(x, y)
+    probed = pair.probe(x, y)
     pair.train(False)
-    return Target(pair, structure, x, y)
+    return Target(probed, x, y)
 
 
 def joint(model, values, *arguments):
@@ -222,7 +223,8 @@ def test_priors_of_other_kinds_have_a_density(prior):
 def test_compiled_values_are_the_eager_ones(labelled):
     u, half = torch.randn(3, 4, 2), torch.tensor(0.5)
     notes = []
-    run = labelled.compiled(3, 10**6, notes.append)
+    with listening(notes.append):
+        run = labelled.compiled(3, 10**6)
     assert notes[0].startswith("compiling the posterior")
     for found, expected in zip(run(u, half), labelled.value_and_gradient(u, half), strict=True):
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -230,7 +232,8 @@ def test_compiled_values_are_the_eager_ones(labelled):
 
 def test_few_runs_are_eager(labelled):
     notes = []
-    assert labelled.compiled(3, 10, notes.append) == labelled.value_and_gradient
+    with listening(notes.append):
+        assert labelled.compiled(3, 10) == labelled.value_and_gradient
     assert "eagerly" in notes[0]
 
 

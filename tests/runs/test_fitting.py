@@ -408,12 +408,12 @@ def test_the_best_epoch_is_chosen_by_the_objective(toy_npz):
     beta_elbo = run.history["validation_log_likelihood"] - 100 * run.history["validation_kl"]
     assert beta_elbo.idxmax() != best
     assert run.history["validation_kl"][best] > 3
-    loss = OBJECTIVES.build("capacity:nats=6,epochs=10", pair=run.pair)
+    loss = OBJECTIVES.build("capacity:nats=6,epochs=10", probed=run.probed)
     run.pair.train(False)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         x = run.part("validation").x()
-        draw_terms(run.pair, run.structure, x)  # which the validation looks at first
+        draw_terms(run.probed, x)  # which the validation looks at first
         score = -loss(x, beta=100).item()
     assert score == pytest.approx(run.history["validation_objective"][best], rel=1e-4)
     plain = quietly(data=toy_npz, labels="none")

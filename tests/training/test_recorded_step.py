@@ -24,7 +24,7 @@ from pyro_vae.config import TrainingConfig
 from pyro_vae.data import Batches, Images
 from pyro_vae.errors import TrainingError
 from pyro_vae.pairs import Pair
-from pyro_vae.runs.display import Silent
+from pyro_vae.runs.display import Silent, listening
 from pyro_vae.training import Trainer
 from pyro_vae.training.validation_rows import CHUNK, Validation
 from tests.conftest import compiled_too, make_pair
@@ -46,19 +46,19 @@ class Listening(Silent):
 
 
 def trainer_for(pair, x, y=None, **settings) -> Trainer:
-    structure = pair.probe(x)
+    probed = pair.probe(x)
     images = Images(x, y)
     labelled = torch.arange(0 if y is None else len(x) // 2)
     config = TrainingConfig(**({"epochs": 3, "lr": 0.01, "batch_size": 3} | settings))
-    return Trainer(pair, structure, Batches(images, labelled, config.batch_size, "none", seed=0), images, config)
+    return Trainer(probed, Batches(images, labelled, config.batch_size, "none", seed=0), images, config)
 
 
 def train(pair, x, y=None, notes=None, **settings):
     trainer = trainer_for(pair, x, y, **settings)
     torch.manual_seed(9)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), listening((notes if notes is not None else []).append):
         warnings.simplefilter("error")
-        rows = list(trainer.epochs(on_note=(notes if notes is not None else []).append))
+        rows = list(trainer.epochs())
     return trainer, rows
 
 
@@ -127,7 +127,7 @@ def test_recording_leaves_state_and_noise_as_they_were(x):
     before = {name: value.clone() for name, value in pair.state_dict().items()}
     moments = [value.clone() for state in trainer.eager.optimizer.state.values() for value in state.values()]
     noise = torch.get_rng_state()
-    trainer._record_step(rows, 1.0, lambda line: None)
+    trainer._record_step(rows, 1.0)
     assert trainer.way == "compiled"
     assert torch.equal(noise, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in pair.state_dict().items())
@@ -171,7 +171,8 @@ def test_the_choice_for_the_validation_is_part_of_the_run(x, monkeypatch, chosen
     begun, resumed, notes = trainer_for(make_pair(), x), trainer_for(make_pair(), x, epochs=1), []
     begun.way, begun.validation_way = "compiled", chosen
     resumed.load_state_dict(begun.state_dict())
-    list(resumed.epochs(on_note=notes.append))
+    with listening(notes.append):
+        list(resumed.epochs())
     assert resumed.way == "compiled"
     assert resumed.validation_way == chosen
     assert resumed.validation.is_recorded == (chosen != "eager")
@@ -287,7 +288,8 @@ def test_any_trouble_is_said_and_nothing_is_compiled():
         raise RuntimeError("first line\nsecond line")
 
     notes = []
-    assert compile_if_it_pays("thing", make, 1000, notes.append, "compiled") == (None, "eager")
+    with listening(notes.append):
+        assert compile_if_it_pays("thing", make, 1000, "compiled") == (None, "eager")
     assert notes == ["the thing runs eagerly: RuntimeError: first line"]
 
 
@@ -298,7 +300,7 @@ def test_compiled_validation_is_the_eager_one():
     images = Images((torch.rand(2 * CHUNK + 30, 1, 4, 4) < 0.5).float(), torch.arange(2 * CHUNK + 30) % 3)
     pair = make_pair("ss_vae")
     trainer = trainer_for(pair, images.pixels[:10], images.labels[:10])
-    validation = Validation(pair, trainer.structure, images, trainer.loss.objective, 1.0)
+    validation = Validation(trainer.probed, images, trainer.loss.objective, 1.0)
     expected = validation()
     replay = validation.record()
     replay.compile()
@@ -317,10 +319,11 @@ def test_compiled_evaluation_is_the_eager_one(monkeypatch):
     monkeypatch.setattr(diagnostics.evaluation, "NUMBERS_AT_ONCE", 512 * 3 * 40)
     pair = make_pair("ss_vae")
     images = Images((torch.rand(15, 1, 4, 4) < 0.5).float(), torch.arange(15) % 3)
-    structure = pair.probe(images.pixels)
+    probed = pair.probe(images.pixels)
     notes = []
-    ours = diagnostics.evaluate(pair, structure, images, num_samples=25, note=notes.append)
-    eager = diagnostics.evaluate(pair, structure, images, num_samples=25, compiled=False)
+    with listening(notes.append):
+        ours = diagnostics.evaluate(probed, images, num_samples=25)
+    eager = diagnostics.evaluate(probed, images, num_samples=25, compiled=False)
     assert notes[0].startswith("compiling the evaluation")
     assert len(notes) == 1
     assert ours.as_dict() == pytest.approx(eager.as_dict(), rel=1e-5)

@@ -37,9 +37,9 @@ def test_a_large_alpha_draws_evenly_and_ends_of_the_range_count():
 
 def test_groups_keep_their_share(x):
     pair = make_pair("db_vae")
-    structure, images = pair.probe(x), Images(x.repeat(4, 1, 1, 1))
+    probed, images = pair.probe(x), Images(x.repeat(4, 1, 1, 1))
     groups = torch.tensor([0] * 20 + [-1] * 8)
-    weights = RESAMPLINGS.build("latent_histogram").weights(pair, structure, images, groups)
+    weights = RESAMPLINGS.build("latent_histogram").weights(probed, images, groups)
     assert weights[groups == 0].sum().item() == pytest.approx(20, rel=1e-4)
     assert weights[groups == -1].sum().item() == pytest.approx(8, rel=1e-4)
     assert weights[groups == 0].std() > 0
@@ -47,8 +47,8 @@ def test_groups_keep_their_share(x):
 
 def test_latent_means_are_those_of_the_guide(x):
     pair = make_pair()
-    torch.testing.assert_close(latent_means(pair, pair.probe(x), Images(x)), pair.guide.posterior(x).mean.detach())
-    assert latent_means(make_pair("hvae"), make_pair("hvae").probe(x), Images(x)).shape == (7, 4)
+    torch.testing.assert_close(latent_means(pair.probe(x), Images(x)), pair.guide.posterior(x).mean.detach())
+    assert latent_means(make_pair("hvae").probe(x), Images(x)).shape == (7, 4)
 
 
 def test_batches_are_drawn_by_weight(x):
@@ -69,8 +69,8 @@ def trainer(pair: Pair, x, weights: str, epochs: int = 3) -> Trainer:
     images = Images(torch.cat([x.repeat(8, 1, 1, 1)[:52], rare]))
     batches = Batches(images, torch.empty(0, dtype=torch.int64), 8, "none", seed=0)
     config = TrainingConfig(epochs=epochs, lr=0.01)
-    structure = pair.probe(x)
-    return Trainer(pair, structure, batches, images, config, resampling=RESAMPLINGS.build(weights))
+    probed = pair.probe(x)
+    return Trainer(probed, batches, images, config, resampling=RESAMPLINGS.build(weights))
 
 
 def test_rare_images_are_drawn_more_often():
