@@ -93,7 +93,7 @@ def from_chains(
     rows: Sequence[int] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
-    """Markov chains on a target, those of NUTS, say.  Labels that were summed out are drawn from p(y | z, x).
+    """Markov chains on a target, for example of NUTS.  Labels that were summed out are drawn from p(y | z, x).
 
     Args:
         u: unconstrained draws, shape (chains, S, N, D).
@@ -108,20 +108,8 @@ def from_chains(
     Raises:
         InputError: if a shape does not fit.
     """
-    if u.dim() != 4 or u.shape[2:] != (target.num_data, target.size) or not u.numel():
-        raise InputError(
-            f"draws of shape (chains, draws, {target.num_data}, {target.size})",
-            f"shape {tuple(u.shape)}",
-            "give the draws of this target",
-        )
+    _check_chains(u, target, statistics or {})
     num_chains, num_draws = u.shape[:2]
-    for name, values in (statistics or {}).items():
-        if tuple(values.shape) not in {tuple(u.shape[:2]), tuple(u.shape[:3])}:
-            raise InputError(
-                f"the statistic {name!r} of shape {tuple(u.shape[:2])} or {tuple(u.shape[:3])}",
-                f"shape {tuple(values.shape)}",
-                "give one number a draw, or one a draw and datum",
-            )
     layout = _Layout(target, rows)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -136,7 +124,23 @@ def from_chains(
         groups[name] = {n: torch.stack([part[name][n] for part in found if name in part]) for n in found[0][name]}
     if statistics:
         groups["sample_stats"] = dict(statistics)
-    return layout.tree(groups, {"inference": "NUTS", "sampling_seed": seed} | dict(attrs or {}))
+    return layout.tree(groups, {"inference": "MCMC", "sampling_seed": seed} | dict(attrs or {}))
+
+
+def _check_chains(u: Tensor, target: Target, statistics: Mapping[str, Tensor]) -> None:
+    if u.dim() != 4 or u.shape[2:] != (target.num_data, target.size) or not u.numel():
+        raise InputError(
+            f"draws of shape (chains, draws, {target.num_data}, {target.size})",
+            f"shape {tuple(u.shape)}",
+            "give the draws of this target",
+        )
+    for name, values in statistics.items():
+        if tuple(values.shape) not in {tuple(u.shape[:2]), tuple(u.shape[:3])}:
+            raise InputError(
+                f"the statistic {name!r} of shape {tuple(u.shape[:2])} or {tuple(u.shape[:3])}",
+                f"shape {tuple(values.shape)}",
+                "give one number per draw, or one per draw and datum",
+            )
 
 
 class _Layout:

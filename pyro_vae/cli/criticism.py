@@ -100,6 +100,7 @@ def compare_mcmc(
 ) -> None:
     """Put guides beside NUTS and, where it is known, the exact posterior, on a toy model."""
     from pyro_vae import comparison
+    from pyro_vae.posterior import Sampling
 
     with listening(partial(click.echo, err=True)):
         found = comparison.compare_mcmc(
@@ -107,9 +108,7 @@ def compare_mcmc(
             split_choices(guides),
             latent_dim=latent_dim,
             num_data=num_data,
-            num_samples=samples,
-            num_warmup=warmup,
-            num_chains=chains,
+            sampling=Sampling(samples, warmup, chains),
             num_steps=steps,
             seed=seed,
         )

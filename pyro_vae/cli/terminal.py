@@ -118,11 +118,11 @@ def verdicts(title: str, criticism: Criticism) -> None:
         table.add_row(check.name, f"[{_COLORS[word]}]{word}[/]", escape(check.finding))
     console.print(table)
     word = criticism.verdict.value
-    console.print(f"\nThis posterior: [bold {_COLORS[word]}]{word}[/]")
+    console.print(f"\nVerdict: [bold {_COLORS[word]}]{word}[/]")
     click.echo()
 
 
-_COLORS = {"believe it": "green", "use with care": "yellow", "do not": "red", "not known": "dim"}
+_COLORS = {"trust": "green", "trust with care": "yellow", "do not trust": "red", "not known": "dim"}
 
 
 def matrix(title: str, matrices: dict[str, dict[str, dict[str, str]]]) -> None:

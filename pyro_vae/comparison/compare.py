@@ -25,7 +25,7 @@ from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models import MODELS, Model
 from pyro_vae.networks import MLP
 from pyro_vae.pairs.pair import Pair, Program
-from pyro_vae.posterior.mcmc import Chains, check_sizes, nuts
+from pyro_vae.posterior.mcmc import Chains, Sampling, nuts
 from pyro_vae.posterior.target import Target
 from pyro_vae.registry import parse_choice
 
@@ -35,6 +35,7 @@ TOY_CLASSES = 3
 TOY_NETWORK = MLP(hidden=(64, 64))
 SIGNAL = 2.0  # of a generated model, in units of the noise
 ACCEPTANCE = 0.98  # small steps, for bent ridges: at 0.9 one in 700 transitions diverged on one, here none of 8,000
+DRAWS = Sampling(2000)
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,7 @@ def compare_mcmc(
     *,
     latent_dim: int = 10,
     num_data: int = 2,
-    num_samples: int = 2000,
-    num_warmup: int = 500,
-    num_chains: int = 4,
+    sampling: Sampling = DRAWS,
     num_steps: int = 2000,
     seed: int = 0,
 ) -> Comparison:
@@ -136,9 +135,7 @@ def compare_mcmc(
         x: data of shape (N, \*event_shape); drawn from the model unless given.
         latent_dim: the dimension of the generated model's latents.
         num_data: how many data are drawn from it.
-        num_samples: draws of each NUTS chain.
-        num_warmup: transitions before them.
-        num_chains: how many chains.
+        sampling: how long the chains of NUTS are, and how many; default: four of 2,000 draws.
         num_steps: training steps of each guide; 0 takes guide programs as they are.
         seed: of parameters, data, fits and draws.
 
@@ -151,15 +148,10 @@ def compare_mcmc(
     for name, value, least in (("latent_dim", latent_dim, 1), ("num_data", num_data, 1), ("num_steps", num_steps, 0)):
         if value < least:
             raise InputError(f"{name} of at least {least}", str(value), f"use {name}=10")
-    check_sizes(num_samples, num_warmup, num_chains)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        program = (
-            _generate(model, None if x is None else tuple(x.shape[1:]), latent_dim) if isinstance(model, str) else model
-        )
+        program = _program(model, x, latent_dim)
         if x is None:
-            if not isinstance(program, Model):
-                raise InputError("data for a program of your own", "none", "pass x=…")
             x = torch.cat([program() for _ in range(num_data)])
         pairs = {name: Pair(program, guide) for name, guide in _guides(guides, program).items()}
     targets, seconds = {}, {}
@@ -172,7 +164,7 @@ def compare_mcmc(
         targets[name], seconds[name] = Target(probed, x), time.perf_counter() - start
         logger.info(f"{name}: fitted in {seconds[name]:.0f} s")
     first = next(iter(targets.values()))
-    chains = nuts(first, num_samples, num_warmup, num_chains, seed, target_acceptance=ACCEPTANCE)
+    chains = nuts(first, **vars(sampling), seed=seed, target_acceptance=ACCEPTANCE)
     return _compare(_name(model), targets, seconds, chains, seed)
 
 
@@ -190,6 +182,15 @@ def _compare(
             methods = with_divergences(methods, reference, first, chains, seed)
     name = None if reference is None else reference.name
     return Comparison(model, first.names, tuple(methods), name, chains.reasons, chains)
+
+
+def _program(model: str | Program, x: Tensor | None, latent_dim: int) -> Program:
+    """The model: generated where it is a name; one of one's own needs data, unless it is a ``Model``."""
+    if isinstance(model, str):
+        return _generate(model, None if x is None else tuple(x.shape[1:]), latent_dim)
+    if x is None and not isinstance(model, Model):
+        raise InputError("data for a program of your own", "none", "pass x=…")
+    return model
 
 
 def _generate(choice: str, event_shape: tuple[int, ...] | None, latent_dim: int) -> Model:

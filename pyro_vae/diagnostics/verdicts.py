@@ -49,9 +49,9 @@ CLOSE_AGGREGATE = 0.01  # of the relative energy distance
 class Verdict(StrEnum):
     """What to do with a result; the members are in order, the worst last."""
 
-    BELIEVE = "believe it"
-    CARE = "use with care"
-    REFUSE = "do not"
+    TRUST = "trust"
+    CARE = "trust with care"
+    REFUSE = "do not trust"
 
     @classmethod
     def worst(cls, verdicts: Iterable[Verdict]) -> Verdict:
@@ -241,7 +241,7 @@ def _moments(name: str, error: float, ratio: float, of: str, figures: dict[str, 
 
 
 def _graded(care: bool, refuse: bool) -> Verdict:
-    return Verdict.REFUSE if refuse else Verdict.CARE if care else Verdict.BELIEVE
+    return Verdict.REFUSE if refuse else Verdict.CARE if care else Verdict.TRUST
 
 
 def _share(of: Tensor) -> float:

@@ -8,12 +8,13 @@ from pyro_vae import lazy
 
 if TYPE_CHECKING:
     from pyro_vae.posterior.annealing import Annealing, annealed_bound, annealed_bracket
-    from pyro_vae.posterior.mcmc import Chains, nuts
+    from pyro_vae.posterior.mcmc import Chains, Sampling, nuts
     from pyro_vae.posterior.target import Target
 
 __all__ = [
     "Annealing",
     "Chains",
+    "Sampling",
     "Target",
     "annealed_bound",
     "annealed_bracket",
@@ -27,6 +28,7 @@ __getattr__, __dir__ = lazy.attach(
         "annealed_bound": "annealing",
         "annealed_bracket": "annealing",
         "Chains": "mcmc",
+        "Sampling": "mcmc",
         "nuts": "mcmc",
         "Target": "target",
     },

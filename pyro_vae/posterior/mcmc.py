@@ -45,6 +45,32 @@ ValueAndGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How much to draw by NUTS.
+
+    Args:
+        num_samples: draws of each chain.
+        num_warmup: transitions before them.
+        num_chains: how many chains.
+
+    Raises:
+        InputError: if there is nothing to draw.
+    """
+
+    num_samples: int = 500
+    num_warmup: int = 500
+    num_chains: int = 4
+
+    def __post_init__(self) -> None:
+        if self.num_samples < FEWEST_DRAWS:
+            raise InputError(f"at least {FEWEST_DRAWS} draws per chain", str(self.num_samples), "use num_samples=500")
+        if self.num_warmup < 1:
+            raise InputError("at least one transition of warm-up", str(self.num_warmup), "use num_warmup=500")
+        if self.num_chains < 1:
+            raise InputError("at least one chain", str(self.num_chains), "use num_chains=4")
+
+
+@dataclass(frozen=True)
 class Chains:
     """Draws of several Markov chains from the posteriors of N data, and how far they can be trusted.
 
@@ -159,7 +185,7 @@ def nuts(
         InputError: if there is nothing to draw, or no continuous latent to draw.
         PyroVAEError: if no prior draw has a finite density.
     """
-    check_sizes(num_samples, num_warmup, num_chains)
+    Sampling(num_samples, num_warmup, num_chains)  # refuses what cannot be drawn
     _check(target, target_acceptance)
     start = time.perf_counter()
     with target.pair.evaluating(), torch.random.fork_rng(), torch.enable_grad(), pyro.validation_enabled(False):
@@ -261,20 +287,6 @@ def _run(kernel: NUTS, num_samples: int, num_warmup: int) -> _Chain:
     divergences = len(kernel.diagnostics()["divergences"])
     kernel.cleanup()
     return _Chain(torch.stack(draws), divergences, acceptance, step_size)
-
-
-def check_sizes(num_samples: int, num_warmup: int, num_chains: int) -> None:
-    """Refuse chains with nothing in them; arguments as for ``nuts``.
-
-    Raises:
-        InputError: if there is nothing to draw.
-    """
-    if num_samples < FEWEST_DRAWS:
-        raise InputError(f"at least {FEWEST_DRAWS} draws a chain", str(num_samples), "use num_samples=500")
-    if num_warmup < 1:
-        raise InputError("at least one transition of warm-up", str(num_warmup), "use num_warmup=500")
-    if num_chains < 1:
-        raise InputError("at least one chain", str(num_chains), "use num_chains=4")
 
 
 def _check(target: Target, target_acceptance: float) -> None:

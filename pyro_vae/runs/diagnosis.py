@@ -124,7 +124,9 @@ class Diagnosis:
             if chains is not None:
                 files.append(folder / "posterior_nuts.nc")
                 x = self.images.x()[: chains.u.shape[2]]
-                save_posterior(from_chains(chains.u, Target(self.run.probed, x)), files[-1])
+                save_posterior(
+                    from_chains(chains.u, Target(self.run.probed, x), attrs={"inference": "NUTS"}), files[-1]
+                )
         return files
 
 

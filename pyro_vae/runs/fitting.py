@@ -105,13 +105,7 @@ def resume(
     settings = settings | {name: value for name, value in given.items() if isinstance(value, str)}
     settings = {name: value for name, value in settings.items() if value != AUTO}  # what the run has, then
     config = FitConfig.of(**(old.model_dump() | settings))
-    for name, value in config:
-        if name not in CHANGEABLE and value != getattr(old, name):
-            raise InputError(
-                f"{name} {_shown(getattr(old, name))}, as the run at {path} has it",
-                _shown(value),
-                f"leave out --{name.replace('_', '-')}, or start a new run without --resume",
-            )
+    _check_unchanged(config, old, path)
     training = folder.training()
     done, epochs = training["progress"]["epoch"], config.num_epochs
     if done >= epochs:
@@ -162,6 +156,16 @@ def load(
         probed = place(pair, facts.event_shape, _device(device))
     pair.load_state_dict(folder.weights(checkpoint))
     return Run(config, facts, probed, dataset=None, folder=folder, history=folder.history)
+
+
+def _check_unchanged(config: FitConfig, old: FitConfig, path: str | Path) -> None:
+    for name, value in config:
+        if name not in CHANGEABLE and value != getattr(old, name):
+            raise InputError(
+                f"{name} {_shown(getattr(old, name))}, as the run at {path} has it",
+                _shown(value),
+                f"leave out --{name.replace('_', '-')}, or start a new run without --resume",
+            )
 
 
 def _finished(run: Run, display: Display) -> Run:

@@ -264,7 +264,7 @@ def test_chains_are_the_draws_that_were_given(ppca):
     assert found["posterior"]["datum"].to_numpy().tolist() == [4, 8, 15, 16, 23, 42]
     assert found["sample_stats"]["diverging"].dims == ("chain", "draw", "datum")
     assert np.array_equal(found["sample_stats"]["energy"], statistics["energy"])
-    assert found.attrs["inference"] == "NUTS"
+    assert found.attrs["inference"] == "MCMC"
     assert "importance" not in found.children
     assert found["posterior_predictive"]["x"].shape == (3, 8, 6, 5)
 

@@ -459,7 +459,7 @@ def test_compare_mcmc_says_that_there_is_no_reference(command):
         (["--guides", "full_rnk"], "did you mean 'full_rank'"),
         (["--guides", ""], "at least one guide"),
         (["--model", "bananna"], "did you mean 'banana'"),
-        (["--samples", 0], "at least 4 draws a chain"),
+        (["--samples", 0], "at least 4 draws per chain"),
         (["--chains", 0], "at least one chain"),
     ],
 )

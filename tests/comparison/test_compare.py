@@ -14,6 +14,7 @@ from pyro_vae.guides import FullRank, MeanField
 from pyro_vae.models import Banana, LinearGaussian
 from pyro_vae.networks import MLP
 from pyro_vae.pairs.pair import Pair
+from pyro_vae.posterior import Sampling
 from pyro_vae.posterior.bridge_sampling import bridge_evidence
 from pyro_vae.posterior.mcmc import nuts
 from pyro_vae.posterior.target import Target
@@ -24,7 +25,7 @@ KEYS = ["method", "mean_error", "sd_ratio", "kl_to_reference", "k_hat", "elbo", 
 @pytest.fixture(scope="module")
 def linear():
     """Ten correlated latents, and far too few draws of NUTS: for tests of the guides against what is exact."""
-    sizes = {"num_data": 1, "num_samples": 40, "num_warmup": 10, "num_chains": 1, "num_steps": 800}
+    sizes = {"num_data": 1, "sampling": Sampling(40, 10, 1), "num_steps": 800}
     return compare_mcmc("linear_gaussian", ("mean_field", "full_rank"), **sizes)
 
 
@@ -55,7 +56,7 @@ def test_full_rank_is_exact(linear):
 def test_nuts_means_are_exact():
     """Within 0.05 standard deviations: at 5,000 effective draws 3.5 standard errors of ten means, missed in 0.5% of
     runs; the draws here are seeded."""
-    sizes = {"num_data": 1, "num_samples": 1250, "num_warmup": 250, "num_steps": 0}
+    sizes = {"num_data": 1, "sampling": Sampling(1250, 250), "num_steps": 0}
     linear = compare_mcmc("linear_gaussian", ("mean_field",), **sizes)
     assert linear.chains.is_reference, linear.reasons
     assert row(linear, "nuts")["mean_error"] < 0.05
@@ -91,7 +92,7 @@ def test_the_exact_elbo_is_the_evidence(linear):
     torch.manual_seed(0)
     model = LinearGaussian((4,), latent_dim=2)
     x = torch.randn(3, 4)
-    found = compare_mcmc(model, ("mean_field",), x, num_samples=4, num_warmup=4, num_chains=1, num_steps=1)
+    found = compare_mcmc(model, ("mean_field",), x, sampling=Sampling(4, 4, 1), num_steps=1)
     with torch.no_grad():
         torch.testing.assert_close(found.method("exact").elbo, model.evidence(x).double(), atol=1e-5, rtol=1e-5)
 
@@ -124,7 +125,7 @@ def test_nuts_is_the_reference_where_nothing_is_exact():
     model = Banana((3,), bend=0.5, scale=1.0)
     x = torch.tensor([[0.3, -0.2, 0.1]])
     guides = {"full_rank": FullRank(model)}
-    found = compare_mcmc(silent(model), guides, x, num_samples=400, num_warmup=150, num_steps=300)
+    found = compare_mcmc(silent(model), guides, x, sampling=Sampling(400, 150), num_steps=300)
     assert found.reference == "nuts", found.reasons
     pair = Pair(model, FullRank(model))
     mean, stddev, evidence = banana_posterior(Target(pair.probe(x), x))
@@ -137,7 +138,7 @@ def test_nuts_is_the_reference_where_nothing_is_exact():
 def test_nuts_that_has_not_mixed_is_no_reference():
     torch.manual_seed(0)
     model = Banana((3,))
-    sizes = {"num_samples": 8, "num_warmup": 8, "num_chains": 2, "num_steps": 5}
+    sizes = {"sampling": Sampling(8, 8, 2), "num_steps": 5}
     found = compare_mcmc(silent(model), {"mean_field": MeanField(model)}, torch.zeros(1, 3), **sizes)
     assert found.reference is None
     assert found.reasons
@@ -154,7 +155,7 @@ def test_a_stated_posterior_judges_chains_that_have_not_mixed():
     model = Banana((3,), scale=0.1)
     with torch.no_grad():
         x = model.decoder(torch.tensor([[2.0]]))
-    sizes = {"num_samples": 20, "num_warmup": 20, "num_chains": 2, "num_steps": 5}
+    sizes = {"sampling": Sampling(20, 20, 2), "num_steps": 5}
     found = compare_mcmc(model, ("mean_field",), x, **sizes)
     assert found.reference == "exact"
     assert found.reasons
@@ -207,7 +208,7 @@ def test_programs_of_ones_own_and_parameters_without_a_module():
             pyro.sample("z", dist.Normal(loc, log_scale.exp()))
 
     x = torch.tensor([1.0, -2.0])
-    found = compare_mcmc(model, {"mine": guide}, x, num_samples=250, num_warmup=50, num_steps=1200)
+    found = compare_mcmc(model, {"mine": guide}, x, sampling=Sampling(250, 50), num_steps=1200)
     assert found.model == "model"
     assert found.reference == "nuts", found.reasons
     torch.testing.assert_close(found.method("mine").mean[:, 0], x.double() / 2, atol=0.04, rtol=0)
@@ -234,9 +235,7 @@ def test_latents_shared_by_all_data_are_one_posterior():
     def wide(y):
         pyro.sample("w", dist.Normal(exact.mean, 2 * exact.stddev).to_event(1))
 
-    found = compare_mcmc(
-        model, {"right": right, "wide": wide}, y, num_samples=450, num_warmup=60, num_chains=2, num_steps=0
-    )
+    found = compare_mcmc(model, {"right": right, "wide": wide}, y, sampling=Sampling(450, 60, 2), num_steps=0)
     assert found.reference == "nuts", found.reasons
     assert found.method("nuts").mean.shape == (1, 2)
     rows = {row["method"]: row for row in found.rows}
@@ -255,7 +254,6 @@ def test_latents_shared_by_all_data_are_one_posterior():
         ({"guides": ()}, "at least one guide; got none"),
         ({"num_data": 0}, "num_data of at least 1"),
         ({"latent_dim": 0}, "latent_dim of at least 1"),
-        ({"num_samples": 0}, "at least 4 draws a chain"),
         ({"num_steps": -1}, "num_steps of at least 0"),
         ({"model": lambda x: None}, "data for a program of your own"),
         ({"model": lambda x: None, "x": torch.zeros(1)}, "guide programs for a model program"),
@@ -264,3 +262,11 @@ def test_latents_shared_by_all_data_are_one_posterior():
 def test_bad_input_is_refused_before_anything_is_fitted(arguments, message):
     with pytest.raises(InputError, match=message):
         compare_mcmc(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"), [((3,), "at least 4 draws per chain; got 3"), ((4, 0), "warm-up"), ((4, 1, 0), "one chain")]
+)
+def test_chains_with_nothing_in_them_are_refused(sizes, message):
+    with pytest.raises(InputError, match=message):
+        Sampling(*sizes)

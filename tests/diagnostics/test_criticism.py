@@ -45,7 +45,7 @@ def test_the_exact_posterior_is_believed(seed):
     """The calibration's test has 2 in 1,000 false alarms: 4 in 100 that one of twenty seeds has one."""
     probed = linear_pair()
     found = criticise_pair(probed, linear_data(30, seed), SMALL, seed=seed)
-    assert found.verdict is Verdict.BELIEVE, str(found)
+    assert found.verdict is Verdict.TRUST, str(found)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -64,10 +64,10 @@ def test_planted_posteriors_are_refused(wrong, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_missed_mode_is_seen_by_the_calibration_alone(seed):
     whole = criticise_pair(bimodal_pair(), bimodal_data(30, seed), SMALL, seed=seed)
-    assert whole.verdict is Verdict.BELIEVE, str(whole)
+    assert whole.verdict is Verdict.TRUST, str(whole)
     half = criticise_pair(bimodal_pair(both=False), bimodal_data(30, seed), SMALL, seed=seed)
     assert half.verdict is Verdict.REFUSE, str(half)
-    assert verdict_of(half, "Pareto k-hat") is Verdict.BELIEVE
+    assert verdict_of(half, "Pareto k-hat") is Verdict.TRUST
 
 
 def test_lost_correlations_ask_for_care():
@@ -79,7 +79,7 @@ def test_lost_correlations_ask_for_care():
 
 @pytest.mark.parametrize(
     ("scale", "verdict", "tolerance"),
-    [pytest.param(1.0, Verdict.BELIEVE, 0.05, marks=pytest.mark.exhaustive), (1.5, Verdict.REFUSE, 0.1)],
+    [pytest.param(1.0, Verdict.TRUST, 0.05, marks=pytest.mark.exhaustive), (1.5, Verdict.REFUSE, 0.1)],
 )
 def test_nuts_measures_width_and_place(scale, verdict, tolerance):
     """Against NUTS on four data, of which 1,200 draws tell a mean to 0.03 sd and a width to 3 %."""
@@ -97,7 +97,7 @@ def test_chains_that_disagree_are_no_reference():
     (check,) = (check for check in found.checks if check.name == "NUTS")
     assert check.verdict is None
     assert "no reference: the chains do not agree" in check.finding
-    assert found.verdict is Verdict.BELIEVE  # what is not known says nothing against the guide
+    assert found.verdict is Verdict.TRUST  # what is not known says nothing against the guide
 
 
 def test_data_whose_chains_have_not_mixed_are_left_out():
@@ -122,7 +122,7 @@ def test_data_whose_chains_have_not_mixed_are_left_out():
     most = check_of(torch.tensor([0.0, 0.0, 3.0]))
     assert most.figures["num_usable"] == 2
     assert not most.figures["is_reference"]
-    assert most.verdict is Verdict.BELIEVE
+    assert most.verdict is Verdict.TRUST
     assert "(medians of 2 data); no reference for 1 more" in most.finding
     least = check_of(torch.tensor([0.0, 3.0, 3.0]))
     assert least.verdict is None
@@ -167,7 +167,7 @@ def test_labels_and_iterates_are_checked_where_they_are_known():
     assert verdict_of(found, "labels") is Verdict.CARE
     assert found.labels.accuracy == 0
     assert verdict_of(found, "convergence (SVI)") is Verdict.CARE
-    assert found.verdict is Verdict.BELIEVE  # neither is about the posterior
+    assert found.verdict is Verdict.TRUST  # neither is about the posterior
 
 
 def trained(model, guide, *arguments, steps=600):
@@ -200,7 +200,7 @@ def test_a_program_of_ones_own_is_criticised_as_stock_pyro_trained_it(num_nuts):
         trained(model, guide, data)
         after = criticise(model, guide, data, num_simulated=0, num_nuts=num_nuts)
     assert before.verdict is Verdict.REFUSE
-    assert after.verdict is Verdict.BELIEVE, str(after)
+    assert after.verdict is Verdict.TRUST, str(after)
     covariance = torch.eye(40) * 0.25 + x @ x.T
     evidence = dist.MultivariateNormal(torch.zeros(40), covariance).log_prob(y)
     assert after.importance.log_likelihood.item() == pytest.approx(evidence.item(), abs=0.02)
@@ -266,4 +266,4 @@ def test_a_mixture_whose_latents_are_all_summed_out():
     assert torch.allclose(found.importance.elbo, exact.double(), atol=1e-5)
     unknown = {check.name for check in found.checks if check.verdict is None}
     assert unknown == {"moments", "NUTS", "calibration (SBC)"}
-    assert found.verdict is Verdict.BELIEVE
+    assert found.verdict is Verdict.TRUST

@@ -63,7 +63,7 @@ def test_one_json_object_and_every_file_it_names(labelled, tmp_path, nuts):
         "convergence (SVI)",
         "labels",
     ]
-    assert found["verdict"] in ("believe it", "use with care", "do not")
+    assert found["verdict"] in ("trust", "trust with care", "do not trust")
     assert found["num_data"] == 60
     k_hat = [each["k_hat"] for each in found["worst"]]
     assert k_hat == sorted(k_hat, reverse=True)
@@ -100,7 +100,7 @@ def test_the_table_has_a_verdict_a_check_and_one_on_the_whole(plain):
     lines = done.stdout.splitlines()
     assert "vae + mean_field on digits, 60 of test" in lines
     assert any(line.startswith("Pareto k-hat") for line in lines)
-    assert any(line.startswith("This posterior: ") for line in lines)
+    assert any(line.startswith("Verdict: ") for line in lines)
     assert "Worst data by k-hat: " in done.stdout
     assert "labels" not in [line.split()[0] for line in lines if line.strip()]
 
@@ -109,7 +109,7 @@ def test_a_collapsed_posterior_is_reported(labelled):
     """After two epochs z says nothing of x."""
     done = run("diagnose", labelled, *QUICK, "--check", "latents", "--json")
     (check,) = (check for check in json.loads(done.stdout)["checks"] if check["name"] == "latent units")
-    assert check["verdict"] == "use with care"
+    assert check["verdict"] == "trust with care"
     assert "posterior collapse" in check["finding"]
 
 
@@ -180,7 +180,7 @@ def test_weights_that_are_no_numbers_are_said(plain, tmp_path):
     done = run("diagnose", broken, *QUICK, "--check", "latents", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout, parse_constant=pytest.fail)
-    assert found["verdict"] == "do not"
+    assert found["verdict"] == "do not trust"
     assert found["checks"][0]["num_bad"] == 6000
     assert "posterior.nc was not written: the programs make no data" in done.stderr
     assert not (broken / "posterior.nc").exists()
