@@ -1,4 +1,4 @@
-"""A training step of pyro_vae beside its peers, in turns: milliseconds a step and ratios of medians.
+"""A training step of pyro_vae beside its peers, in turns: milliseconds per step and ratios of medians.
 
     python benchmarks/step.py                                # all rows, a few minutes
     python benchmarks/step.py --only svi --only products     # some rows
@@ -152,7 +152,7 @@ def show(console: Console, row: Row, timings: Mapping[str, Timing], own: str | N
     """Print a row: its heading, its figures, and why some are missing."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("  contender", min_width=25)
-    for heading, width in (("ms a step", 9), ("quartiles", 13), ("ratio", 5), ("paired", 6), ("loss, nats", 13)):
+    for heading, width in (("ms per step", 9), ("quartiles", 13), ("ratio", 5), ("paired", 6), ("loss, nats", 13)):
         table.add_column(heading, min_width=width, justify="right")
     reference, problems = timings[row.reference], [] if own else ["pyro_vae's own step is not there yet"]
     for name in (*([own] if own else []), row.reference, *row.others):

@@ -228,7 +228,7 @@ class Timing:
 
     Args:
         name: of the contender.
-        rounds: milliseconds a step, one number a round.
+        rounds: milliseconds per step, one number per round.
         losses: the mean loss of each round, where there is one.
         about: versions, as the contender told them.
         problem: why it was not timed to the end, or empty.
@@ -242,12 +242,12 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Milliseconds a step."""
+        """Milliseconds per step."""
         return statistics.median(self.rounds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and the third quartile, milliseconds a step."""
+        """The first and the third quartile, milliseconds per step."""
         if len(self.rounds) < 2:
             return self.rounds[0], self.rounds[0]
         first, _, third = statistics.quantiles(self.rounds, n=4, method="inclusive")

@@ -83,7 +83,7 @@ class TrainingConfig(_Group):
     epochs: Whole | Literal["auto"] = Field(
         "auto", description="passes over the training rows; auto: 80, but from 3,000 to 40,000 steps"
     )
-    batch_size: Whole = Field(100, description="rows a step, of unlabelled and of labelled ones")
+    batch_size: Whole = Field(100, description="rows per step, of unlabelled and of labelled ones")
     lr: float = Field(2e-3, gt=0, description="Adam's learning rate")
     lr_schedule: Literal["decay", "constant", "cosine"] = Field(
         "decay",
@@ -151,7 +151,7 @@ def _input_error(error: ValidationError) -> InputError:
     return InputError(
         f"{name.replace('_', ' ')} to be {wanted(e for e in error.errors() if e['loc'][0] == name)}",
         repr(first["input"]),
-        f"leave out --{name.replace('_', '-')} or use {shown(usable)}, say",
+        f"leave out --{name.replace('_', '-')} or use {shown(usable)}, for example",
     )
 
 

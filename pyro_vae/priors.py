@@ -113,7 +113,7 @@ class VampPrior(nn.Module):
         super().__init__()
         self.latent_dim, self.num_components = latent_dim, num_components
         self.pseudo_inputs = nn.ParameterList()
-        self._followed: tuple[nn.Module, ...] = ()  # a tuple, so that the guide is no part of the model
+        self._followed: tuple[nn.Module, ...] = ()  # a tuple, so that the guide is not part of the model
 
     def follow(self, guide: Any) -> None:
         """Mix the posteriors of this guide, from pseudo-inputs that are drawn now.

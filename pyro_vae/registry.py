@@ -154,7 +154,7 @@ def read_options(what: str, options: Mapping[str, inspect.Parameter], given: Map
             raise InputError(
                 f"{key} of {what} to be {wanted(error.errors())}",
                 repr(text),
-                f"leave it out or use {key}={shown(options[key].default)}, say",
+                f"leave it out or use {key}={shown(options[key].default)}, for example",
             ) from None
     return taken
 

@@ -6,7 +6,7 @@ Two strided convolutions to a plane of latents, three transposed ones back, one 
 written out, batches of 32, Adam at 1e-4, pixels binarized at 0.5.  What is fair about it: the network is that of the
 preset ``cvae_mnist`` to the last weight (the tutorial's own does not pad in the encoder, and starts the decoder from 32
 maps instead of 64), and the loop over the steps runs inside one ``tf.function`` of static shapes, which is faster than
-a call a step, as the tutorial has it, and than XLA.
+a call per step, as the tutorial has it, and than XLA.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ class LeaveOneOut:
     """The expected log pointwise predictive density.
 
     Args:
-        pointwise: of each datum, nats, shape (N,).
+        pointwise: the expected log predictive density of each datum, nats, shape (N,).
         k_hat: how far each can be relied on, shape (N,).
-        log_weights: of the posteriors without each datum, normalized, shape (S, N).
+        log_weights: the log importance weights of the posteriors without each datum, normalized, shape (S, N).
     """
 
     pointwise: Tensor
@@ -48,7 +48,7 @@ class LeaveOneOut:
 
     @property
     def standard_error(self) -> float:
-        """Of the sum, over data."""
+        """The standard error of the sum, over data."""
         return (len(self.pointwise) * self.pointwise.var(correction=0)).sqrt().item()
 
     def as_dict(self) -> dict[str, float]:

@@ -33,7 +33,7 @@ def open_posterior(path: str | Path) -> xr.DataTree:
     """Read a tree that ``save_posterior`` wrote, into memory; ``xarray.open_datatree`` reads it as well.
 
     Raises:
-        InputError: if there is no such file, or it is no tree.
+        InputError: if there is no such file, or it is not a tree.
     """
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:

@@ -48,7 +48,7 @@ def psis(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _psis(log_weights: np.ndarray, rounding: float) -> tuple[np.ndarray, np.ndarray]:
-    """The same of rows, shape (N, S)."""
+    """Smoothed log weights and k-hats of rows of log weights, shape (N, S)."""
     largest = log_weights.max(-1, keepdims=True)
     sound = np.isfinite(largest[:, 0])  # NaN is the largest of any row that holds it
     smoothed = np.full(log_weights.shape, np.nan)

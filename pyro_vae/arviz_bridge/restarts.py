@@ -1,10 +1,10 @@
 """Fitted runs as one ``xarray.DataTree``: the groups of ``tree``, the training trace and what the data were.
 
-    training       the history, dimensions (run, step), a step an epoch; NaN after the end of a shorter run
+    training       the history, dimensions (run, step), a step per epoch; NaN after the end of a shorter run
     constant_data  the pixels as the data set holds them, whole numbers as uint8, and the true labels
 
-A run is a chain.  Restarts of a model whose latents are known only up to a rotation, say, are restarts of that too:
-their z need not agree where their bounds do.
+A run is a chain.  Restarts of a model whose latents are known only up to a rotation, for example, are restarts of that
+too: their z need not agree where their bounds do.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def to_datatree(
         num_data: how many data, or fewer where there are fewer; all where latents are shared by all data.
         num_draws: draws of each run.
         split: train, validation or test.
-        seed: of the draws.
+        seed: the seed of the draws.
         num_predictive: as for ``arviz_bridge.from_guide``.
 
     Raises:
@@ -75,8 +75,8 @@ def training_trace(histories: Sequence[pd.DataFrame], seeds: Sequence[int]) -> x
     nothing of convergence.
 
     Args:
-        histories: one row an epoch, a column ``epoch`` among them.
-        seeds: of the runs.
+        histories: one row per epoch, a column ``epoch`` among them.
+        seeds: the seeds of the runs.
     """
     length = max((len(history) for history in histories), default=0)
     columns = dict.fromkeys(name for history in histories for name in history if name != "epoch")
@@ -125,7 +125,7 @@ def _attributes(runs: Sequence[Run], split: str, num_data: int) -> dict[str, Any
 
 
 def _one_or_all(numbers: list[int]) -> int | np.ndarray:
-    """As a netCDF file gives an attribute back."""
+    """A number or an array of several, as a netCDF file gives an attribute back."""
     return numbers[0] if len(numbers) == 1 else np.asarray(numbers)
 
 

@@ -51,15 +51,15 @@ def from_guide(
     rows: Sequence[int] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
-    """Draws from a guide, or from the guides of several restarts, one a chain.
+    """Draws from a guide, or from the guides of several restarts, one per chain.
 
     Args:
         targets: the posterior under one pair, or under several with the same sites and data.
         num_draws: S, of each chain.
-        num_predictive: the draws of each chain that data are generated for; the first 50 unless given, or all where
+        num_predictive: the draws of each chain that data are generated for; default: the first 50, or all where
             latents are shared by all data.
-        seed: of all draws.
-        rows: the coordinate of each datum, N numbers; 0, 1, … unless given.
+        seed: the seed of all draws.
+        rows: the coordinate of each datum, N numbers; default: 0, 1, …
         attrs: what made it, for the root of the tree.
 
     Raises:
@@ -101,7 +101,7 @@ def from_chains(
         statistics: what the sampler says of each draw, by ArviZ's names (diverging, energy, tree_depth,
             acceptance_rate, step_size, lp), shape (chains, S) or (chains, S, N).
         num_predictive: as for ``from_guide``.
-        seed: of the predictions and labels.
+        seed: the seed of the predictions and labels.
         rows: as for ``from_guide``.
         attrs: as for ``from_guide``.
 
@@ -151,7 +151,7 @@ class _Layout:
         self.per_datum = target.probed.data_dim is not None
         self.rows = np.arange(target.num_data) if rows is None else np.asarray(rows)
         if self.per_datum and len(self.rows) != target.num_data:
-            raise InputError(f"{target.num_data} rows, one a datum", str(len(self.rows)), "give one number a datum")
+            raise InputError(f"{target.num_data} rows, one per datum", str(len(self.rows)), "give one number per datum")
         support = target.probed.support
         self.whole = support is constraints.boolean or isinstance(support, WHOLE)
         self.pixels = np.uint8 if support is constraints.boolean else np.int64

@@ -58,7 +58,7 @@ def summary(tree: xr.DataTree, kind: Kind) -> pd.DataFrame:
 
     Args:
         tree: with a group ``posterior``.
-        kind: of the statistics.
+        kind: the kind of the statistics.
     """
     with contained():
         table = arviz().summary(as_arviz(tree), kind=kind, round_to="none")
@@ -136,7 +136,7 @@ def pit_ecdf(values: np.ndarray, label: str) -> Figure:
 
     Args:
         values: numbers in [0, 1], shape (M,).
-        label: of the horizontal axis.
+        label: the label of the horizontal axis.
     """
     import xarray as xr
 

@@ -27,7 +27,7 @@ from pyro_vae.runs.display import listening
 @main.command()
 @run_argument
 @click.option("--num-data", type=int, default=1000, show_default=True, help="how many images to look at")
-@click.option("--samples", type=int, default=1000, show_default=True, help="importance samples an image")
+@click.option("--samples", type=int, default=1000, show_default=True, help="importance samples per image")
 @click.option("--simulated", type=int, default=500, show_default=True, help="images that the model makes, to calibrate")
 @click.option("--split-gap", type=int, default=100, show_default=True, help="images whose inference gap is split")
 @click.option("--nuts", type=int, default=0, show_default=True, help="images whose posterior NUTS draws from")
@@ -51,7 +51,7 @@ def diagnose(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Ask whether the posterior of a run can be believed: a verdict a check, figures, and a file for ArviZ."""
+    """Ask whether the posterior of a run can be believed: a verdict per check, figures, and a file for ArviZ."""
     from pyro_vae.diagnostics.criticism import Effort
     from pyro_vae.runs import diagnosis
 
@@ -118,7 +118,7 @@ def compare_mcmc(
         return
     grid(f"{found.model}, against {found.reference or 'no reference'}", found.table())
     for reason in found.reasons:
-        click.echo(f"NUTS is no reference: {reason}")
+        click.echo(f"NUTS is not a reference: {reason}")
     for path in figures.values():
         click.echo(f"Wrote {path}")
 

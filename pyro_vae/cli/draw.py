@@ -66,7 +66,7 @@ def reconstruct(run: Path, num: int, split: str, checkpoint: str, device: str, o
 @run_argument
 @site_option
 @click.option(
-    "--num", type=click.IntRange(min=2), help="the side of the grid, or the images a row  [default: 20, or 11]"
+    "--num", type=click.IntRange(min=2), help="the side of the grid, or the images per row  [default: 20, or 11]"
 )
 @click.option(
     "--dims", type=click.IntRange(min=1), help="rows of the most active dimensions  [default: 10; a plane is a grid]"
@@ -127,7 +127,7 @@ def latent(
 
 @main.command()
 @run_argument
-@click.option("--fps", type=click.IntRange(1, 50), default=10, show_default=True, help="frames a second")
+@click.option("--fps", type=click.IntRange(1, 50), default=10, show_default=True, help="frames per second")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="the GIF file  [default: training.gif in the run's figures]"
 )

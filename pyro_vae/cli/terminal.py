@@ -41,7 +41,7 @@ class OneLineErrors(click.Group):
 
 
 def config_options(command: F) -> F:
-    """Give a command one flag a field of ``FitConfig``; a flag that is not given is None."""
+    """Give a command one flag per field of ``FitConfig``; a flag that is not given is None."""
     for name, field in reversed(FitConfig.model_fields.items()):
         default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
         variable = None if name == "data" else f"PYRO_VAE_{name.upper()}"  # PYRO_VAE_DATA is the folder of downloads

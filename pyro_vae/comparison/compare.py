@@ -44,10 +44,10 @@ class Comparison:
 
     Args:
         model: its name.
-        names: of the D coordinates.
+        names: the names of the D coordinates.
         methods: guides, then NUTS, then the exact posterior where it is known.
         reference: the name of the method that the others are compared with, or None.
-        reasons: why NUTS is no reference; empty where it is one.
+        reasons: why NUTS is not a reference; empty where it is one.
         chains: the NUTS run.
     """
 
@@ -64,7 +64,7 @@ class Comparison:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """A row a method, of plain numbers; what is not known is None.
+        """A row per method, of plain numbers; what is not known is None.
 
         ``mean_error`` is the largest distance of a mean from the reference's, in reference standard deviations, over
         coordinates and data; ``sd_ratio`` the standard deviation over the reference's, where it is farthest from 1 on
@@ -132,12 +132,12 @@ def compare_mcmc(
     Args:
         model: a name, for which a model with seeded parameters is generated; or a program, taken as it is.
         guides: names of guides; or guide programs by name.
-        x: data of shape (N, \*event_shape); drawn from the model unless given.
+        x: data of shape (N, \*event_shape); default: drawn from the model.
         latent_dim: the dimension of the generated model's latents.
         num_data: how many data are drawn from it.
         sampling: how long the chains of NUTS are, and how many; default: four of 2,000 draws.
         num_steps: training steps of each guide; 0 takes guide programs as they are.
-        seed: of parameters, data, fits and draws.
+        seed: the seed of parameters, data, fits and draws.
 
     Raises:
         InputError: if a name is unknown, there is no guide or no datum, or NUTS cannot draw from this model.

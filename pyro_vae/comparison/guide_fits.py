@@ -34,10 +34,10 @@ def fit_guide(probed: ProbedPair, x: Tensor, num_steps: int = 2000, lr: float = 
         x: data of shape (N, \*event_shape).
         num_steps: how many.
         lr: the first rate.
-        seed: of the draws.
+        seed: the seed of the draws.
 
     Raises:
-        TrainingError: if the bound is no number any more.
+        TrainingError: if the bound is no longer a number.
     """
     parameters = _guide_parameters(probed.pair, x)
     loss = _loss(probed, x)
@@ -59,7 +59,7 @@ def fit_guide(probed: ProbedPair, x: Tensor, num_steps: int = 2000, lr: float = 
 
 
 def _guide_parameters(pair: Pair, x: Tensor) -> list[Tensor]:
-    """Those that the guide uses and the model does not."""
+    """The parameters that the guide uses and the model does not."""
     with pair.scope(), torch.no_grad(), torch.random.fork_rng():
         of_model = poutine.trace(pair.model, param_only=True).get_trace(*pair.arguments(x, None))
     held = {id(parameter) for parameter in of_model.nodes.values()} | set(of_model.nodes)

@@ -35,10 +35,10 @@ class Method:
     """What one method says of the posteriors of N data.
 
     Args:
-        name: of the guide, or ``nuts`` or ``exact``.
+        name: the name of the guide, or ``nuts`` or ``exact``.
         u: draws, unconstrained, shape (S, N, D).
         mean: shape (N, D), double; in closed form where it is known.
-        covariance: shape (N, D, D), double; likewise.
+        covariance: shape (N, D, D), double; in closed form where it is known.
         is_normal: whether it is a normal, which these two describe.
         seconds: that the fit or the chains took.
         elbo: per datum, nats, shape (N,); of the exact posterior log p(x) itself, None for NUTS.

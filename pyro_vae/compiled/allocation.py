@@ -19,7 +19,7 @@ _CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"
 
 @cache
 def keep_freed_memory() -> bool:
-    """Tell glibc so, once a process, unless its user has said otherwise; no other library is told anything.
+    """Tell glibc so, once per process, unless its user has said otherwise; no other library is told anything.
 
     Returns:
         Whether it was told.

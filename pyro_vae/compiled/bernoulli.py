@@ -63,6 +63,6 @@ def _log1p(e: Tensor) -> Tensor:
 
 @cache
 def coefficients() -> tuple[float, ...]:
-    """Those of P, of rising powers: log(1 + e) / e at the Chebyshev nodes of [0, 1]."""
+    """The coefficients of P, of rising powers: log(1 + e) / e at the Chebyshev nodes of [0, 1]."""
     fit = Chebyshev.interpolate(lambda e: np.log1p(e) / e, DEGREE, domain=[0, 1])
     return tuple(float(c) for c in fit.convert(kind=Polynomial).coef)

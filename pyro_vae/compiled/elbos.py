@@ -36,7 +36,7 @@ class CompiledELBO(ELBO):
 
     Args:
         num_particles: draws whose estimates are averaged.
-        max_plate_nesting: how deep plates are nested; found by a run unless given.
+        max_plate_nesting: how deep plates are nested; default: found by a run.
         vectorize_particles: whether the draws are made in one run.
         **options: further arguments of the stock class.
 
@@ -126,11 +126,11 @@ class CompiledTraceEnum_ELBO(CompiledELBO):
     stock = TraceEnum_ELBO
 
     def compute_marginals(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
-        """As the stock estimator's, and not compiled."""
+        """The stock estimator's own, not compiled."""
         return cast(TraceEnum_ELBO, self._stock).compute_marginals(model, guide, *args, **kwargs)
 
     def sample_posterior(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
-        """As the stock estimator's, and not compiled."""
+        """The stock estimator's own, not compiled."""
         return cast(TraceEnum_ELBO, self._stock).sample_posterior(model, guide, *args, **kwargs)
 
 
@@ -140,7 +140,7 @@ class CompiledRenyiELBO(CompiledELBO):
     Args:
         alpha: the order of the divergence, not 1.
         num_particles: draws, at least 2.
-        max_plate_nesting: how deep plates are nested; found by a run unless given.
+        max_plate_nesting: how deep plates are nested; default: found by a run.
         vectorize_particles: whether the draws are made in one run.
         **options: further arguments of the stock class.
     """

@@ -42,7 +42,7 @@ class Outlook:
     Args:
         operations: in the graph.
         traffic: the bytes that they put out.
-        runs: of the graph.
+        runs: the runs of the graph.
     """
 
     operations: int
@@ -51,7 +51,7 @@ class Outlook:
 
     @classmethod
     def of(cls, recording: Recording, runs: int) -> Self:
-        """Of so many runs of a recording."""
+        """The estimate for ``runs`` runs of a recording."""
         calls = [node for node in recording.graph.graph.nodes if node.op == "call_function" and not is_view(node)]
         values = [node.meta.get("val") for node in calls]
         return cls(len(calls), sum(value.nbytes for value in values if isinstance(value, Tensor)), runs)
@@ -86,7 +86,7 @@ def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, way: Way | N
 
     Returns:
         The recording, ready to run, and the way it runs; None for one that runs eagerly.  Whatever stands in the way of
-        recording or compiling is no error: the next best way is taken, and the log says why.
+        recording or compiling is not an error: the next best way is taken, and the log says why.
     """
     if way == "eager":
         return None, "eager"

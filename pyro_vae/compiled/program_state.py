@@ -286,13 +286,13 @@ _NOT_CALLED = {"__init__", "__new__", "__dict__", "__weakref__", "__doc__", "__m
 
 
 def _variables(thing: Any, size: int, keys: Sequence[str]) -> Sequence[Any]:
-    """The values of some attributes of a thing that has so many; nothing if it has not, or is gone."""
+    """The values of some attributes of a thing that has them; nothing if it has not, or is gone."""
     variables = {} if thing is None else vars(thing)
     return [True, *map(variables.get, keys)] if len(variables) == size else []
 
 
 def _module_variables(module: nn.Module | None, size: int, keys: Sequence[str]) -> Sequence[Any]:
-    """As ``_variables``, and what is registered with a module."""
+    """The variables of ``_variables``, and what is registered with a module."""
     values = [*_variables(module, size, keys)]
     if module is not None:
         variables = vars(module)

@@ -39,9 +39,9 @@ from torch.overrides import TorchFunctionMode
 _VALIDATION: list[Any] = [Distribution.__init__, Distribution._validate_sample]
 if hasattr(distribution, "_all_true_or_runtime_assert"):
     _VALIDATION.append(distribution._all_true_or_runtime_assert)
-# Pyro warns of values that are no numbers; a caller of a compiled graph looks at what comes out.  Dice leaves out terms
-# of probability 0 where there are any: leaving them out, by a mask, is right where there are none, too.  A distribution
-# that was made with validation looks at its values even when validation is off; the first run did.
+# Pyro warns of values that are not numbers; a caller of a compiled graph looks at what comes out.  Dice leaves out
+# terms of probability 0 where there are any: leaving them out, by a mask, is right where there are none, too.  A
+# distribution that was made with validation looks at its values even when validation is off; the first run did.
 _ANSWERS: dict[CodeType, bool] = {
     pyro_util.warn_if_nan.__code__: False,
     Dice.compute_expectation.__code__: False,
@@ -75,8 +75,8 @@ class Recording:
         graph: a module that takes the inputs and the held tensors, flat, and returns the outputs, a flat tuple.
         held: tensors that the function met and that are none of its inputs, by reference.
         results: what the function itself returned.
-        gradients: of the tensors asked for, then of further leaves, None for one that the result does not depend on;
-            in the graph's outputs those that are there follow the results.
+        gradients: the gradients of the tensors asked for, then of further leaves, None for one that the result does not
+            depend on; in the graph's outputs those that are there follow the results.
         leaves: tensors with a gradient that the function met and that were not asked for.
     """
 
@@ -188,7 +188,7 @@ def _num_classes(labels: Tensor, num_classes: int = -1) -> int:
 
 
 def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """An indicator vector, of nothing for a label that is no class, where torch's own would look at every label."""
+    """An indicator vector, of nothing for a label that is not a class, where torch's own would look at every label."""
     return (labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)).long()
 
 

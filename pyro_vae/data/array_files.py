@@ -25,7 +25,7 @@ def load_file(path: Path) -> Dataset:
 
     Raises:
         InputError: if the file is missing or not of that format, holds objects that would run code, or x or y are not
-            as above.
+            as ``from_arrays`` takes them.
     """
     mend = _MENDS[path.suffix]
     what = f"an {path.suffix} file with {'an array x' if path.suffix == '.npz' else 'one array'} at {path}"

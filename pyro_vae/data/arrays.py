@@ -52,11 +52,11 @@ def from_arrays(x: Array, y: Array | None = None, name: str = "arrays") -> Datas
 
     Args:
         x: images of shape (N, D), (N, H, W) or (N, C, H, W).
-        y: one whole number or string a row; the classes are its sorted values.
+        y: one whole number or string per row; the classes are its sorted values.
         name: what to call it in messages and in the run's configuration.
 
     Raises:
-        InputError: if shapes or types are not as above, or x is not finite.
+        InputError: if shapes or types are not as described, or x is not finite.
     """
     if x.ndim not in (2, 3, 4) or x.shape[0] < MIN_ROWS or 0 in x.shape:
         raise InputError(
@@ -88,7 +88,7 @@ def from_arrays(x: Array, y: Array | None = None, name: str = "arrays") -> Datas
 def _classes(y: Array, num_rows: int, name: str) -> tuple[torch.Tensor, tuple[str, ...]]:
     if y.shape != (num_rows,) or y.dtype.kind not in "buiUS":
         raise InputError(
-            f"one whole number or string a row in y of {name}, shape ({num_rows},)",
+            f"one whole number or string per row in y of {name}, shape ({num_rows},)",
             f"shape {y.shape}, dtype {y.dtype}",
             "save one class label for each row of x, or leave y out",
         )

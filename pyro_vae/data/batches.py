@@ -50,7 +50,7 @@ class Indices:
     labelled: Tensor | None
 
     def tensors(self) -> list[Tensor]:
-        """Those that are there."""
+        """The index tensors that are there."""
         return [rows for rows in (self.unlabelled, self.labelled) if rows is not None]
 
 
@@ -117,7 +117,7 @@ class Batches:
         )
 
     def _passes(self, rows: Tensor) -> Tensor | None:
-        """Row indices of shape (num_steps, rows a batch)."""
+        """Row indices of shape (num_steps, rows per batch)."""
         if len(rows) == 0:
             return None
         size = min(self.batch_size, len(rows))

@@ -26,7 +26,7 @@ def binarize(x: Tensor, how: Binarization, generator: torch.Generator | None = N
     Args:
         x: pixels of any shape.
         how: ``dynamic``, ``threshold`` or ``none``.
-        generator: the source of the draws; torch's own unless given.
+        generator: the source of the draws; default: torch's own.
     """
     if how == "dynamic":
         return _below(x, generator).to(x.dtype)
@@ -62,7 +62,7 @@ def binarize_once(images: Images, how: Binarization, seed: int = 0) -> Images:
 
 
 def check_range(data: Dataset, how: Binarization, support: Constraint | None) -> None:
-    """Refuse pixels that the binarization cannot take, or the likelihood is no density for.
+    """Refuse pixels that the binarization cannot take, or that the likelihood has no density for.
 
     Args:
         data: the data set.

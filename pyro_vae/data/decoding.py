@@ -57,7 +57,7 @@ def decode(path: Path, size: Size | None = None) -> Pixels:
 
     Args:
         path: the file.
-        size: the height and width to bring it to; its own unless given.
+        size: the height and width to bring it to; default: its own.
 
     Raises:
         Exception: whatever a decoder raises about a damaged file.
@@ -81,7 +81,7 @@ def decode_all(root: Path, files: Sequence[Path], size: Size | None = None) -> D
     Args:
         root: the folder that they lie in, for messages.
         files: the files.
-        size: the height and width to bring them to; their own unless given, which must be one for all then.
+        size: the height and width to bring them to; default: their own, which must be one for all then.
 
     Raises:
         InputError: if no size is given and theirs differ, or they would fill the memory.
@@ -139,7 +139,7 @@ class _Stack:
         self.pixels = np.empty(shape, np.uint8)
 
     def _mend(self) -> str:
-        return f"use {self.root}:size=64, say, to bring all to 64x64"
+        return f"use {self.root}:size=64, for example, to bring all to 64x64"
 
 
 def _in_bytes(image: Image.Image) -> Image.Image:

@@ -26,8 +26,8 @@ def load_folder(path: Path, strict: bool = False, name: str | None = None, size:
     Args:
         path: the folder.
         strict: whether an image that cannot be read is refused; else it is left out, and that is said.
-        name: what to call the data; the path unless given.
-        size: the height and width to bring every image to, by a centre crop; their own unless given.
+        name: what to call the data; default: the path.
+        size: the height and width to bring every image to, by a centre crop; default: their own.
 
     Raises:
         InputError: if there is no such folder, it holds too few images, one class folder only, or images beside class

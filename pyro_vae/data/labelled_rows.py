@@ -29,7 +29,7 @@ def labelled_rows(images: Images, labels: Labels, num_classes: int | None, seed:
         Row indices of shape (number of labels,), int64, sorted.
 
     Raises:
-        InputError: if there are fewer rows than that, less than one a class, or no labels at all.
+        InputError: if there are fewer rows than that, less than one per class, or no labels at all.
     """
     if labels == "none":
         return torch.empty(0, dtype=torch.int64)
@@ -41,7 +41,7 @@ def labelled_rows(images: Images, labels: Labels, num_classes: int | None, seed:
         return torch.arange(len(images))
     if not num_classes <= labels <= len(images):
         raise InputError(
-            f"--labels from {num_classes} (one a class) to {len(images)} (the training rows), or all or none",
+            f"--labels from {num_classes} (one per class) to {len(images)} (the training rows), or all or none",
             str(labels),
             f"use --labels {min(max(labels, num_classes), len(images))}",
         )

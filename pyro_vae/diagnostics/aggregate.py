@@ -39,11 +39,11 @@ class AggregatePosterior:
     """Draws of the aggregate posterior and of the prior, compared.
 
     Args:
-        names: of the D unconstrained coordinates.
+        names: the names of the D unconstrained coordinates.
         posterior: a latent drawn for each of n data, shape (n, D).
         prior: as many from the prior, shape (n, D).
-        test: of all coordinates together.
-        unit_p_values: of each coordinate, adjusted for their number, shape (D,).
+        test: the two-sample test of all coordinates together.
+        unit_p_values: the p-values of each coordinate, adjusted for their number, shape (D,).
         num_dropped: the data with a latent that is not finite; they are left out.
     """
 
@@ -56,7 +56,7 @@ class AggregatePosterior:
 
     @property
     def p_value(self) -> float:
-        """Of all coordinates together."""
+        """The p-value of all coordinates together."""
         return self.test.p_value
 
     @property
@@ -99,7 +99,7 @@ def aggregate_posterior(
         x: data of shape (N, \*event_shape).
         num_data: the most of them to use, chosen at random.
         num_permutations: B, of the test.
-        seed: of the choice, the draws and the permutations.
+        seed: the seed of the choice, the draws and the permutations.
 
     Raises:
         InputError: if there are too few data, no continuous latent, or a site outside the plate "data".

@@ -20,7 +20,7 @@ unit: the standard deviation of the iterates unless another is given, which asks
 the locations of an approximate posterior in mind, whose unit is that posterior's standard deviation.
 
 Weights of neural networks are not identified, so that runs from several starts differ in them though they agree in
-what they say.  Compare what is identified: means and log-standard deviations of posteriors, say.
+what they say.  Compare what is identified: for example means and log-standard deviations of posteriors.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Convergence:
         mean: the mean of the iterates, shape (K,).
         num_runs: the starts.
         num_steps: the iterates of each.
-        names: of the parameters, or empty.
+        names: the names of the parameters, or empty.
     """
 
     r_hat: Tensor
@@ -103,7 +103,7 @@ def convergence(iterates: Tensor, unit: Tensor | None = None, names: tuple[str, 
         iterates: shape (runs, steps, K), or (steps, K) for one run, 8 steps or more.  Never the trace of a loss.
         unit: what a standard error is measured in, shape (K,); the standard deviation within the half runs unless
             given.
-        names: of the K parameters.
+        names: the names of the K parameters.
 
     Raises:
         InputError: if there are too few steps, no parameters, or the shapes do not fit.

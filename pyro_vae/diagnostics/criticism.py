@@ -66,12 +66,12 @@ class Effort:
     """How much of each check to make; 0 leaves it out.
 
     Args:
-        samples: importance samples a datum.
+        samples: importance samples per datum.
         simulated: data that the model makes for calibration.
         split: data whose inference gap is split into its parts.
         nuts: data that NUTS draws from the posteriors of.
         nuts_samples: draws of each of four chains, after as many of warm-up.
-        only: the checks to make, of ``CHECKS``; all that can be made unless given.  Weights are always looked at.
+        only: the checks to make, of ``CHECKS``; default: all that can be made.  Weights are always looked at.
     """
 
     samples: int = 1000
@@ -99,8 +99,8 @@ class Known:
     Args:
         probabilities: q(y | x) of the data, shape (N, K), where there is a classifier.
         labels: their classes, shape (N,).
-        iterates: of the parameters, shape (T, K), the whole way; the second half of it is looked at.
-        names: of the parameters.
+        iterates: the iterates of the parameters, shape (T, K), the whole way; the second half of it is looked at.
+        names: the names of the parameters.
     """
 
     probabilities: Tensor | None = None
@@ -135,8 +135,8 @@ class Criticism:
         aggregate: the latents of all data beside the prior.
         chains: NUTS for the first data.
         gap: the inference gap of the first data, split.
-        convergence: of the optimization.
-        labels: of the classifier.
+        convergence: the convergence of the optimization.
+        labels: the labels of the classifier.
         checks: what follows from each, in words.
     """
 
@@ -166,7 +166,7 @@ class Criticism:
         return "\n".join([*lines, f"{'the posterior':{width}}  {self.verdict.value}"])
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict, and the figures of every check; those that are no finite numbers are None."""
+        """The verdict, and the figures of every check; those that are not finite are None."""
         return {"verdict": self.verdict.value, "checks": [plain(check.as_dict()) for check in self.checks]}
 
 
@@ -190,11 +190,11 @@ def criticise(
         model: the program p.
         guide: the program q.
         x: data of shape (N, \*event_shape).
-        num_samples: importance samples a datum.
+        num_samples: importance samples per datum.
         num_simulated: data that the model makes for calibration; 0 leaves it out.
         num_split: data whose inference gap is split into approximation and amortization; 0 leaves it out.
         num_nuts: data that NUTS is run for; 0 leaves it out.
-        seed: of every draw.
+        seed: the seed of every draw.
 
     Raises:
         InputError: if there are no samples to take, no data, or a latent site is discrete and not enumerated.
@@ -202,7 +202,7 @@ def criticise(
     if not len(x):
         raise InputError("at least one datum", "none", "give some rows of x")
     pair = Pair.of_trained(model, guide)
-    with pyro.validation_enabled(False):  # what is no number is counted, not raised
+    with pyro.validation_enabled(False):  # what is not a number is counted, not raised
         probed = pair.probe(x)
     effort = Effort(num_samples, num_simulated, num_split, num_nuts)
     return criticise_pair(probed, x, effort, seed=seed)
@@ -223,7 +223,7 @@ def criticise_pair(
         x: data of shape (N, \*event_shape).
         effort: how much of each check to make.
         known: labels and iterates, where there are any.
-        seed: of every draw.
+        seed: the seed of every draw.
 
     Raises:
         InputError: as ``criticise`` does.
@@ -265,7 +265,7 @@ class _Critic:
             self.made &= set(effort.only)
 
     def _needs(self) -> dict[str, tuple[bool, str, str]]:
-        """Of each check: whether it can be made, what it needs, and where that comes from."""
+        """For each check, whether it can be made, what it needs, and where that comes from."""
         num_rows = len(self.x) if self.per_datum else 0
         iterates = 0 if self.known.iterates is None else len(self.known.iterates)
         labelled = self.known.probabilities is not None and self.known.labels is not None

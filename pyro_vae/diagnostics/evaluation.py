@@ -24,7 +24,7 @@ from pyro_vae.pairs.labels import label_distribution
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 
-Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is with so many chunks
+Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is, given the number of chunks
 
 ACTIVE_VARIANCE = 0.01
 RUNS_PER_DATUM, MIN_SAMPLES = 500, 50  # of the decoder, where nobody says how many
@@ -41,7 +41,7 @@ class Evaluation:
         log_likelihood: its reconstruction term, E_q[log p(x | z)].
         kl: KL(q(z | x) || p(z)).
         nll: minus the importance-weighted log-likelihood, lower is better.
-        nll_standard_error: of that mean over the data; infinite for one datum.
+        nll_standard_error: the standard error of that mean over the data; infinite for one datum.
         effective_samples: the effective sample size of the importance weights, the median over the data.
         num_samples: the samples per datum that all four are estimated from.
         active_units: how many latent dimensions carry information about x.
@@ -89,9 +89,9 @@ def evaluate(
         probed: the model and the guide, with what ``pair.probe`` said of them.
         images: the data, binarized for good where the likelihood needs it.
         num_samples: importance samples per datum.
-        seed: of the samples.
+        seed: the seed of the samples.
         compiled: whether it may be compiled, where that pays.
-        track: shows how far it is: yields the chunks of images it is given, of which there are so many.
+        track: shows how far it is: yields the chunks of images that it is given, and takes their number.
 
     Raises:
         InputError: if there are no samples to take, or the programs have no likelihood per datum.
@@ -205,7 +205,7 @@ class _Sampler:
         return self._replay(images.tensors())
 
     def _run(self, images: Images, count: int) -> dict[str, Tensor]:
-        """Means over so many draws, and the logarithms of the sums of the importance weights and of their squares."""
+        """Means over ``count`` draws, and the logarithms of the sums of the importance weights and of their squares."""
         x = images.x()
         terms = draw_terms(self.probed, x, count)
         latent = [terms.latent_mean(site) for site in terms.means]

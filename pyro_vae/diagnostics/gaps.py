@@ -34,7 +34,7 @@ from pyro_vae.posterior.annealing import Annealing, annealed_bound
 from pyro_vae.posterior.target import Target
 
 NUMBERS_AT_ONCE = 2**21  # of the largest tensor, 8 MiB
-CHOOSING = 200  # draws a datum for the choice between q and q*
+CHOOSING = 200  # draws per datum for the choice between q and q*
 BY_REFINED = "importance weights of the refined guide"
 BY_GUIDE = "importance weights of the guide"
 BY_ANNEALING = "annealed importance sampling"
@@ -47,7 +47,7 @@ class Gap:
 
     Args:
         mean: over the data.
-        standard_error: of the mean, over data drawn like these; NaN for a single one.
+        standard_error: the standard error of the mean, over data drawn like these; NaN for a single one.
     """
 
     mean: float
@@ -72,8 +72,8 @@ class InferenceGap:
         refined: whether a better member was found, bool.
         family: the family that q* is from; the guide's own, if it could be searched.
         source: where the estimate of log p(x) comes from.
-        num_samples: draws a datum and figure.
-        steps: of the search.
+        num_samples: draws per datum and figure.
+        steps: the steps of the search.
         converged: whether the mean ELBO had stopped rising when it ended.
         trace: the mean ELBO of each round of the search.
     """
@@ -106,7 +106,7 @@ class InferenceGap:
 
     @property
     def num_excluded(self) -> int:
-        """The data with a figure that is no finite number; no mean of theirs has them in it."""
+        """The data with a figure that is not finite; no mean of theirs has them in it."""
         return int((~self._finite).sum())
 
     @property
@@ -144,10 +144,10 @@ def inference_gap(
         probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None to leave the label site latent.
-        num_samples: draws a datum for the ELBOs and the importance weights.
-        refinement: how q* is searched; the defaults unless given.
+        num_samples: draws per datum for the ELBOs and the importance weights.
+        refinement: how q* is searched; default: ``Refinement()``.
         annealing: how log p(x) is annealed; None leaves it to the importance weights.
-        seed: of the draws.
+        seed: the seed of the draws.
 
     Raises:
         InputError: if there are no draws to take, or the guide has nothing to refine and samples a discrete site.
@@ -181,7 +181,7 @@ def inference_gap(
 
 
 class _Better:
-    """Of the guide and the refined guide the better one for each datum, chosen and estimated by different draws."""
+    """The better of the guide and the refined guide for each datum, chosen and estimated by different draws."""
 
     def __init__(self, guide: Figures, refined: Figures, sizes: tuple[int, int, int]) -> None:
         num_samples, at_once, seed = sizes

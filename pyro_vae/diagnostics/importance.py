@@ -7,7 +7,7 @@ For S draws z_s ~ q(z | x) with weights w_s = p(x, z_s) / q(z_s | x), per datum,
 
 (Burda, Grosse and Salakhutdinov 2016; Kong 1992).  The shape k-hat of the generalized Pareto distribution that fits the
 largest weights says whether any of this can be relied on: the mean of weights has a finite variance below 0.5, and is
-of use up to min(1 - 1 / log10 S, 0.7) (Vehtari et al. 2024; Yao et al. 2018).  It is one number a datum: weights of
+of use up to min(1 - 1 / log10 S, 0.7) (Vehtari et al. 2024; Yao et al. 2018).  It is one number per datum: weights of
 many data together would be as heavy as the worst of them.
 
 Self-normalized weights also estimate the posterior's moments; where they can be relied on, the guide's own moments are
@@ -43,7 +43,7 @@ class Importance:
         joint_log_weights: the same of the draws together with the labels drawn beside them, shape (S, N); equal where
             no label is enumerated.
         u: the draws, unconstrained, shape (S, N, D).
-        names: of their D coordinates.
+        names: the names of their D coordinates.
     """
 
     log_weights: Tensor
@@ -80,7 +80,7 @@ class Importance:
 
     @property
     def standard_error(self) -> Tensor:
-        """Of the log-likelihood, nats, by the delta method: sqrt((S / ESS - 1) / S)."""
+        """The standard error of the log-likelihood, nats, by the delta method: sqrt((S / ESS - 1) / S)."""
         return ((self.num_samples / self.ess.clamp(min=1) - 1) / self.num_samples).clamp(min=0).sqrt()
 
     @property
@@ -148,7 +148,7 @@ def importance_sample(
         x: data of shape (N, \*event_shape); with latents outside the plate over data they are one datum, and N is 1.
         y: class labels of shape (N,), or None to sum over the label site.
         num_samples: S.
-        seed: of the draws.
+        seed: the seed of the draws.
 
     Raises:
         InputError: if there are no samples to take, or a latent site is discrete and not enumerated.

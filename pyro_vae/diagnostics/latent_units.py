@@ -181,8 +181,8 @@ def latent_use(probed: ProbedPair, x: Tensor, num_draws: int = 32, seed: int = 0
     Args:
         probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape), N at least 2.
-        num_draws: S, the draws from the guide a datum.
-        seed: of the draws.
+        num_draws: S, the draws from the guide per datum.
+        seed: the seed of the draws.
 
     Raises:
         InputError: if there are too few data or draws, or a site lies outside the plate "data".

@@ -182,7 +182,7 @@ class _Watch(_Linear):
         return output
 
     def _shape(self, output: Tensor) -> tuple[int, ...] | None:
-        """That of the output, (labels…, S, plates…, F), but for the draws, which share an offset."""
+        """The shape of the offsets of an output, (labels…, S, plates…, F), but for the draws, which share an offset."""
         batch, shape = output.dim() - 1, list(output.shape)
         data = batch + (self.structure.data_dim or 0)
         draws = batch - 1 - self.structure.nesting

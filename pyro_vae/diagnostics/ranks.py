@@ -94,7 +94,7 @@ def ranks_among(values: Tensor, seed: int = 0) -> Tensor:
 
     Args:
         values: shape (L + 1, M, Q).
-        seed: of the ties.
+        seed: the seed of the ties.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.rand(values.shape[:2], generator=generator).argsort(0).to(values.device).unsqueeze(-1)

@@ -30,7 +30,7 @@ class Refinement:
     """How q is refined for each datum.
 
     Args:
-        num_samples: draws a datum and step.
+        num_samples: draws per datum and step.
         max_steps: where the search ends at the latest.
         round_steps: steps a round.
         lr: Adam's step size at first.
@@ -57,7 +57,7 @@ class Refined:
     """The end of a search.
 
     Args:
-        parameters: of the best member for each datum, as the family takes them.
+        parameters: the parameters of the best member for each datum, as the family takes them.
         trace: the mean ELBO of each round, nats per datum, of the data where it was finite.
         steps: taken.
         converged: whether the ELBO had stopped rising; otherwise the steps ran out.

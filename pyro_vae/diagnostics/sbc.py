@@ -69,14 +69,14 @@ class SBC:
     """Simulation-based calibration of Q quantities: D coordinates and, last where it was asked for, log p(x, z).
 
     Args:
-        names: of the quantities.
-        ranks: of the truths among the guide's draws, shape (M, Q).
+        names: the names of the quantities.
+        ranks: the ranks of the truths among the guide's draws, shape (M, Q).
         num_draws: L.
-        p_value: of all quantities together: uniform under the exact posterior.
-        p_values: of each quantity on its own, exact, shape (Q,).
-        adjusted: of each quantity among the Q, shape (Q,): the chance that any of them is as far off.
+        p_value: the p-value of all quantities together: uniform under the exact posterior.
+        p_values: the p-values of each quantity on its own, exact, shape (Q,).
+        adjusted: the p-value of each quantity among the Q, shape (Q,): the chance that any of them is as far off.
         band_level: the pointwise level of the band that calibrated ranks leave somewhere with probability 5 %.
-        num_dropped: the simulated data with a latent or a draw that is no number; they are left out.
+        num_dropped: the simulated data with a latent or a draw that is not a number; they are left out.
     """
 
     names: tuple[str, ...]
@@ -156,9 +156,9 @@ def simulation_based_calibration(
         x: templates of shape (N, \*event_shape): only their shape is used, but for what a conditional model reads.  For
             programs with a latent outside the plate over data, one simulated datum is all N together.
         num_data: M, the data to simulate.
-        num_draws: L, the draws from the guide a datum; with 199 the intervals have contents of 50, 80 and 95 % exactly.
+        num_draws: L, the draws from the guide per datum; with 199 the intervals hold 50, 80 and 95 % exactly.
         num_null: B, the draws of the null law: the smallest p-value is 1 / (B + 1).
-        seed: of all of it.
+        seed: the seed of data, draws and the null law.
         joint: whether to rank log p(x, z) too, which doubles the work.
 
     Raises:
@@ -186,9 +186,9 @@ def check_exchangeable(values: Tensor, names: tuple[str, ...], num_null: int = 9
 
     Args:
         values: the truth and, after it, L draws, shape (L + 1, M, Q).
-        names: of the Q quantities; ``JOINT`` names the joint log-density.
+        names: the names of the Q quantities; ``JOINT`` names the joint log-density.
         num_null: B, the draws of the null law.
-        seed: of these draws.
+        seed: the seed of these draws.
 
     Raises:
         InputError: if no data are left when those that hold a NaN are left out.
@@ -221,7 +221,7 @@ def coverage(ranks: Tensor, num_draws: int, level: float) -> Coverage:
     """How often the central credible interval of a content holds the truth.
 
     Args:
-        ranks: of the truths, shape (M, D).
+        ranks: the ranks of the truths, shape (M, D).
         num_draws: L.
         level: the content, between 0 and 1.
     """

@@ -30,7 +30,7 @@ class EnergyTest:
     Args:
         distance: the estimate of D^2, in pooled standard deviations.
         relative: the same over 2 E|X - Y|: 0 for equal distributions, at most 1.
-        p_value: of the permutation test.
+        p_value: the p-value of the permutation test.
     """
 
     distance: float
@@ -49,7 +49,7 @@ def energy_test(first: Tensor, second: Tensor, num_permutations: int = 999, seed
         first: n points, shape (n, D), n at least 2.
         second: m points, shape (m, D), m at least 2.
         num_permutations: B.
-        seed: of the permutations.
+        seed: the seed of the permutations.
     """
     n, m = len(first), len(second)
     pooled = torch.cat([first, second]).detach().double().cpu()

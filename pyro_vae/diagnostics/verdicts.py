@@ -64,7 +64,7 @@ class Check:
     """One question, and what was found.
 
     Args:
-        name: of the check.
+        name: the name of the check.
         verdict: what follows from it; None where it could not be made.
         finding: the figures that the verdict rests on, in a sentence.
         figures: all its figures, by name.
@@ -162,7 +162,7 @@ def check_chains(mean_error: Tensor, sd_ratio: Tensor, chains: Chains) -> Check:
     Args:
         mean_error: per datum, in standard deviations of the reference, shape (N,).
         sd_ratio: per datum, the guide's over the reference's, shape (N,).
-        chains: of the same data.
+        chains: the chains of the same data.
     """
     usable = chains.usable.cpu()
     num_usable = int(usable.sum())

@@ -20,7 +20,7 @@ GUIDE_COLORS = (ORANGE, BLUE, GREEN, "#832db6", "#bd1f01", "#a96b59", "#00858a",
 SHARES = (0.5, 0.9)  # of the probability inside a contour
 POINTS = 1500  # in a cloud
 NUM_BINS = 80
-PANEL = 3.0  # inches a side
+PANEL = 3.0  # inches per side
 MOST_ROWS = 12
 
 
@@ -32,7 +32,7 @@ def overlay(comparison: Comparison, datum: int = 0, across: int | None = None, u
     Args:
         comparison: the methods.
         datum: whose posterior.
-        across: the coordinate on the horizontal axis; with ``up`` the two that depend most on each other unless given.
+        across: the coordinate on the horizontal axis; with ``up`` by default the two that depend most on each other.
         up: that on the vertical axis.
     """
     cloud = comparison.method(NUTS)
@@ -68,7 +68,7 @@ def overlay(comparison: Comparison, datum: int = 0, across: int | None = None, u
 
 
 def forest(comparison: Comparison, datum: int = 0) -> Figure:
-    """Means and central 50 and 94% of every coordinate, a line a method.
+    """Means and central 50 and 94% of every coordinate, a line per method.
 
     Args:
         comparison: the methods.
@@ -106,7 +106,7 @@ def forest(comparison: Comparison, datum: int = 0) -> Figure:
 
 
 def _caveat(comparison: Comparison) -> str:
-    return "" if not comparison.reasons else "\n(these NUTS draws are no reference)"
+    return "" if not comparison.reasons else "\n(these NUTS draws are not a reference)"
 
 
 def _colors(methods: Sequence[Method]) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyro_vae.figures.pictures import as_arrays, mosaic
 
-CELL = 0.55  # inches a picture in a grid
+CELL = 0.55  # inches per picture in a grid
 
 
 def image_grid(images: Tensor, columns: int | None = None, title: str = "") -> Figure:
@@ -25,7 +25,7 @@ def image_grid(images: Tensor, columns: int | None = None, title: str = "") -> F
 
     Args:
         images: shape (N, C, H, W), values in [0, 1], with C = 1 or 3; or (N, D), drawn as squares where D is one.
-        columns: how many a row; as square as it gets unless given.
+        columns: how many per row; default: as many as rows.
         title: written above.
     """
     columns = columns or math.ceil(math.sqrt(len(images)))
@@ -38,7 +38,7 @@ def reconstructions(images: Tensor, means: Tensor, columns: int = 10, seen: Tens
     Args:
         images: the originals, as for ``image_grid``.
         means: E[x | z] of the same shape.
-        columns: how many images a row.
+        columns: how many images per row.
         seen: the images as the model saw them, of the same shape, where they differ from the originals; they stand
             between the two.
     """
@@ -53,7 +53,7 @@ def reconstructions(images: Tensor, means: Tensor, columns: int = 10, seen: Tens
 
 
 def completions(visible: Tensor, filled: Tensor, images: Tensor) -> Figure:
-    """A row an image: its visible part, what a model fills in, and the image itself.
+    """A row per image: its visible part, what a model fills in, and the image itself.
 
     Args:
         visible: images with their hidden part blank, shape (N, C, H, W).

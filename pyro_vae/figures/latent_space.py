@@ -22,7 +22,7 @@ from pyro_vae.figures.style import BLUE, ORANGE
 CLASS_COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"
 )  # fmt: skip
-MAP_SIZE = 5.0  # inches a side
+MAP_SIZE = 5.0  # inches per side
 NUM_BINS = 40
 MOST_NAMES = 14  # beside a bar of colours
 
@@ -165,7 +165,7 @@ def _histogram(ax: Axes, values: np.ndarray, classes: np.ndarray | None, palette
 
 
 def _palette(num_classes: int) -> ListedColormap:
-    """A colour a class: ten that are well apart, or as many as there are along a continuous map."""
+    """A colour per class: ten that are well apart, or as many as there are along a continuous map."""
     if num_classes <= len(CLASS_COLORS):
         return ListedColormap(CLASS_COLORS[: max(1, num_classes)])
     return ListedColormap(colormaps["viridis"](np.linspace(0, 1, num_classes)))
@@ -188,7 +188,7 @@ def _key(ax: Axes, palette: ListedColormap, class_names: Sequence[str]) -> None:
 
 
 def _number(value: float, digits: int) -> str:
-    """As short as it gets, with a minus sign as on matplotlib's axes."""
+    """A number as short as it gets, with a minus sign as on matplotlib's axes."""
     return f"{round(value, digits) + 0.0:g}".replace("-", "\N{MINUS SIGN}")
 
 

@@ -20,7 +20,7 @@ MOST_UNITS = 6
 
 
 def unit_use(use: LatentUse) -> Figure:
-    """The divergence of each unit and its activity, the most used first; a row of panels a site.
+    """The divergence of each unit and its activity, the most used first; a row of panels per site.
 
     Args:
         use: what the latents are used for.

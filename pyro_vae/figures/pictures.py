@@ -28,7 +28,7 @@ def need_pictures(event_shape: tuple[int, ...], mend: str = "use the arrays of r
         mend: what to do instead.
 
     Raises:
-        InputError: if they are no pictures.
+        InputError: if they are not pictures.
     """
     if not is_picture(event_shape):
         raise InputError(
@@ -42,7 +42,7 @@ def as_arrays(images: Tensor) -> np.ndarray:
     """Images of shape (N, H, W) or (N, H, W, 3) between 0 and 1.
 
     Raises:
-        InputError: if they are no pictures.
+        InputError: if they are not pictures.
     """
     array = images.detach().float().cpu().clamp(0, 1).numpy()
     need_pictures(array.shape[1:])
@@ -57,8 +57,8 @@ def mosaic(tiles: np.ndarray, columns: int, gap: int | None = None) -> np.ndarra
 
     Args:
         tiles: the pictures.
-        columns: how many a row.
-        gap: the pixels between them; a fourteenth of their height unless given.
+        columns: how many per row.
+        gap: the pixels between them; default: a fourteenth of their height.
     """
     count, height, width = tiles.shape[:3]
     rows, pad = math.ceil(count / columns), max(1, height // 14) if gap is None else gap

@@ -13,7 +13,7 @@ def elbo_curves(history: pd.DataFrame) -> Figure:
     """The bound and its terms over the epochs, and the accuracy where there is one.
 
     Args:
-        history: a run's history, one row an epoch.
+        history: a run's history, one row per epoch.
     """
     columns = [name for name in ("validation_kl", "validation_accuracy") if name in history]
     figure = Figure(figsize=(4.6 * (1 + len(columns)), 3.4), layout="constrained")

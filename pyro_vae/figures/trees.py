@@ -1,7 +1,7 @@
 """What ArviZ shows of a posterior tree, on 0.23 and 1.x alike, and what it does not: k-hat and the training trace.
 
 Each function takes trees as ``arviz_bridge`` makes them; figures are matplotlib's and show themselves in a notebook.
-``var_names`` chooses sites, the continuous ones unless given; ``coords`` chooses by coordinate, as in ``{"datum": 3}``
+``var_names`` chooses sites, the continuous ones by default; ``coords`` chooses by coordinate, as in ``{"datum": 3}``
 or ``{"z_dim_0": [0, 1]}``.
 """
 
@@ -38,7 +38,7 @@ def summary(
         tree: the posterior.
         var_names: which sites.
         coords: which of their numbers.
-        kind: stats, diagnostics or all; stats for a guide and all for chains unless given.
+        kind: stats, diagnostics or all; default: stats for a guide and all for chains.
 
     Raises:
         InputError: if diagnostics are asked of one guide: its draws are independent, whatever they are draws of.
@@ -55,11 +55,11 @@ def summary(
 
 
 def matched(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords: Coords = None) -> dict[str, xr.DataTree]:
-    """The same numbers of several posteriors, with equally many draws in one chain each: what comparing figures need.
+    """Posteriors with equally many draws in one chain each, which is what comparing figures need.
 
     Args:
         trees: by name.
-        var_names: which sites; the continuous ones that all have unless given.
+        var_names: which sites; default: the continuous ones that all have.
         coords: which of their numbers; of those that all have.
 
     Raises:
@@ -77,7 +77,7 @@ def matched(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords: C
 
 
 def plot_forest(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords: Coords = None) -> Figure:
-    """Intervals of several posteriors, VI beside NUTS, say; draws are matched first.
+    """Intervals of several posteriors, for example VI beside NUTS; draws are matched first.
 
     Args:
         trees: by the name in the legend.
@@ -120,7 +120,7 @@ def plot_predictive_check(
         tree: the posterior.
         site: the observed site.
         statistic: what is compared, a function of data of dimensions (…, datum, …) that keeps ``datum``; the mean over
-            a datum's own dimensions (the share of bright pixels) unless given, and the value of a datum of one number.
+            a datum's own dimensions (the share of bright pixels) by default, and the value of a datum of one number.
 
     Raises:
         InputError: if nothing was generated.
@@ -167,11 +167,11 @@ def loo_pit(tree: xr.DataTree, site: str = "x") -> np.ndarray:
 
 
 def plot_training(tree: xr.DataTree, names: Names = None) -> Figure:
-    """The training trace and its components over the epochs, a line a run.
+    """The training trace and its components over the epochs, a line per run.
 
     Args:
         tree: with a group ``training``.
-        names: the columns; the bound and its terms on the validation data, and the loss, unless given.
+        names: the columns; default: the bound and its terms on the validation data, and the loss.
     """
     _need(tree, "training", None)
     trace = tree["training"].to_dataset()
@@ -192,7 +192,7 @@ def plot_training(tree: xr.DataTree, names: Names = None) -> Figure:
 
 
 def plot_k_hat(tree: xr.DataTree) -> Figure:
-    """k-hat of every datum in order of size, a line a run; above 0.7 its importance weights are not to be relied on."""
+    """k-hat of every datum in order of size, a line per run; above 0.7 its weights are not to be relied on."""
     _need(tree, "importance", "k_hat")
     k_hat = tree["importance"]["k_hat"]
     values = np.sort(k_hat.to_numpy().reshape(k_hat.sizes["chain"], -1), -1)
@@ -213,7 +213,7 @@ def plot_k_hat(tree: xr.DataTree) -> Figure:
 
 
 def compare_restarts(tree: xr.DataTree) -> pd.DataFrame:
-    """A row a run: its best and last bound, and what its importance weights say of the data in the tree.
+    """A row per run: its best and last bound, and what its importance weights say of the data in the tree.
 
     ELBOs and the log evidence are nats per datum; k_hat is the median over data, and ``above_usable`` the share of data
     above 0.7.

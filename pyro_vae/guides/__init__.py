@@ -1,4 +1,4 @@
-"""The amortized guides q(z[, y] | x), one family a file."""
+"""The amortized guides q(z[, y] | x), one family per file."""
 
 from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.guides.flows import IAF, Householder, Planar, Spline

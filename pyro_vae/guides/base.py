@@ -41,7 +41,7 @@ class Guide(Program):
     Args:
         model: the model whose latent sites this guide samples; only their declaration is read.
         family: makes the conditional distribution of a continuous site.
-        network: makes the encoders; an MLP unless given.
+        network: makes the encoders; default: an MLP.
         classifier: makes the encoder of a discrete site, q(y | x), if no other site shares it; ``network`` unless
             given.
     """

@@ -81,8 +81,8 @@ class Flow(Guide):
         model: the model whose latent sites this guide samples.
         make: makes one conditional transform.
         num_transforms: how many are chained.
-        network: makes the encoders; an MLP unless given.
-        classifier: makes the encoder of a discrete site; ``network`` unless given.
+        network: makes the encoders; default: an MLP.
+        classifier: makes the encoder of a discrete site; default: ``network``.
     """
 
     def __init__(

@@ -40,8 +40,8 @@ class LowRank(Guide):
     Args:
         model: the model whose latent sites this guide samples.
         rank: the number R of factors; never more than the latent dimension.
-        network: makes the encoders; an MLP unless given.
-        classifier: makes the encoder of a discrete site; ``network`` unless given.
+        network: makes the encoders; default: an MLP.
+        classifier: makes the encoder of a discrete site; default: ``network``.
     """
 
     def __init__(

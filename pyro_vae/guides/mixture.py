@@ -43,8 +43,8 @@ class Mixture(Guide):
     Args:
         model: the model whose latent sites this guide samples.
         num_components: the number K of normals.
-        network: makes the encoders; an MLP unless given.
-        classifier: makes the encoder of a discrete site; ``network`` unless given.
+        network: makes the encoders; default: an MLP.
+        classifier: makes the encoder of a discrete site; default: ``network``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The generative programs p(x, z[, y]), one a file."""
+"""The generative programs p(x, z[, y]), one per file."""
 
 from pyro_vae.models.banana import Banana
 from pyro_vae.models.base import MODELS, Latent, Model

@@ -91,13 +91,13 @@ class Banana(Model):
 
 
 class BananaPosterior(dist.TorchDistribution):
-    """The posterior of a banana, exact but for a grid over z_1: a tenth of its width a step.
+    """The posterior of a banana, exact but for a grid over z_1: a tenth of its width per step.
 
     Args:
-        h: as above, shape (N, D - 1), double.
+        h: the offsets of the bent coordinates, shape (N, D - 1), double.
         precision: L, shape (D - 1, D - 1), double.
         bend: c.
-        dtype: of draws and densities.
+        dtype: the dtype of draws and densities.
     """
 
     arg_constraints: ClassVar = {}
@@ -162,6 +162,6 @@ class BananaPosterior(dist.TorchDistribution):
         return self.bend * (t.square() - 1)
 
     def _log_density(self, t: Tensor) -> Tensor:
-        """Of z_1 = t, as a prior times a likelihood that is 1 where m(t) = 0, shape (..., N)."""
+        """The log density of z_1 = t, as a prior times a likelihood that is 1 where m(t) = 0, shape (..., N)."""
         m = self._bent(t)
         return dist.Normal(0.0, 1.0).log_prob(t) - (1 - self._g[0]) * m.square() / 2 + self.h[:, 0] * m

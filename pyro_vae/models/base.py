@@ -81,7 +81,7 @@ class Model(Program):
     Args:
         event_shape: the shape of one datum, (C, H, W) or (D,).
         latents: the latent sites, each after those that it is ``given``.
-        likelihood: p(x | z) from the decoder's output; Bernoulli unless given.
+        likelihood: p(x | z) from the decoder's output; default: Bernoulli.
 
     Attributes:
         conditional: whether the program reads part of x instead of generating it, p(x, z | part of x).

@@ -28,7 +28,7 @@ class Completed(dist.MaskedDistribution):
     Args:
         base: the distribution of independent pixels, of batch shape (..., C, H, W).
         hidden: which pixels are random, of a shape that broadcasts.
-        known: the values of the others, likewise.
+        known: the values of the others, of a shape that broadcasts.
     """
 
     def __init__(self, base: dist.TorchDistribution, hidden: Tensor, known: Tensor) -> None:
@@ -61,8 +61,8 @@ class CVAE(Model):
         event_shape: the shape of one image, (C, H, W).
         latent_dim: the dimension of z.
         quadrants: how many are visible: 1, the lower left; 2, the left half; 3, all but the upper right.
-        likelihood: p(h | z, v); Bernoulli unless given.
-        network: makes the encoder of what is visible and the decoder; an MLP unless given.
+        likelihood: p(h | z, v); default: Bernoulli.
+        network: makes the encoder of what is visible and the decoder; default: an MLP.
     """
 
     conditional: ClassVar[bool] = True

@@ -28,9 +28,9 @@ class DBVAE(Model):
         event_shape: the shape of one datum, (C, H, W) or (D,).
         num_classes: the number of classes K of the label site "y".
         latent_dim: the dimension of z.
-        prior: p(z), a module whose ``forward()`` returns it; the standard normal unless given.
-        likelihood: p(x | z); Bernoulli unless given.
-        network: makes the decoder; an MLP unless given.
+        prior: p(z), a module whose ``forward()`` returns it; default: the standard normal.
+        likelihood: p(x | z); default: Bernoulli.
+        network: makes the decoder; default: an MLP.
     """
 
     resampling: ClassVar[str] = "latent_histogram"

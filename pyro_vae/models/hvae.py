@@ -29,9 +29,9 @@ class HVAE(Model):
         event_shape: the shape of one datum, (C, H, W) or (D,).
         latent_dim: the dimension of every layer.
         num_layers: the number L of layers, at least two; the sites are "z1", "z2", …, the top last.
-        prior: p(z_L), a module whose ``forward()`` returns it; the standard normal unless given.
-        likelihood: p(x | z_1); Bernoulli unless given.
-        network: makes the decoder and the maps between the layers; an MLP unless given.
+        prior: p(z_L), a module whose ``forward()`` returns it; default: the standard normal.
+        likelihood: p(x | z_1); default: Bernoulli.
+        network: makes the decoder and the maps between the layers; default: an MLP.
     """
 
     def __init__(

@@ -21,9 +21,9 @@ class VAE(Model):
     Args:
         event_shape: the shape of one datum, (C, H, W) or (D,).
         latent_dim: the dimension of z.
-        prior: p(z), a module whose ``forward()`` returns it; the standard normal unless given.
-        likelihood: p(x | z); Bernoulli unless given.
-        network: makes the decoder; an MLP unless given.
+        prior: p(z), a module whose ``forward()`` returns it; default: the standard normal.
+        likelihood: p(x | z); default: Bernoulli.
+        network: makes the decoder; default: an MLP.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Encoders and decoders: plain torch modules, and the recipes that size them, one a file."""
+"""Encoders and decoders: plain torch modules, and the recipes that size them, one per file."""
 
 from pyro_vae.networks.base import NETWORKS, START, JointLinear, Network, Shape, one_hot, start_near_identity
 from pyro_vae.networks.conv import Conv

@@ -22,7 +22,7 @@ class Conv(Network):
     """3x3 convolutions that halve the image while a side is over 8 pixels, and a dense layer.
 
     Args:
-        channels: of each convolution, from the data to the latents (a decoder runs them backwards).
+        channels: the channels of each convolution, from the data to the latents (a decoder runs them backwards).
         dense: the width of the dense layer; 0 for none.
         dropout: the share of an encoder's features dropped before and after the dense layer while training.
         pool: the side of the squares of a map of which an encoder hands on the maximum; 1 hands on every entry.
@@ -39,7 +39,7 @@ class Conv(Network):
         """The image sides before and after each convolution, and its stride.
 
         Raises:
-            InputError: if the data are no images.
+            InputError: if the data are not images.
         """
         need_images(event_shape, "conv")
         sides, strides = [(event_shape[1], event_shape[2])], []

@@ -31,7 +31,7 @@ class MapsEncoder(nn.Module):
     """Maps of an image, then a dense layer that takes the other inputs too.
 
     Args:
-        shapes: of the inputs, the image first.
+        shapes: the shapes of the inputs, the image first.
         maps: the module from images to maps.
         map_shape: the shape of its output.
         dense: the width of the dense layer; 0 hands the maps on as they are, with the other inputs beside them.
@@ -74,7 +74,7 @@ class MapsDecoder(nn.Module):
 
 
 def need_images(event_shape: Shape, network: str) -> None:
-    """Refuse data that are no images.
+    """Refuse data that are not images.
 
     Raises:
         InputError: if the shape is not (C, H, W).

@@ -40,7 +40,7 @@ class ResNet(Network):
     """Residual blocks, halving the image once a stage, and a dense layer.
 
     Args:
-        channels: of each stage, from the data to the latents (a decoder runs them backwards).
+        channels: the channels of each stage, from the data to the latents (a decoder runs them backwards).
         blocks: residual blocks a stage.
         dense: the width of the dense layer; 0 for none.
         dropout: the share of an encoder's features dropped before and after the dense layer while training.
@@ -55,7 +55,7 @@ class ResNet(Network):
         """The shape of the maps after the last stage.
 
         Raises:
-            InputError: if the data are no images, or cannot be halved so often.
+            InputError: if the data are not images, or cannot be halved so often.
         """
         need_images(event_shape, "resnet")
         factor, (_, height, width) = 2 ** len(self.channels), event_shape

@@ -1,4 +1,4 @@
-"""Objectives: what turns a model, a guide and a batch into a loss; one a file."""
+"""Objectives: what turns a model, a guide and a batch into a loss; one per file."""
 
 from pyro_vae.objectives.base import OBJECTIVES, Objective
 from pyro_vae.registry import import_siblings

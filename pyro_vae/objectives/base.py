@@ -112,7 +112,7 @@ class ReparameterizedObjective(Objective):
 
     Args:
         probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
-        num_samples: draws a datum.
+        num_samples: draws per datum.
     """
 
     def __init__(self, probed: ProbedPair, num_samples: int = 1) -> None:

@@ -34,7 +34,7 @@ class BetaTC(ReparameterizedObjective):
 
     Args:
         probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
-        num_data: the number of training data N; that of the batch unless given.
+        num_data: the number of training data N; default: that of the batch.
         mutual_information: the weight of I(x; z).
         dimension_wise: the weight of KL(prod_d q(z_d) || p(z)).
     """

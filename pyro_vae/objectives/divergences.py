@@ -28,7 +28,7 @@ def site_divergence(draws: Draws, site: str) -> Tensor:
 
 
 def _groups(draws: Draws, site: str) -> Tensor:
-    """The same under each enumerated value and draw, shape (E or 1, S, N, G)."""
+    """The KL term of a site under each enumerated value and draw, shape (E or 1, S, N, G)."""
     p, q = distribution_at(draws.p, site), distribution_at(draws.q, site)
     if draws.structure.same_order and is_independent(p) and is_independent(q):
         try:

@@ -2,7 +2,7 @@ r"""Free bits: a part of the KL term that costs nothing.
 
     -E_q[log p(x | z)] + beta sum_g max(lambda_g, mean_n KL_g(x_n)),
 
-over groups g of latent dimensions, so that a group is not pressed below lambda nats a dimension.  Kingma et al.,
+over groups g of latent dimensions, so that a group is not pressed below lambda nats per dimension.  Kingma et al.,
 *Improved Variational Inference with Inverse Autoregressive Flow*, 2016, appendix C.8.  The groups are single dimensions
 where the KL is known dimension by dimension, else whole sites.  The KL of a label has no floor.
 """

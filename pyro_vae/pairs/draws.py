@@ -84,7 +84,7 @@ def draw(probed: ProbedPair, x: Tensor, y: Tensor | None = None, num_samples: in
         probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None to leave the label site latent.
-        num_samples: draws a datum, S.
+        num_samples: draws per datum, S.
 
     Raises:
         InputError: if a site lies outside the plate "data", so that nothing can be said per datum.
@@ -104,7 +104,7 @@ def draw_terms(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> Terms:
     Args:
         probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
-        num_samples: draws a datum, S.
+        num_samples: draws per datum, S.
 
     Raises:
         InputError: as ``draw`` does.
@@ -137,7 +137,7 @@ def draw_along_paths(
         probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None.
-        num_samples: draws a datum, S.
+        num_samples: draws per datum, S.
 
     Returns:
         The draws as scored, and by site the values that they were scored at, of shape (enumerated…, S, plates…,

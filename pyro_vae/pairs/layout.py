@@ -21,7 +21,7 @@ class Layout:
     """The dimensions of one run.
 
     Args:
-        structure: of the pair.
+        structure: the structure of the pair.
         guided: the guide's trace.
         num_samples: S.
         x: the data; sums have its dtype and device.

@@ -32,7 +32,7 @@ class Pair:
 
     Args:
         model: the Pyro program p, called with (x) or (x, y).
-        guide: the Pyro program q, called likewise.
+        guide: the Pyro program q, called the same way.
     """
 
     def __init__(self, model: Program, guide: Program) -> None:

@@ -26,7 +26,7 @@ class LatentSite:
     """A continuous latent site, as one datum has it.
 
     Args:
-        shape: of its value.
+        shape: the shape of its value.
         support: the values that one number of it can take; None where the distribution does not say.
     """
 

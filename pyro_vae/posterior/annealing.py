@@ -35,7 +35,7 @@ SHARPNESS = 4.0  # the sigmoid is cut at plus and minus this
 ACCEPTANCE = 0.65
 GAIN = 0.5  # of the logarithm of a step size, by what acceptance is off
 WARM_UP = 20  # transitions at the prior, before the pilot leaves it
-PILOT = 4  # the pilot has so many times fewer temperatures
+PILOT = 4  # the pilot has a quarter of the temperatures
 JITTER = 0.2  # of a step size, either way: no trajectory returns to where it began for all chains
 
 
@@ -44,8 +44,8 @@ class Annealing:
     """How annealed importance sampling is run.
 
     Args:
-        num_chains: S, chains a datum.
-        num_temperatures: K, transitions a chain.
+        num_chains: S, chains per datum.
+        num_temperatures: K, transitions per chain.
         num_leapfrog: leapfrog steps a transition.
 
     Raises:
@@ -76,10 +76,10 @@ class AnnealedBound:
 
     Args:
         log_likelihood: the bound, nats.
-        standard_error: of it, by the spread of the chains' weights, nats; NaN for one chain.  The chains of an upper
-            bound share their start, so for these it is on the small side.
-        effective_sample_size: of the S weights, from 1 to S.
-        acceptance: of the transitions.
+        standard_error: its standard error by the spread of the chains' weights, nats; NaN for one chain.  Those of an
+            upper bound share their start, so for these it is on the small side.
+        effective_sample_size: the effective sample size of the S weights, from 1 to S.
+        acceptance: the acceptance of the transitions.
         upper: whether it is an upper bound.
     """
 
@@ -135,8 +135,8 @@ def annealed_bound(target: Target, annealing: Annealing | None = None, seed: int
 
     Args:
         target: the posteriors of N data.
-        annealing: how; the defaults unless given.
-        seed: of the chains.
+        annealing: the temperatures and chains; default: ``Annealing()``.
+        seed: the seed of the chains.
     """
     with _quiet(target, seed):
         chains = _Chains(target, annealing or Annealing(), 1)
@@ -154,8 +154,8 @@ def annealed_bracket(
     Args:
         target: the posteriors of N data that were drawn from the model.
         latents: what they were drawn from, unconstrained, shape (N, D); ``simulation.simulate`` gives both.
-        annealing: how; the defaults unless given.
-        seed: of the chains.
+        annealing: the temperatures and chains; default: ``Annealing()``.
+        seed: the seed of the chains.
 
     Raises:
         InputError: if the latents are of another shape.

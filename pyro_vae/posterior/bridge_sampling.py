@@ -30,7 +30,7 @@ def bridge_evidence(target: Target, chains: Chains, seed: int = 0) -> Tensor:
     Args:
         target: the posteriors.
         chains: draws from them.
-        seed: of the draws of the normals.
+        seed: the seed of the draws of the normals.
     """
     half = chains.u.shape[1] // 2
     fitted, others = chains.u[:, :half].flatten(0, 1), chains.u[:, half:].flatten(0, 1)

@@ -1,4 +1,4 @@
-r"""A mass matrix with one dense block a datum.
+r"""A mass matrix with one dense block per datum.
 
 The posteriors of N data are independent, so the covariance of their joint vector is block diagonal: N blocks of D by D,
 estimated from the draws of the warm-up.  A diagonal mass matrix would leave the correlations within each posterior for

@@ -79,7 +79,7 @@ class Chains:
     number, so that at ``SMALLEST_ESS`` about 1.03 comes by chance alone.
 
     Args:
-        names: of the D coordinates.
+        names: the names of the D coordinates.
         u: unconstrained draws, shape (chains, draws, N, D).
         r_hat: the largest R-hat over the coordinates of each datum, shape (N,).
         ess: their smallest effective sample size, shape (N,).
@@ -124,7 +124,7 @@ class Chains:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why the draws are no reference; empty where they are one."""
+        """Why the draws are not a reference; empty where they are one."""
         total, found = self.u.shape[0] * self.u.shape[1], []
         if self.divergences:
             found.append(f"{self.divergences:,} of {total:,} transitions diverged")
@@ -175,7 +175,7 @@ def nuts(
         num_samples: draws of each chain.
         num_warmup: transitions before them, in which step size and mass matrix are adapted.
         num_chains: how many, each with a seed of its own; R-hat needs two.
-        seed: of the first chain, the next has the next.
+        seed: the seed of the first chain, the next has the next.
         target_acceptance: the acceptance probability that the step size is adapted to.  In many dimensions 0.65 is the
             most efficient (Beskos et al., *Optimal Tuning of the Hybrid Monte Carlo Algorithm*, 2013); on 16 data of an
             MNIST ``vae`` it gave 1.7 times the effective draws a gradient of 0.8, the median datum of one chain each.
@@ -254,7 +254,7 @@ def _kernel(target: Target, potential: _Potential, target_acceptance: float) -> 
 
 
 def _first_covariance(target: Target) -> Tensor:
-    """That of the guide's draws, or the identity for a datum where the guide has none, shape (N, D, D)."""
+    """The covariance of the guide's draws, or the identity for a datum where the guide has none, shape (N, D, D)."""
     covariance = shrunk_covariance(target.draw(GUIDE_DRAWS).u)
     usable = covariance.flatten(1).isfinite().all(-1) & (covariance.diagonal(dim1=-2, dim2=-1) > 0).all(-1)
     unit = torch.eye(target.size, dtype=covariance.dtype, device=covariance.device)

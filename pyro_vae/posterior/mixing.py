@@ -30,7 +30,7 @@ def r_hat(draws: Tensor) -> Tensor:
         draws: shape (chains, draws, \*shape), at least four draws.
 
     Returns:
-        Shape (\*shape), double; infinite where a draw is no number, or where chains stand still, each in its place.
+        Shape (\*shape), double; infinite where a draw is not a number, or where chains stand still, each in its place.
     """
     split = _split(draws)
     flat = split.flatten(0, 1)
@@ -47,7 +47,7 @@ def bulk_ess(draws: Tensor) -> Tensor:
         draws: shape (chains, draws, \*shape), at least four draws.
 
     Returns:
-        Shape (\*shape), double; 0 where a draw is no number.
+        Shape (\*shape), double; 0 where a draw is not a number.
     """
     return _ess(_rank_normalized(_split(draws))).reshape(draws.shape[2:])
 

@@ -36,7 +36,7 @@ class ModelSite:
         name: the sample site.
         plates: the names of its plates but the data's, from left to right, those of one row left out.
         batch: the sizes of all its plates, padded to the nesting of the program.
-        event_shape: of a value.
+        event_shape: the event shape of a value.
         data_axis: where in ``batch`` the data lie, None where all data are one.
         is_observed: whether it is data that a model generates; a label that was given is none.
     """
@@ -157,7 +157,7 @@ def _in_parts(
     given: Mapping[str, Tensor],
     num_samples: int = 1,
 ) -> dict[str, Tensor]:
-    """What a run of so many draws gives, for all draws, as many at a time as memory allows."""
+    """What a run of ``count`` draws gives, for all draws, as many at a time as memory allows."""
     num_samples = len(next(iter(given.values()))) if given else num_samples
     width = target.probed.combinations * max(math.prod(s.batch + s.event_shape) for s in sites.values())
     step = max(1, NUMBERS_AT_ONCE // width)

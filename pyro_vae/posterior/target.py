@@ -1,4 +1,4 @@
-r"""The posterior that a guide approximates, as an unnormalized density over one flat, unconstrained vector a datum.
+r"""The posterior that a guide approximates, as an unnormalized density over one flat, unconstrained vector per datum.
 
 For chosen data the continuous latents of a datum, site after site, make a vector u of R^D: each site's value z is
 T(u), T the bijection from R^k onto the site's support.  Enumerated sites e are summed out.  At temperature t
@@ -229,7 +229,7 @@ class Target:
 
 
 def _pick(value: Tensor, label: Tensor) -> Tensor:
-    """Of values for every label, shape (E or 1, S, N, k), those of one label each, shape (S, N, k)."""
+    """The values of one label each, shape (S, N, k), out of those of every label, shape (E or 1, S, N, k)."""
     if len(value) == 1:
         return value[0]
     index = label.expand(1, *label.shape).unsqueeze(-1).expand(1, *value.shape[1:])

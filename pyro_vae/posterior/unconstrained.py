@@ -31,7 +31,7 @@ class FlatSite:
         name: the sample site.
         transform: T, from unconstrained values onto the support.
         plates: the sizes of the plate dimensions, the plate over data among them.
-        event_shape: of a value.
+        event_shape: the event shape of a value.
         columns: where its unconstrained numbers lie in the vector.
     """
 
@@ -48,10 +48,10 @@ class FlatSite:
 
 
 class FlatVector:
-    """The vector, D numbers a datum.
+    """The vector, D numbers per datum.
 
     Args:
-        structure: of the pair.
+        structure: the structure of the pair.
         sites: in the order in which they lie in the vector.
     """
 
@@ -85,7 +85,7 @@ class FlatVector:
         return tuple(f"{name}[{i}]" if width > 1 else name for name, width in widths for i in range(width))
 
     def constrain(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Of u, shape (S, N, D), the values of the sites as the programs have them, and log |dT/du|, shape (S, N)."""
+        """From u, shape (S, N, D), the values of the sites as the programs have them, and log |dT/du|, shape (S, N)."""
         structure = self.structure
         values: dict[str, Tensor] = {}
         log_jacobian = u.new_zeros(u.shape[:2])
@@ -121,7 +121,7 @@ class FlatVector:
 
     @property
     def _data_dim(self) -> int:
-        """Of values of shape (S, plates…, …), the dimension of the plate over data."""
+        """The dimension of the plate over data in values of shape (S, plates…, …)."""
         assert self.structure.data_dim is not None
         return 1 + self.structure.nesting + self.structure.data_dim
 

@@ -27,7 +27,7 @@ from pyro_vae.runs.run import Run
 MAX_FRAMES = 50
 SIDE, STYLES, MANIFOLD = 5, 10, 10  # of a grid of samples, of a class's row, of a manifold
 MAX_CLASSES = 10
-LARGEST = 480  # pixels a side of a frame
+LARGEST = 480  # pixels per side of a frame
 SHOWN, CAPTION = 320, 30  # pixels: the least width in the GIF, and the height of the line below
 LAST_FRAME = 2000  # milliseconds
 
@@ -63,7 +63,7 @@ def keep(run: Run, last: bool = False) -> None:
 
 
 def frame(run: Run) -> Image.Image:
-    """What the run makes of the same latent points each time: completions, a row a class, a manifold or samples."""
+    """What the run makes of the same latent points each time: completions, a row per class, a manifold or samples."""
     if run.conditional:
         images, columns = run.complete(run.part("test")[: SIDE**2].x())[0], SIDE
     elif run.class_matters:
@@ -85,13 +85,13 @@ def write_gif(frames: dict[int, Image.Image], path: Path, fps: int = 10) -> None
     Args:
         frames: pictures of one size, by epoch.
         path: the file.
-        fps: frames a second, from 1 to 50; rounded to what a GIF can say, hundredths of a second a frame.
+        fps: frames per second, from 1 to 50; rounded to what a GIF can say, hundredths of a second per frame.
 
     Raises:
         InputError: if ``fps`` is out of range, or the place cannot be written.
     """
     if not 1 <= fps <= 50:
-        raise InputError("from 1 to 50 frames a second", str(fps), "use --fps 10")
+        raise InputError("from 1 to 50 frames per second", str(fps), "use --fps 10")
     palette, last = _palette(frames.values()), max(frames)
     pictures = [_captioned(picture, palette, epoch, last) for epoch, picture in sorted(frames.items())]
     durations = [10 * round(100 / fps)] * (len(pictures) - 1) + [LAST_FRAME]
@@ -118,7 +118,7 @@ def read_frames(folder: RunFolder) -> dict[int, Image.Image]:
     if not frames:
         raise InputError(
             f"frames of the training in {folder.path / 'frames'}",
-            "none, as of data that are no pictures and of runs from before there were frames",
+            "none, as of data that are not pictures and of runs from before there were frames",
             "fit pictures anew",
         )
     size = frames[max(frames)].size

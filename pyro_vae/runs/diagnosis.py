@@ -144,7 +144,7 @@ def diagnose(
         num_data: the rows of the split to look at, the first; all of them where there are fewer.
         effort: how much of each check to make.
         split: train, validation or test.
-        seed: of every draw.
+        seed: the seed of every draw.
 
     Raises:
         InputError: if there is no such split, nothing is asked for, or a check that was asked for cannot be made.

@@ -174,7 +174,7 @@ def choose_display(display: Display | bool) -> Display:
 
 
 def track(items: Iterable[Item], total: int) -> Iterable[Item]:
-    """The items, of which there are so many, with a bar and the time left on a terminal."""
+    """The items, ``total`` in number, with a bar and the time left on a terminal."""
     if not sys.stderr.isatty():
         return items
     from rich.console import Console

@@ -42,7 +42,7 @@ def fit(
 
     Args:
         model: a name, or any Pyro program called with (x) or (x, y).
-        guide: a name, or any Pyro program called likewise; a name pairs with models of this package.
+        guide: a name, or any Pyro program called the same way; a name pairs with models of this package.
         data: a name, the path of an ``.npz`` or ``.npy`` file or of a folder of images, a ``Dataset``, an array x, or
             a pair of arrays (x, y).
         out: the run directory to write; None keeps the run in memory.
@@ -91,7 +91,7 @@ def resume(
     Args:
         path: the run directory.
         model: the program, where it was not one of this package's.
-        guide: likewise.
+        guide: the guide program, where it was not one of this package's.
         data: the data, where they came as arrays.
         display: as for ``fit``.
         **settings: ``epochs``, ``patience`` or ``device`` to change; any other must be what the run has.
@@ -141,7 +141,7 @@ def load(
         path: the run directory.
         checkpoint: ``best``, by the validation objective, or ``last``.
         model: the program, where it was not one of this package's; its weights are put back.
-        guide: likewise.
+        guide: the guide program, where it was not one of this package's.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:

@@ -1,12 +1,12 @@
 """The run directory: files, and nothing but files.
 
     config.json              the configuration, what the data looked like, ``format_version``
-    history.csv              one row an epoch
+    history.csv              one row per epoch
     checkpoints/last, best   weights, and in ``last`` what it takes to resume
     evaluation.json          the figures of the last evaluation
     diagnosis.json           what the last diagnosis found, with posterior.nc and figures/diagnosis/
     figures/                 PNG files, and GIF
-    frames/0000.png, …       one small picture an epoch, of runs of pictures
+    frames/0000.png, …       one small picture per epoch, of runs of pictures
 
 It appears whole or not at all: it is written aside with a first checkpoint and moved into place, and every file after
 that is written aside and moved too.  Nothing in it is a pickle that could run code.
@@ -144,10 +144,10 @@ class RunFolder:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch, in full precision.
+        """One row per epoch, in full precision.
 
         Raises:
-            InputError: if the file is no table of numbers.
+            InputError: if the file is not a table of numbers.
         """
         path = self.path / HISTORY
         if not path.exists():
@@ -203,7 +203,7 @@ class RunFolder:
         save_checkpoint(self.path / "checkpoints" / name, weights, training)
 
     def save_config(self, config: FitConfig) -> None:
-        """Replace the configuration, of a run that is resumed with more epochs, say."""
+        """Replace the configuration, for example of a run that is resumed with more epochs."""
         _write(self.path / CONFIG, json.dumps(self._content() | {"config": config.model_dump()}, indent=2) + "\n")
 
     def save_history(self, rows: list[dict[str, float]]) -> None:

@@ -106,7 +106,7 @@ class Generator:
 
         Args:
             x: images.
-            site: the latent site, for models with several; the last continuous one unless given.
+            site: the latent site, for models with several; default: the last continuous one.
             num_samples: the draws to average where the guide does not know its mean, as flows and mixtures do not.
 
         Raises:
@@ -128,10 +128,10 @@ class Generator:
 
         Args:
             z: points of shape (N, latent_dim).
-            site: the latent site that they belong to, for models with several; the last continuous one unless given.
+            site: the latent site that they belong to, for models with several; default: the last continuous one.
                 The others are drawn from the model, given z.
-            y: the class index, for models with labels; drawn from p(y) unless given.
-            seed: of these draws.
+            y: the class index, for models with labels; default: drawn from p(y).
+            seed: the seed of these draws.
             x: for conditional models, the image whose visible part they read, shape (1, \*event_shape), or one a point.
 
         Raises:
@@ -146,7 +146,7 @@ class Generator:
             return self._generate(template.expand(len(values), *self.facts.event_shape), given, mean=True)
 
     def latent_site(self, site: str | None = None) -> str:
-        """The name of a continuous latent site: the last one, which a hierarchy has at its top, unless given.
+        """The name of a continuous latent site; default: the last one, which a hierarchy has at its top.
 
         Raises:
             InputError: if there is no such site.
@@ -163,8 +163,8 @@ class Generator:
 
         Args:
             num_samples: how many.
-            y: the class index to generate, for models with labels; drawn from p(y) unless given.
-            seed: of the draws.
+            y: the class index to generate, for models with labels; default: drawn from p(y).
+            seed: the seed of the draws.
             mean: whether to return E[x | z], which is what pictures show, instead of a draw of x itself.
         """
         if num_samples < 1:
@@ -179,7 +179,7 @@ class Generator:
         Args:
             x: images; a conditional model reads their visible part alone.
             num_samples: how many times to fill in each, z drawn anew from p(z | visible part).
-            seed: of the draws.
+            seed: the seed of the draws.
             mean: whether to return E[x | z] instead of a draw of x itself.
 
         Raises:
@@ -200,7 +200,7 @@ class Generator:
             return self._generate(values, latent, mean=True)
 
     def _generate(self, template: Tensor, latent: dict[str, Tensor], mean: bool) -> Tensor:
-        """Run the model forwards on so many rows, some of its sites given."""
+        """Run the model forwards on the rows of a template, some of its sites given."""
         program = poutine.condition(poutine.uncondition(self.pair.model), data=latent)
         arguments = self.pair.arguments(template.to(self.device), None)
         trace = poutine.trace(program).get_trace(*arguments)
@@ -247,7 +247,7 @@ class Generator:
         return values
 
     def _given_class(self, y: int | None, num_rows: int) -> dict[str, Tensor]:
-        """The label site of so many rows, checked; empty where no class is asked for."""
+        """The label site of ``num_rows`` rows, checked; empty where no class is asked for."""
         if y is None:
             return {}
         self._need_labels("to choose a class")

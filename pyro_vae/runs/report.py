@@ -26,7 +26,7 @@ TRAVERSED_IMAGES, MAPPED_IMAGES = 1000, 2000
 def write_report(run: Run) -> None:
     """Write ``evaluation.json`` and the figures of a run that has a directory.
 
-    A program with sites outside the plate over data has no figures per datum, and data that are no images have no
+    A program with sites outside the plate over data has no figures per datum, and data that are not images have no
     pictures.
     """
     assert run.folder is not None
@@ -91,14 +91,14 @@ def traverse_figure(
     Args:
         run: a run of pictures.
         site: the latent site; default: the one with the most active units.
-        num: the side of the grid (20), or the images a row (11).
+        num: the side of the grid (20), or the images per row (11).
         dims: how many rows (10, or as many as there are).
         span: the largest coordinate of a row, in standard deviations of the prior N(0, 1) (3).
         label: the class, for models with labels; the most probable one of the base image, or the first for a grid.
         seed: chooses the test image and draws what lies below the site.
 
     Raises:
-        InputError: if the data are no pictures, or the site has no such dimensions.
+        InputError: if the data are not pictures, or the site has no such dimensions.
     """
     need_pictures(run.facts.event_shape, "use latent, which maps data of any shape")
     site = _busiest_site(run) if site is None else run.latent_site(site)
@@ -108,7 +108,7 @@ def traverse_figure(
             "a latent site of real numbers", f"{site!r} with the support {latent.support}", "use run.decode"
         )
     if num is not None and num < 2:
-        raise InputError("at least 2 images a row", str(num), "use --num 11")
+        raise InputError("at least 2 images per row", str(num), "use --num 11")
     if latent.size == 2 and dims is None and span is None:
         return _manifold(run, site, num or GRID, label, seed)
     if dims is not None and not 1 <= dims <= latent.size:

@@ -43,9 +43,9 @@ class Run(Generator):
         probed: the fitted programs, with what ``Pair.probe`` said of them.
         dataset: the data, or None to load them by name when needed.
         folder: the run directory, or None for a run that lives in memory alone.
-        history: one row an epoch.
+        history: one row per epoch.
         stopped: why training ended early, or empty.
-        iterates: some parameters along the training, and their names; read from the folder unless given.
+        iterates: some parameters along the training, and their names; default: read from the folder.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Run(Generator):
             split: train, validation or test.
             num_samples: importance samples per datum; default: what 500 runs of the decoder give, 500 or, where
                 labels are summed over, fewer.
-            seed: of the samples.
+            seed: the seed of the samples.
             track: shows how far it is; see ``diagnostics.evaluate``.
         """
         begin = time.perf_counter()
@@ -166,8 +166,8 @@ class Run(Generator):
             num_data: how many data.
             num_draws: draws of each latent.
             split: train, validation or test.
-            seed: of the draws.
-            num_predictive: the draws that data are generated for, the first 50 unless given.
+            seed: the seed of the draws.
+            num_predictive: the draws that data are generated for; default: the first 50.
 
         Raises:
             InputError: if there is no such split, or nothing is asked for.

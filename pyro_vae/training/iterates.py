@@ -12,7 +12,7 @@ from torch import Tensor
 
 MOST = 200  # parameters that are followed
 AN_EPOCH = 10  # iterates kept of each
-KEPT = 2000  # the last so many
+KEPT = 2000  # how many of the last are kept
 
 
 class Iterates:
@@ -21,7 +21,7 @@ class Iterates:
     Args:
         parameters: what is trained, by name; changed in place as it is.
         num_steps: the steps of an epoch.
-        seed: of the choice, if there are more than 200 numbers.
+        seed: the seed of the choice, if there are more than 200 numbers.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], num_steps: int, seed: int) -> None:
@@ -42,7 +42,7 @@ class Iterates:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the K numbers that are followed: the parameter, and where in it, counted through."""
+        """The K numbers that are followed, each by its parameter and its place in it, counted through."""
         return tuple(self._names)
 
     @property

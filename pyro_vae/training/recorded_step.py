@@ -29,7 +29,7 @@ class RecordedStep(Recorded):
         buffers: tensors that the programs change in place as they run.
         constant_beta: whether beta never changes.
         rows: an example.
-        beta: likewise.
+        beta: the weight of the latent terms that goes with it.
     """
 
     def __init__(

@@ -57,7 +57,7 @@ RESAMPLINGS: Registry[Resampling] = Registry("resampling")
 
 @RESAMPLINGS.register("uniform")
 class Uniform(Resampling):
-    """Every row once an epoch, in random order."""
+    """Every row once per epoch, in random order."""
 
     def weights(self, probed: ProbedPair, images: Images, groups: Tensor) -> Tensor | None:
         return None
@@ -69,7 +69,7 @@ class LatentHistogram(Resampling):
 
     Args:
         alpha: added to the share of rows in a bin; the larger, the more even the draws.
-        bins: of each histogram.
+        bins: the bins of each histogram.
         combine: how the dimensions are put together, ``product`` or ``max``.
     """
 

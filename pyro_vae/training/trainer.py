@@ -69,7 +69,7 @@ class Trainer:
         validation: the validation rows, binarized for good.
         config: objective, beta, optimizer, epochs.
         augment: changes the images that the classification terms see.
-        resampling: how the rows are drawn; uniformly unless given.
+        resampling: how the rows are drawn; default: uniformly.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Trainer:
             on_step: called after every step; ``Progress.loss_sum`` lags by up to ``REPORT_INTERVAL`` seconds.
 
         Raises:
-            TrainingError: if the loss or its gradient is no finite number.
+            TrainingError: if the loss or its gradient is not finite.
         """
         while not (self.done or self.stop_requested):
             if self._train_epoch(on_step):

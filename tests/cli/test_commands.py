@@ -168,7 +168,7 @@ BAD_FLAGS = [
     (["--beta", "-1"], "expected"),
     (["--beta", "linear:1"], "linear:START:END:EPOCHS"),
     (["--seed", "-1"], "expected seed"),
-    (["--labels", "2"], "expected --labels from 3 (one a class) to 48"),
+    (["--labels", "2"], "expected --labels from 3 (one per class) to 48"),
     (["--labels", "49"], "use --labels 48"),
     (["--device", "tpu"], "expected device"),
     (["--epoch", "3"], "No such option"),
@@ -450,7 +450,7 @@ def test_compare_mcmc_says_that_there_is_no_reference(command):
     result = command("compare-mcmc", "--model", "vae", "--guides", "mean_field", *COMPARED)
     assert result.exit_code == 0, result.stderr
     assert "vae, against no reference" in result.stdout
-    assert "NUTS is no reference: " in result.stdout
+    assert "NUTS is not a reference: " in result.stdout
 
 
 @pytest.mark.parametrize(

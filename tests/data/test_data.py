@@ -165,8 +165,8 @@ GOOD = np.zeros((20, 4), dtype=np.float32)
     [
         ({"images": GOOD}, "an array x at .*; got a file with images"),
         ({"x": np.full((20, 4), np.nan)}, "finite numbers in x .*; got 80 that are NaN or infinite"),
-        ({"x": GOOD, "y": np.zeros(19, int)}, r"one whole number or string a row in y .*; got shape \(19,\)"),
-        ({"x": GOOD, "y": np.zeros(20)}, "one whole number or string a row in y .*; got .* dtype float64"),
+        ({"x": GOOD, "y": np.zeros(19, int)}, r"one whole number or string per row in y .*; got shape \(19,\)"),
+        ({"x": GOOD, "y": np.zeros(20)}, "one whole number or string per row in y .*; got .* dtype float64"),
         ({"x": GOOD, "y": np.zeros(20, int)}, "at least two classes in y .*; got 1"),
         ({"x": np.zeros(20)}, r"x of shape .*; got shape \(20,\)"),
         ({"x": GOOD[:3]}, r"at least 10 rows .*; got shape \(3, 4\)"),
@@ -277,7 +277,7 @@ def test_all_and_none():
 
 @pytest.mark.parametrize("number", [1, 11])
 def test_too_few_or_too_many_labels_are_refused(number):
-    with pytest.raises(InputError, match=rf"--labels from 2 \(one a class\) to 10 .*; got {number}; use --labels"):
+    with pytest.raises(InputError, match=rf"--labels from 2 \(one per class\) to 10 .*; got {number}; use --labels"):
         labelled_rows(labelled_images([5, 5]), number, 2, 0)
 
 

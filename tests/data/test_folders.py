@@ -375,7 +375,7 @@ def test_a_run_is_named_after_the_folder_that_it_stands_in(command, flat, monkey
     result = command("fit", "--data", ".", *FLAGS, "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["run"] == "runs/vae-flat"
-    again = command("fit", "--data", ".", *FLAGS, "--json")  # the pictures of the run are no images of the data
+    again = command("fit", "--data", ".", *FLAGS, "--json")  # the pictures of the run are not images of the data
     assert json.loads(again.stdout)["run"] == "runs/vae-flat-2"
 
 

@@ -178,7 +178,10 @@ def test_the_size_as_published_is_left_alone():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ("mnist:size=0", "size of the data set 'mnist' to be at least 1; got '0'; leave it out or use size=none, say"),
+        (
+            "mnist:size=0",
+            "size of the data set 'mnist' to be at least 1; got '0'; leave it out or use size=none, for example",
+        ),
         ("kmnist:size=big", "size of the data set 'kmnist' to be a whole number; got 'big'"),
         ("fashion_mnist:side=3", "an option of the data set 'fashion_mnist'; got 'side'; it takes size=none"),
         ("celeba:size=none", "size of the data set 'celeba' to be a whole number; got 'none'"),

@@ -63,9 +63,9 @@ def test_draws_that_are_no_reference_are_marked(comparison):
     doubtful = dataclasses.replace(comparison, reasons=("1 of 10 transitions diverged",))
     for figure in (overlay, forest):
         words = [t.get_text() for f in [figure(doubtful)] for t in [f._suptitle, *(a.title for a in f.axes)] if t]
-        assert any("no reference" in text for text in words)
+        assert any("not a reference" in text for text in words)
         calm = figure(comparison)
-        assert not any("no reference" in a.get_title() for a in calm.axes)
+        assert not any("not a reference" in a.get_title() for a in calm.axes)
 
 
 def test_one_latent_dimension_can_be_drawn(comparison):

@@ -164,7 +164,7 @@ def test_verdicts(chains):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_samples": 0}, "at least 4 draws a chain; got 0"),
+        ({"num_samples": 0}, "at least 4 draws per chain; got 0"),
         ({"num_chains": 0}, "at least one chain; got 0"),
         ({"num_warmup": 0}, "at least one transition of warm-up; got 0"),
         ({"target_acceptance": 1.0}, "between 0 and 1"),

@@ -36,7 +36,7 @@ def frames(run) -> dict[int, bytes]:
 
 @pytest.fixture
 def vectors(command, tmp_path):
-    """The folder of a run of vectors that are no pictures."""
+    """The folder of a run of vectors that are not pictures."""
     x = np.random.default_rng(0).uniform(size=(60, 7))
     np.savez("vectors.npz", x=x)
     result = command("fit", "--data", "vectors.npz", *FLAGS[:-2], "--out", "vectors")
@@ -158,7 +158,7 @@ def test_larger_latent_spaces_show_samples_and_large_pictures_small_frames(tmp_p
         assert frame.mode == "RGB"
         assert max(frame.size) == animation.LARGEST
     animation.write_gif(animation.read_frames(run.folder), tmp_path / "a.gif")
-    with pytest.raises(InputError, match="from 1 to 50 frames a second; got 100"):
+    with pytest.raises(InputError, match="from 1 to 50 frames per second; got 100"):
         animation.write_gif(animation.read_frames(run.folder), tmp_path / "a.gif", fps=100)
 
 
