@@ -62,7 +62,7 @@ def main() -> None:
         begin = time.perf_counter()
         run = pyro_vae.fit(**(settings | parts))
         seconds = time.perf_counter() - begin
-        images = run.part("test")[slice(0, given.images)]
+        images = run.split("test")[slice(0, given.images)]
         nll = nll_per_datum(run.probed, images, given.samples)
         first = nll if first is None else first
         difference = nll - first

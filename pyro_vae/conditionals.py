@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 
 class DiagonalNormal(nn.Module):
-    """N(mu, diag sigma^2), with mu and log sigma linear in the features."""
+    """N(mu, diag sigma^2), with mu and log sigma linear in the features.
+
+    Example:
+        >>> from pyro_vae.conditionals import DiagonalNormal
+        >>> q = DiagonalNormal(num_features=8, size=2)(torch.rand(3, 8))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([3]), torch.Size([2]))
+    """
 
     def __init__(self, num_features: int, size: int) -> None:
         super().__init__()
@@ -24,7 +31,14 @@ class DiagonalNormal(nn.Module):
 
 
 class Categorical(nn.Module):
-    """A distribution over labels, from logits that are linear in the features."""
+    """A distribution over labels, from logits that are linear in the features.
+
+    Example:
+        >>> from pyro_vae.conditionals import Categorical
+        >>> probs = Categorical(num_features=8, size=10)(torch.rand(3, 8)).probs
+        >>> probs.shape, torch.allclose(probs.sum(-1), torch.ones(3))
+        (torch.Size([3, 10]), True)
+    """
 
     def __init__(self, num_features: int, size: int) -> None:
         super().__init__()
@@ -36,7 +50,16 @@ class Categorical(nn.Module):
 
 
 class Conditional(nn.Module):
-    """A distribution given values: an encoder, and the conditional distribution of its features."""
+    """A distribution given values: an encoder, and the conditional distribution of its features.
+
+    Example:
+        >>> from pyro_vae.conditionals import Conditional, DiagonalNormal
+        >>> from pyro_vae.networks import MLP
+        >>> encoder = MLP(hidden=(16,)).encoder([(1, 8, 8), (10,)])
+        >>> q = Conditional(encoder, DiagonalNormal(encoder.num_features, 2))
+        >>> q(torch.rand(3, 1, 8, 8), torch.eye(10)[:3]).mean.shape
+        torch.Size([3, 2])
+    """
 
     def __init__(self, encoder: nn.Module, family: nn.Module) -> None:
         super().__init__()

@@ -32,7 +32,14 @@ class _Group(BaseModel):
 
 
 class DataConfig(_Group):
-    """Which data, and how much of it the training may see."""
+    """Which data, and how much of it the training may see.
+
+    Example:
+        >>> from pyro_vae.config import DataConfig
+        >>> config = DataConfig(data="toy", labels="none")
+        >>> config.binarization, config.augmentation
+        ('auto', 'auto')
+    """
 
     data: Name = Field(
         "digits", description="a data set by name, or the path of an .npz or .npy file or a folder of images"
@@ -52,6 +59,12 @@ class ProgramConfig(_Group):
     """Which programs, and how large.
 
     A part is chosen by its name, with options if it takes any: ``iaf`` or ``iaf:num_transforms=4``.
+
+    Example:
+        >>> from pyro_vae.config import ProgramConfig
+        >>> config = ProgramConfig(model="ss_vae", guide="iaf:num_transforms=4")
+        >>> config.prior, config.latent_dim
+        ('auto', 32)
     """
 
     model: Name = Field("vae", description="the generative program p")
@@ -65,7 +78,15 @@ class ProgramConfig(_Group):
 
 
 class TrainingConfig(_Group):
-    """How to train."""
+    """How to train.
+
+    Example:
+        >>> from pyro_vae.config import TrainingConfig
+        >>> TrainingConfig(epochs=20).num_epochs
+        20
+        >>> TrainingConfig(beta="0.5").beta, TrainingConfig(beta="linear:0:1:10").beta
+        (0.5, 'linear:0:1:10')
+    """
 
     objective: Name = Field("elbo", description="what is maximized")
     beta: Annotated[Annotated[float, Field(ge=0)] | str, BeforeValidator(_number_if_it_is)] = Field(
@@ -108,7 +129,19 @@ class TrainingConfig(_Group):
 
 
 class FitConfig(TrainingConfig, DataConfig, ProgramConfig):
-    """Everything a run is made from."""
+    """Everything a run is made from.
+
+    Example:
+        >>> from pyro_vae.config import FitConfig
+        >>> config = FitConfig.of(model="ss_vae", data="digits", epochs=20)
+        >>> FitConfig.model_validate_json(config.model_dump_json()) == config
+        True
+        >>> try:
+        ...     FitConfig.of(latent_dims=2)
+        ... except ValueError as error:
+        ...     print(error)
+        expected a setting that exists; got 'latent_dims'; did you mean 'latent_dim'?
+    """
 
     @classmethod
     def of(cls, **settings: Any) -> Self:

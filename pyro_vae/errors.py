@@ -11,7 +11,19 @@ from collections.abc import Iterable
 
 
 class PyroVAEError(Exception):
-    """Any error that this package raises on purpose."""
+    """Any error that this package raises on purpose.
+
+    Example:
+        >>> from pyro_vae.data import load_data
+        >>> from pyro_vae.errors import PyroVAEError
+        >>> try:
+        ...     load_data("no/such/folder")
+        ... except PyroVAEError as error:
+        ...     print(error)
+        expected a folder of images, or an .npz or .npy file, at no/such/folder; got no such folder; check the path
+        >>> PyroVAEError.exit_status
+        1
+    """
 
     exit_status = 1
 
@@ -23,6 +35,14 @@ class InputError(PyroVAEError, ValueError):
         expected: what would have been right.
         got: what came instead.
         mend: the call, flag or step that mends it.
+
+    Example:
+        >>> from pyro_vae.errors import InputError
+        >>> error = InputError("at least two classes", "1", "label more classes")
+        >>> print(error)
+        expected at least two classes; got 1; label more classes
+        >>> isinstance(error, ValueError), error.exit_status
+        (True, 2)
     """
 
     exit_status = 2
@@ -37,6 +57,14 @@ class TrainingError(PyroVAEError, RuntimeError):
     Args:
         found: what happened.
         mend: what to try.
+
+    Example:
+        >>> from pyro_vae.errors import TrainingError
+        >>> error = TrainingError("the loss is not a number in epoch 3", "use a smaller --lr")
+        >>> print(error)
+        the loss is not a number in epoch 3; use a smaller --lr
+        >>> error.mend, error.exit_status
+        ('use a smaller --lr', 1)
     """
 
     def __init__(self, found: str, mend: str) -> None:
@@ -45,7 +73,15 @@ class TrainingError(PyroVAEError, RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The mend for a name that nobody knows: the near miss, if there is one, or the whole list."""
+    """The mend for a name that nobody knows: the near miss, if there is one, or the whole list.
+
+    Example:
+        >>> from pyro_vae.errors import nearest
+        >>> nearest("ssvae", ["vae", "ss_vae", "hvae"])
+        "did you mean 'ss_vae'?"
+        >>> nearest("flow", ["vae", "ss_vae", "hvae"])
+        'choose one of: hvae, ss_vae, vae'
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(known)}"

@@ -41,7 +41,17 @@ SizeOrNone = Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width
 
 
 def wanted(errors: Iterable[Mapping[str, Any]]) -> str:
-    """What a value should have been, from pydantic's errors about it."""
+    """What a value should have been, from pydantic's errors about it.
+
+    Example:
+        >>> from pydantic import TypeAdapter, ValidationError
+        >>> from pyro_vae.option_types import Whole, wanted
+        >>> try:
+        ...     TypeAdapter(Whole).validate_python("0")
+        ... except ValidationError as error:
+        ...     print(wanted(error.errors()))
+        at least 1
+    """
     found = list(dict.fromkeys(filter(None, map(_wanted, errors))))
     if len(found) > 1 and _EMPTY in found:  # what is left of a list when its faulty items are gone
         found.remove(_EMPTY)
@@ -74,7 +84,13 @@ def _wanted(error: Mapping[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it is typed: 256,256 for a tuple, true for a truth, none for None."""
+    """A value as it is typed: 256,256 for a tuple, true for a truth, none for None.
+
+    Example:
+        >>> from pyro_vae.option_types import shown
+        >>> shown((256, 256)), shown(True), shown(None)
+        ('256,256', 'true', 'none')
+    """
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool | None) else str(value)

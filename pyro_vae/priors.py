@@ -26,6 +26,14 @@ class StandardNormal(nn.Module):
 
     Args:
         latent_dim: the dimension D of z.
+
+    Example:
+        >>> from pyro_vae.priors import StandardNormal
+        >>> prior = StandardNormal(latent_dim=2)
+        >>> prior().sample([5]).shape
+        torch.Size([5, 2])
+        >>> prior().log_prob(torch.zeros(2))  # minus the logarithm of two pi
+        tensor(-1.8379)
     """
 
     zero: Tensor
@@ -51,6 +59,13 @@ class NormalMixture(nn.Module):
     Args:
         latent_dim: the dimension D of z.
         num_components: the number K of normals.
+
+    Example:
+        >>> from pyro_vae.priors import NormalMixture
+        >>> prior, z = NormalMixture(latent_dim=2, num_components=3), torch.zeros(2)
+        >>> components = torch.distributions.Normal(prior.locs, prior.log_scales.exp()).log_prob(z).sum(-1)
+        >>> torch.allclose(prior().log_prob(z).exp(), components.exp().mean())  # the weights start equal
+        True
     """
 
     def __init__(self, latent_dim: int, num_components: Whole = 10) -> None:
@@ -77,6 +92,14 @@ class AutoregressiveFlow(nn.Module):
     Args:
         latent_dim: the dimension D of z.
         num_transforms: how many maps are chained.
+
+    Example:
+        >>> from pyro_vae.priors import AutoregressiveFlow
+        >>> side = torch.linspace(-8, 8, 81)
+        >>> grid = torch.cartesian_prod(side, side)
+        >>> density = AutoregressiveFlow(latent_dim=2)().log_prob(grid).exp()
+        >>> round(density.sum().item() * 0.2**2, 3)  # it integrates to one
+        1.0
     """
 
     def __init__(self, latent_dim: int, num_transforms: Whole = 2) -> None:
@@ -107,6 +130,16 @@ class VampPrior(nn.Module):
     Args:
         latent_dim: the dimension D of z.
         num_components: the number K of pseudo-inputs.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.priors import VampPrior
+        >>> model = VAE((4,), latent_dim=2, prior=VampPrior(latent_dim=2, num_components=10))
+        >>> guide = MeanField(model)
+        >>> model.prior.follow(guide)
+        >>> model.prior().component_distribution.batch_shape  # the guide's posterior of each pseudo-input
+        torch.Size([10])
     """
 
     def __init__(self, latent_dim: int, num_components: Whole = 500) -> None:
@@ -155,6 +188,15 @@ def follow(model: nn.Module, guide: Any) -> None:
 
     Raises:
         InputError: if one cannot.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.priors import VampPrior, follow
+        >>> model = VAE((4,), latent_dim=2, prior=VampPrior(latent_dim=2, num_components=10))
+        >>> follow(model, MeanField(model))
+        >>> model().shape
+        torch.Size([1, 4])
     """
     for part in model.modules():
         if isinstance(part, VampPrior):

@@ -32,6 +32,17 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
     Args:
         kind: what is registered, in the singular ("model"); errors and the entry-point group use it.
         ingredients: the constructor arguments that callers of ``build`` supply; all others are options.
+
+    Example:
+        >>> from pyro_vae.registry import Registry
+        >>> shapes = Registry("shape", ingredients=("side",))
+        >>> @shapes.register("square")
+        ... class Square:
+        ...     def __init__(self, side: float, color: str = "blue") -> None:
+        ...         self.side, self.color = side, color
+        >>> square = shapes.build("square:color=red", side=2.0)
+        >>> square.side, square.color, shapes.options("square")
+        (2.0, 'red', {'color': 'blue'})
     """
 
     def __init__(self, kind: str, ingredients: tuple[str, ...] = ()) -> None:
@@ -119,7 +130,15 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
 
 
 def parse_choice(text: str) -> tuple[str, dict[str, str]]:
-    """Take ``NAME:OPTION=VALUE,OPTION=VALUE`` apart; a value may hold commas, as in ``mlp:hidden=400,400``."""
+    """Take ``NAME:OPTION=VALUE,OPTION=VALUE`` apart; a value may hold commas, as in ``mlp:hidden=400,400``.
+
+    Example:
+        >>> from pyro_vae.registry import parse_choice
+        >>> parse_choice("mlp:hidden=400,400,activation=tanh")
+        ('mlp', {'hidden': '400,400', 'activation': 'tanh'})
+        >>> parse_choice("iaf")
+        ('iaf', {})
+    """
     name, colon, rest = text.partition(":")
     if not colon or not re.match(r"\w+=", rest):
         return text, {}
@@ -128,7 +147,13 @@ def parse_choice(text: str) -> tuple[str, dict[str, str]]:
 
 
 def split_choices(text: str) -> tuple[str, ...]:
-    """Take several choices apart at their commas; those before another option, as in ``a:x=1,y=2,b``, stay."""
+    """Take several choices apart at their commas; those before another option, as in ``a:x=1,y=2,b``, stay.
+
+    Example:
+        >>> from pyro_vae.registry import split_choices
+        >>> split_choices("mean_field,iaf:num_transforms=4,full_rank")
+        ('mean_field', 'iaf:num_transforms=4', 'full_rank')
+    """
     return tuple(choice for choice in re.split(r",(?!\w+=|\d)", text) if choice)
 
 
@@ -142,6 +167,14 @@ def read_options(what: str, options: Mapping[str, inspect.Parameter], given: Map
 
     Raises:
         InputError: if an option is unknown, or its value is not what it should be.
+
+    Example:
+        >>> import inspect
+        >>> from pyro_vae.registry import read_options
+        >>> def resize(size: int = 28, gray: bool = False): ...
+        >>> options = inspect.signature(resize, eval_str=True).parameters
+        >>> read_options("the folder", options, {"size": "64", "gray": "true"})
+        {'size': 64, 'gray': True}
     """
     taken = {}
     for key, text in given.items():
@@ -163,6 +196,14 @@ _MISSING = {"num_classes": "use data with class labels, or a model without them,
 
 
 def import_siblings(package: str, path: list[str]) -> None:
-    """Import every module of a package, so that each enters itself into its registry."""
+    """Import every module of a package, so that each enters itself into its registry.
+
+    Example:
+        >>> from pyro_vae import guides
+        >>> from pyro_vae.registry import import_siblings
+        >>> import_siblings("pyro_vae.guides", guides.__path__)
+        >>> "mean_field" in guides.GUIDES
+        True
+    """
     for module in pkgutil.iter_modules(path):
         importlib.import_module(f"{package}.{module.name}")

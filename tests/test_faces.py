@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import pkgutil
 import re
@@ -67,13 +68,25 @@ def test_the_old_names_are_handed_on_with_a_warning():
     assert CompiledTrace_ELBO is pyro_vae.compiled.CompiledTrace_ELBO
 
 
+SINGLE = ("priors", "likelihoods", "conditionals", "config", "registry", "option_types", "errors")
+
+
+@pytest.mark.parametrize("face", [*(name for name in FACES if name not in (*PRIVATE, "inference")), *SINGLE])
+def test_every_public_name_has_an_example(face):
+    module = importlib.import_module(f"pyro_vae.{face}")
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    names = getattr(module, "__all__", [name for name in own if not name.startswith("_")])
+    things = {name: getattr(module, name) for name in names}
+    called = {name: thing for name, thing in things.items() if inspect.isclass(thing) or inspect.isfunction(thing)}
+    assert [name for name, thing in called.items() if ">>>" not in (thing.__doc__ or "")] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_documents_import_from_the_faces_alone(document):
     text = document.read_text()
     if document.suffix == ".ipynb":
         cells = json.loads(text)["cells"]
         text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    parts = ("priors", "likelihoods", "conditionals", "config", "registry", "option_types", "errors")
-    public = {"pyro_vae", *(f"pyro_vae.{name}" for name in {*FACES, *parts} - {*PRIVATE, "inference"})}
+    public = {"pyro_vae", *(f"pyro_vae.{name}" for name in {*FACES, *SINGLE} - {*PRIVATE, "inference"})}
     for module in re.findall(r"^\s*(?:from|import) (pyro_vae[\w.]*)", text, re.MULTILINE):
         assert module in public, module

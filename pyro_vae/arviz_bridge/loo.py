@@ -35,6 +35,14 @@ class LeaveOneOut:
         pointwise: the expected log predictive density of each datum, nats, shape (N,).
         k_hat: how far each can be relied on, shape (N,).
         log_weights: the log importance weights of the posteriors without each datum, normalized, shape (S, N).
+
+    Example:
+        >>> import xarray as xr
+        >>> from pyro_vae.arviz_bridge import leave_one_out
+        >>> log_likelihood = xr.Dataset({"x": (("chain", "draw", "datum"), torch.full((2, 50, 3), -1.5).numpy())})
+        >>> loo = leave_one_out(xr.DataTree.from_dict({"log_likelihood": log_likelihood}))
+        >>> loo.elpd, loo.as_dict()["unreliable"]  # three data of -1.5 nats each, whatever the draw
+        (-4.5, 0)
     """
 
     pointwise: Tensor
@@ -66,6 +74,17 @@ def leave_one_out(tree: xr.DataTree, site: str = "x") -> LeaveOneOut:
 
     Raises:
         InputError: if every latent belongs to one datum, so that there is no such group.
+
+    Example:
+        >>> import xarray as xr
+        >>> from torch.distributions import Normal
+        >>> from pyro_vae.arviz_bridge import leave_one_out
+        >>> x = torch.randn(20)
+        >>> mu = Normal(x.mean(), 20**-0.5).sample((4, 500, 1))  # draws of its posterior under a flat prior
+        >>> log_likelihood = xr.Dataset({"x": (("chain", "draw", "datum"), Normal(mu, 1.0).log_prob(x).numpy())})
+        >>> loo = leave_one_out(xr.DataTree.from_dict({"log_likelihood": log_likelihood}))
+        >>> abs(loo.elpd - Normal((x.sum() - x) / 19, (20 / 19) ** 0.5).log_prob(x).sum()) < 0.2  # here it is known
+        tensor(True)
     """
     log_likelihood = pointwise_log_likelihood(tree, site)
     log_ratios = -log_likelihood
@@ -77,7 +96,15 @@ def leave_one_out(tree: xr.DataTree, site: str = "x") -> LeaveOneOut:
 
 
 def pointwise_log_likelihood(tree: xr.DataTree, site: str = "x") -> Tensor:
-    """Log p(x_i | z), nats, shape (chains * draws, N); arguments and errors as ``leave_one_out``."""
+    """Log p(x_i | z), nats, shape (chains * draws, N); arguments and errors as ``leave_one_out``.
+
+    Example:
+        >>> import xarray as xr
+        >>> from pyro_vae.arviz_bridge import pointwise_log_likelihood
+        >>> log_likelihood = xr.Dataset({"x": (("chain", "draw", "datum"), torch.randn(2, 50, 3).numpy())})
+        >>> pointwise_log_likelihood(xr.DataTree.from_dict({"log_likelihood": log_likelihood})).shape
+        torch.Size([100, 3])
+    """
     if "log_likelihood" not in tree.children or site not in tree["log_likelihood"]:
         raise InputError(
             f"latents shared by all data and the likelihood of {site!r} given them",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from pyro_vae.atomic_files import whole_file
 from pyro_vae.errors import InputError
 
 
@@ -14,19 +15,25 @@ def save_posterior(tree: xr.DataTree, path: str | Path) -> None:
 
     Raises:
         InputError: if the place cannot be written.
+
+    Example:
+        >>> import xarray as xr
+        >>> from pyro_vae.arviz_bridge import open_posterior, save_posterior
+        >>> posterior = xr.Dataset({"mu": (("chain", "draw"), torch.randn(2, 50).numpy())})
+        >>> tree = xr.DataTree.from_dict({"posterior": posterior})
+        >>> save_posterior(tree, "posterior.nc")
+        >>> open_posterior("posterior.nc").identical(tree)
+        True
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.new")
     encoding = {
         node.path: {str(name): {"zlib": True, "complevel": 4} for name in node.data_vars} for node in tree.subtree
     }
     try:
-        tree.to_netcdf(aside, engine="h5netcdf", encoding=encoding)
-        aside.replace(path)
+        with whole_file(path) as aside:
+            tree.to_netcdf(aside, engine="h5netcdf", encoding=encoding)
     except OSError as error:
         raise InputError(f"a place that can be written at {path}", str(error), "choose another") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def open_posterior(path: str | Path) -> xr.DataTree:
@@ -34,6 +41,18 @@ def open_posterior(path: str | Path) -> xr.DataTree:
 
     Raises:
         InputError: if there is no such file, or it is not a tree.
+
+    Example:
+        >>> import xarray as xr
+        >>> from pyro_vae.arviz_bridge import open_posterior, save_posterior
+        >>> posterior = xr.Dataset({"mu": (("chain", "draw"), torch.randn(2, 50).numpy())})
+        >>> save_posterior(xr.DataTree.from_dict({"posterior": posterior}), "posterior.nc")
+        >>> open_posterior("posterior.nc")["posterior"]["mu"].shape
+        (2, 50)
+        >>> open_posterior("prior.nc")
+        Traceback (most recent call last):
+            ...
+        pyro_vae.errors.InputError: expected a posterior in a netCDF file at prior.nc; got no such file; ...
     """
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:

@@ -36,6 +36,14 @@ def psis(log_weights: Tensor) -> tuple[Tensor, Tensor]:
         infinite or all are zero (the smoothed weights are then NaN), where fewer than five lie in the tail, and where
         S < 25.  It is 0 where the weights of the tail are equal to rounding, as those of an exact posterior are:
         nothing is heavy there.
+
+    Example:
+        >>> from pyro_vae.arviz_bridge import psis
+        >>> uniform = torch.rand(2000, 1)
+        >>> log_weights = -torch.tensor([0.2, 1.5]) * uniform.log()  # Pareto weights of shape 0.2 and 1.5
+        >>> smoothed, k_hat = psis(log_weights)
+        >>> k_hat < 0.7, smoothed.shape
+        (tensor([ True, False]), torch.Size([2000, 2]))
     """
     smoothed, k_hat = torch.empty_like(log_weights), log_weights.new_empty(log_weights.shape[1])
     step = max(1, NUMBERS_AT_ONCE // max(1, len(log_weights)))

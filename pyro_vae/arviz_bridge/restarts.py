@@ -48,6 +48,15 @@ def to_datatree(
 
     Raises:
         InputError: if the runs differ in more than their seeds, or nothing is asked for.
+
+    Example:
+        >>> from pyro_vae import fit
+        >>> from pyro_vae.arviz_bridge import to_datatree
+        >>> x = torch.randn(30, 3).numpy()
+        >>> runs = [fit("linear_gaussian", data=x, latent_dim=2, epochs=2, seed=s, display=False) for s in (0, 1)]
+        >>> tree = to_datatree(runs, num_data=3, num_draws=50)
+        >>> tree["posterior"]["z"].shape, dict(tree["training"].sizes)
+        ((2, 50, 3, 2), {'run': 2, 'step': 2})
     """
     runs = list(runs) if isinstance(runs, Sequence) else [runs]
     _check_restarts(runs)
@@ -57,7 +66,7 @@ def to_datatree(
         raise InputError("at least one datum", str(num_data), "use num_data=100")
     targets = []
     for run in runs:
-        part = run.part(split)
+        part = run.split(split)
         images = part[slice(0, num_data)] if per_datum else part
         with run.pair.evaluating():
             targets.append(Target(run.probed, images.x()))
@@ -77,6 +86,16 @@ def training_trace(histories: Sequence[pd.DataFrame], seeds: Sequence[int]) -> x
     Args:
         histories: one row per epoch, a column ``epoch`` among them.
         seeds: the seeds of the runs.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pyro_vae.arviz_bridge import training_trace
+        >>> first = pd.DataFrame({"epoch": [1, 2], "validation_elbo": [-98.0, -95.0]})
+        >>> second = pd.DataFrame({"epoch": [1], "validation_elbo": [-99.0]})
+        >>> trace = training_trace([first, second], seeds=[0, 1])
+        >>> trace["validation_elbo"].to_numpy()
+        array([[-98., -95.],
+               [-99.,  nan]])
     """
     length = max((len(history) for history in histories), default=0)
     columns = dict.fromkeys(name for history in histories for name in history if name != "epoch")

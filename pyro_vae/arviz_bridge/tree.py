@@ -64,6 +64,17 @@ def from_guide(
 
     Raises:
         InputError: if there are no draws or no targets, or the targets have other sites or other numbers of data.
+
+    Example:
+        >>> from pyro_vae.arviz_bridge import from_guide
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(3, 1, 8, 8).round()
+        >>> tree = from_guide(Target(Pair(model, MeanField(model)).probe(x), x), num_draws=50)
+        >>> tree["posterior"]["z"].dims, tree["posterior"]["z"].shape
+        (('chain', 'draw', 'datum', 'z_dim_0'), (1, 50, 3, 2))
     """
     targets = [targets] if isinstance(targets, Target) else list(targets)
     _check_targets(targets, num_draws)
@@ -107,6 +118,17 @@ def from_chains(
 
     Raises:
         InputError: if a shape does not fit.
+
+    Example:
+        >>> from pyro_vae.arviz_bridge import from_chains
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target, nuts
+        >>> model, x = LinearGaussian((3,), latent_dim=2), torch.randn(3, 3)
+        >>> target = Target(Pair(model, MeanField(model)).probe(x), x)
+        >>> dict(from_chains(nuts(target, num_samples=5, num_warmup=3, num_chains=2).u, target)["posterior"].sizes)
+        {'chain': 2, 'draw': 5, 'datum': 3, 'z_dim_0': 2}
     """
     _check_chains(u, target, statistics or {})
     num_chains, num_draws = u.shape[:2]

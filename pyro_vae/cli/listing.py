@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,17 @@ if TYPE_CHECKING:
     from pyro_vae.registry import Registry
 
 
-KINDS = ("models", "guides", "priors", "likelihoods", "networks", "objectives", "resamplings", "data", "presets")
+REGISTRIES = {  # by kind, the module and the name; loaded when it is listed
+    "models": ("models", "MODELS"),
+    "guides": ("guides", "GUIDES"),
+    "priors": ("priors", "PRIORS"),
+    "likelihoods": ("likelihoods", "LIKELIHOODS"),
+    "networks": ("networks", "NETWORKS"),
+    "objectives": ("objectives", "OBJECTIVES"),
+    "resamplings": ("training", "RESAMPLINGS"),
+    "data": ("data", "DATA"),
+}
+KINDS = (*REGISTRIES, "presets")
 
 
 @main.command()
@@ -90,26 +101,8 @@ def _list_pairs(kind: str | None, as_json: bool) -> None:
 def _entries(kind: str) -> dict[str, dict[str, Any]]:
     if kind == "presets":
         return {name: {"description": describe(name), "options": {}} for name in PRESETS}
-    from pyro_vae.data import DATA
-    from pyro_vae.guides import GUIDES
-    from pyro_vae.likelihoods import LIKELIHOODS
-    from pyro_vae.models import MODELS
-    from pyro_vae.networks import NETWORKS
-    from pyro_vae.objectives import OBJECTIVES
-    from pyro_vae.priors import PRIORS
-    from pyro_vae.training import RESAMPLINGS
-
-    registries: tuple[Registry[Any], ...] = (
-        MODELS,
-        GUIDES,
-        PRIORS,
-        LIKELIHOODS,
-        NETWORKS,
-        OBJECTIVES,
-        RESAMPLINGS,
-        DATA,
-    )
-    registry = registries[KINDS.index(kind)]
+    module, name = REGISTRIES[kind]
+    registry: Registry[Any] = getattr(importlib.import_module(f"pyro_vae.{module}"), name)
     return {name: {"description": registry.describe(name), "options": registry.options(name)} for name in registry}
 
 

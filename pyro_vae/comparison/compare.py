@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pyro_vae.comparison.guide_fits import fit_guide
 from pyro_vae.comparison.methods import Method, of_exact, of_guide, of_nuts, with_divergences
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, nearest
 from pyro_vae.guides import GUIDES
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models import MODELS, Model
@@ -49,6 +49,16 @@ class Comparison:
         reference: the name of the method that the others are compared with, or None.
         reasons: why NUTS is not a reference; empty where it is one.
         chains: the NUTS run.
+
+    Example:
+        >>> from pyro_vae.comparison import compare_mcmc
+        >>> from pyro_vae.posterior import Sampling
+        >>> short = Sampling(num_samples=4, num_warmup=4, num_chains=1)
+        >>> found = compare_mcmc("linear_gaussian", ["mean_field"], latent_dim=2, sampling=short, num_steps=5)
+        >>> found.method("exact").correlation.shape
+        torch.Size([2, 2, 2])
+        >>> found.table()[-1]["mean err"], found.table()[-1]["KL"]  # the exact posterior beside itself
+        ('0.000', '0.000')
     """
 
     model: str
@@ -59,8 +69,15 @@ class Comparison:
     chains: Chains
 
     def method(self, name: str) -> Method:
-        """The method of a name."""
-        return next(method for method in self.methods if method.name == name)
+        """The method of a name.
+
+        Raises:
+            InputError: if there is none.
+        """
+        found = {method.name: method for method in self.methods}
+        if name not in found:
+            raise InputError("a method of this comparison", repr(name), nearest(name, found))
+        return found[name]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -142,6 +159,14 @@ def compare_mcmc(
     Raises:
         InputError: if a name is unknown, there is no guide or no datum, or NUTS cannot draw from this model.
         TrainingError: if the fit of a guide fails.
+
+    Example:
+        >>> from pyro_vae.comparison import compare_mcmc
+        >>> from pyro_vae.posterior import Sampling
+        >>> short = Sampling(num_samples=4, num_warmup=4, num_chains=1)
+        >>> found = compare_mcmc("linear_gaussian", ["mean_field"], latent_dim=2, sampling=short, num_steps=20)
+        >>> [row["method"] for row in found.rows], found.reference
+        (['mean_field', 'nuts', 'exact'], 'exact')
     """
     if not guides:
         raise InputError("at least one guide", "none", "use --guides mean_field")

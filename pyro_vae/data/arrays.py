@@ -51,13 +51,24 @@ def from_arrays(x: Array, y: Array | None = None, name: str = "arrays") -> Datas
     validates, a tenth tests.
 
     Args:
-        x: images of shape (N, D), (N, H, W) or (N, C, H, W).
+        x: images of shape (N, D), (N, H, W) or (N, C, H, W), an array or what NumPy makes one of, such as a tensor.
         y: one whole number or string per row; the classes are its sorted values.
         name: what to call it in messages and in the run's configuration.
 
     Raises:
         InputError: if shapes or types are not as described, or x is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyro_vae.data import from_arrays
+        >>> x = np.arange(20 * 64, dtype=np.float32).reshape(20, 8, 8)
+        >>> data = from_arrays(x, np.array(["cat", "dog"] * 10))
+        >>> data.event_shape, data.class_names
+        ((1, 8, 8), ('cat', 'dog'))
+        >>> len(data.train), len(data.validation), len(data.test)
+        (16, 2, 2)
     """
+    x, y = np.asarray(x), None if y is None else np.asarray(y)
     if x.ndim not in (2, 3, 4) or x.shape[0] < MIN_ROWS or 0 in x.shape:
         raise InputError(
             f"x of shape (N, D), (N, H, W) or (N, C, H, W) with at least {MIN_ROWS} rows in {name}",

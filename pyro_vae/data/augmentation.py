@@ -22,6 +22,13 @@ def random_affine(x: Tensor) -> Tensor:
 
     Args:
         x: images of shape (N, C, H, W).
+
+    Example:
+        >>> from pyro_vae.data import load_data, random_affine
+        >>> x = load_data("digits").test.values()[:5]
+        >>> changed = random_affine(x)
+        >>> changed.shape, torch.equal(changed, x)
+        (torch.Size([5, 1, 8, 8]), False)
     """
     turn, shear, scale, right, down = (2 * torch.rand(5, len(x), device=x.device, dtype=x.dtype) - 1).unbind()
     turn, scale = turn * math.radians(ROTATION), 1 + scale * SCALE

@@ -27,6 +27,13 @@ class Rows:
         x: what the programs see, binarized where the likelihood wants it, shape (B, \*event_shape).
         pixels: the same rows as they are, shape (B, \*event_shape).
         y: their labels, shape (B,), or None.
+
+    Example:
+        >>> from pyro_vae.data import Rows, binarize
+        >>> pixels = torch.tensor([[0.2, 0.9]])
+        >>> rows = Rows(binarize(pixels, "threshold"), pixels)
+        >>> rows.x, rows.pixels, rows.y
+        (tensor([[0., 1.]]), tensor([[0.2000, 0.9000]]), None)
     """
 
     x: Tensor
@@ -36,7 +43,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees; None where there are no rows of that kind."""
+    """What one step sees; None where there are no rows of that kind.
+
+    Example:
+        >>> from pyro_vae.data import Batches, load_data
+        >>> unlabelled = torch.empty(0, dtype=torch.int64)
+        >>> batch = next(Batches(load_data("toy").train, unlabelled, 100, "none", seed=0).epoch())
+        >>> batch.unlabelled.x.shape
+        torch.Size([100, 5])
+        >>> batch.labelled is None
+        True
+    """
 
     unlabelled: Rows | None
     labelled: Rows | None
@@ -63,6 +80,16 @@ class Batches:
         batch_size: rows a stream and step; a stream with fewer rows gives all it has.
         binarization: applied to every batch.
         seed: the order of the rows.
+
+    Example:
+        >>> from pyro_vae.data import Batches, labelled_rows, load_data
+        >>> data = load_data("digits")
+        >>> labelled = labelled_rows(data.train, 50, data.num_classes, seed=0)
+        >>> batches = Batches(data.train, labelled, batch_size=100, binarization="none", seed=0)
+        >>> batches.num_steps
+        12
+        >>> [(len(batch.unlabelled.x), len(batch.labelled.y)) for batch in batches.epoch()][:2]
+        [(100, 50), (100, 50)]
     """
 
     def __init__(

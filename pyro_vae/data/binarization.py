@@ -7,7 +7,7 @@ Burda et al. 2016 use it), ``threshold`` asks x >= 0.5, and ``none`` passes x on
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyro_vae.data.images import Dataset, Images
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, nearest
 
 Binarization = Literal["dynamic", "threshold", "none"]
 
@@ -27,7 +27,20 @@ def binarize(x: Tensor, how: Binarization, generator: torch.Generator | None = N
         x: pixels of any shape.
         how: ``dynamic``, ``threshold`` or ``none``.
         generator: the source of the draws; default: torch's own.
+
+    Raises:
+        InputError: if there is no such binarization.
+
+    Example:
+        >>> from pyro_vae.data import binarize
+        >>> binarize(torch.tensor([0.2, 0.5, 0.9]), "threshold")
+        tensor([0., 1., 1.])
+        >>> drawn = binarize(torch.full((10_000,), 0.3), "dynamic")
+        >>> drawn.unique(), round(drawn.mean().item(), 1)
+        (tensor([0., 1.]), 0.3)
     """
+    if how not in get_args(Binarization):
+        raise InputError("a binarization", repr(how), nearest(how, get_args(Binarization)))
     if how == "dynamic":
         return _below(x, generator).to(x.dtype)
     return (x >= 0.5).to(x.dtype) if how == "threshold" else x
@@ -53,6 +66,14 @@ def binarize_once(images: Images, how: Binarization, seed: int = 0) -> Images:
         images: the rows.
         how: the binarization; ``none`` gives the rows back as they are.
         seed: draws the pixels of ``dynamic``, by row, whatever the device.
+
+    Example:
+        >>> from pyro_vae.data import binarize_once, load_data
+        >>> images = binarize_once(load_data("digits").test, "dynamic")
+        >>> images.x().unique()
+        tensor([0., 1.])
+        >>> torch.equal(images.x(), images.x()), images.values().max()  # the gray pixels are kept
+        (True, tensor(1.))
     """
     if how == "none":
         return images
@@ -71,6 +92,17 @@ def check_range(data: Dataset, how: Binarization, support: Constraint | None) ->
 
     Raises:
         InputError: if pixels lie outside [0, 1] and are to be binarized, or outside the support.
+
+    Example:
+        >>> from torch.distributions import constraints
+        >>> from pyro_vae.data import Dataset, Images, check_range
+        >>> rows = Images(torch.tensor([[0.0, 2.0]]))
+        >>> try:
+        ...     check_range(Dataset("mine", rows, rows, rows), "none", constraints.unit_interval)
+        ... except ValueError as error:
+        ...     print(error)
+        expected pixels of mine in [0, 1], which the likelihood is a density for;
+        got 1 other values from 2 to 2; use --likelihood gaussian --binarization none
     """
     fits = constraints.unit_interval if how != "none" else support
     if fits is None:
@@ -91,14 +123,28 @@ def check_range(data: Dataset, how: Binarization, support: Constraint | None) ->
 
 
 def fitting_likelihood(data: Dataset) -> str:
-    """The likelihood that fits what the pixels of a data set are, as it is chosen by text."""
+    """The likelihood that fits what the pixels of a data set are, as it is chosen by text.
+
+    Example:
+        >>> from pyro_vae.data import fitting_likelihood, load_data
+        >>> fitting_likelihood(load_data("digits"))
+        'binomial:trials=16'
+        >>> fitting_likelihood(load_data("toy"))
+        'gaussian'
+    """
     if data.kind == "counts":
         return f"binomial:trials={data.train.scale:g}"
     return "gaussian" if data.kind == "numbers" else "bernoulli"
 
 
 def describe_pixels(data: Dataset) -> str:
-    """What the pixels of a data set are, in words."""
+    """What the pixels of a data set are, in words.
+
+    Example:
+        >>> from pyro_vae.data import describe_pixels, load_data
+        >>> describe_pixels(load_data("digits"))
+        'pixels that count from 0 to 16'
+    """
     return {
         "counts": f"pixels that count from 0 to {data.train.scale:g}",
         "intensities": "gray pixels from 0 to 1",

@@ -7,7 +7,6 @@ ever taken for new, and nothing old is left lying about.  The whole folder may b
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pyro_vae.atomic_files import whole_file
 from pyro_vae.data.arrays import Array
 from pyro_vae.data.base import data_folder
 
@@ -67,14 +67,9 @@ def _read(path: Path, fingerprint: str) -> dict[str, Array] | None:
 
 def _write(path: Path, arrays: dict[str, Array]) -> None:
     """Write a file aside and move it into place; where that fails, say so and go on."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        with whole_file(path) as aside, aside.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes them for its flag
-        aside.replace(path)
     except OSError as error:
         print(f"The decoded images are not kept: {error}; set PYRO_VAE_DATA to a writable folder", file=sys.stderr)
-    finally:
-        if aside.exists():
-            aside.unlink()

@@ -22,6 +22,15 @@ class Images:
         labels: class indices of shape (N,), int64, or None.
         scale: the pixel value that means 1.
         binary: the same pixels binarized for good, uint8, where an evaluation wants them so.
+
+    Example:
+        >>> from pyro_vae.data import Images
+        >>> images = Images(torch.tensor([[0, 8], [16, 4]], dtype=torch.uint8), torch.tensor([1, 0]), scale=16.0)
+        >>> images.values()
+        tensor([[0.0000, 0.5000],
+                [1.0000, 0.2500]])
+        >>> len(images), images[:1].labels
+        (2, tensor([1]))
     """
 
     pixels: Tensor
@@ -76,6 +85,13 @@ class Dataset:
         split: one line that says where the splits come from.
         kind: what the pixels are: ``counts`` from 0 to ``scale``; ``intensities`` in [0, 1] that the literature
             binarizes by draws, such as MNIST's; ``binary``, 0 or 1; ``numbers`` of any other kind.
+
+    Example:
+        >>> from pyro_vae.data import Dataset, Images
+        >>> rows = Images(torch.rand(30, 1, 8, 8), torch.arange(30) % 2)
+        >>> data = Dataset("mine", rows[:20], rows[20:25], rows[25:], class_names=("even", "odd"))
+        >>> data.event_shape, data.num_classes, len(data.of_split("test"))
+        ((1, 8, 8), 2, 5)
     """
 
     name: str
@@ -96,7 +112,7 @@ class Dataset:
         """The number of classes, or None where there are no labels."""
         return len(self.class_names) or None
 
-    def part(self, name: str) -> Images:
+    def of_split(self, name: str) -> Images:
         """The split of that name: train, validation or test."""
         images: Images = getattr(self, name)
         return images

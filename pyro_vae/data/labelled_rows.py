@@ -30,6 +30,13 @@ def labelled_rows(images: Images, labels: Labels, num_classes: int | None, seed:
 
     Raises:
         InputError: if there are fewer rows than that, less than one per class, or no labels at all.
+
+    Example:
+        >>> from pyro_vae.data import labelled_rows, load_data
+        >>> data = load_data("digits")
+        >>> rows = labelled_rows(data.train, 20, data.num_classes, seed=0)
+        >>> data.train.labels[rows].bincount()
+        tensor([2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
     """
     if labels == "none":
         return torch.empty(0, dtype=torch.int64)

@@ -28,6 +28,17 @@ def load_data(name: str, *, download: bool = False, strict: bool = False) -> Dat
 
     Raises:
         InputError: if the name is unknown, the data are not there, or are not what they should be.
+
+    Example:
+        >>> from pyro_vae.data import load_data
+        >>> data = load_data("digits")
+        >>> data.event_shape, data.num_classes, len(data.train)
+        ((1, 8, 8), 10, 1197)
+        >>> try:
+        ...     load_data("digit")
+        ... except ValueError as error:
+        ...     print(error)
+        expected a known data set, an .npz or .npy file, or a folder of images; got 'digit'; did you mean 'digits'?
     """
     if parse_choice(name)[0] in DATA:
         return replace(DATA.build(name, download=download, strict=strict), name=name)

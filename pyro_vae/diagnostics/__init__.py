@@ -15,11 +15,12 @@ if TYPE_CHECKING:
         expected_calibration_error,
         reliability,
     )
-    from pyro_vae.diagnostics.criticism import Criticism, Effort, criticise
+    from pyro_vae.diagnostics.criticism import Criticism, Effort, criticise, criticise_pair
     from pyro_vae.diagnostics.evaluation import Evaluation, evaluate, nll_per_datum
     from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
     from pyro_vae.diagnostics.importance import Importance, importance_sample
     from pyro_vae.diagnostics.latent_units import LatentUse, latent_use
+    from pyro_vae.diagnostics.refinement import Refinement
     from pyro_vae.diagnostics.sbc import SBC, simulation_based_calibration
 
 __all__ = [
@@ -31,11 +32,13 @@ __all__ = [
     "Importance",
     "InferenceGap",
     "LatentUse",
+    "Refinement",
     "Reliability",
     "accuracy",
     "aggregate_posterior",
     "confusion_matrix",
     "criticise",
+    "criticise_pair",
     "evaluate",
     "expected_calibration_error",
     "importance_sample",
@@ -59,6 +62,7 @@ __getattr__, __dir__ = lazy.attach(
         "Criticism": "criticism",
         "Effort": "criticism",
         "criticise": "criticism",
+        "criticise_pair": "criticism",
         "Evaluation": "evaluation",
         "evaluate": "evaluation",
         "nll_per_datum": "evaluation",
@@ -66,6 +70,7 @@ __getattr__, __dir__ = lazy.attach(
         "inference_gap": "gaps",
         "Importance": "importance",
         "importance_sample": "importance",
+        "Refinement": "refinement",
         "LatentUse": "latent_units",
         "latent_use": "latent_units",
         "SBC": "sbc",

@@ -20,7 +20,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from pyro_vae.diagnostics.evaluation import NUMBERS_AT_ONCE
 from pyro_vae.diagnostics.two_sample import EnergyTest, energy_test
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.pair import ProbedPair
-from pyro_vae.pairs.vectorized import need_data_plate
+from pyro_vae.pairs.vectorized import check_data_plate
 from pyro_vae.posterior.target import Target
 
 FEWEST = 20
@@ -45,6 +44,16 @@ class AggregatePosterior:
         test: the two-sample test of all coordinates together.
         unit_p_values: the p-values of each coordinate, adjusted for their number, shape (D,).
         num_dropped: the data with a latent that is not finite; they are left out.
+
+    Example:
+        >>> from pyro_vae.diagnostics import aggregate_posterior
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(50, 1, 8, 8).round()
+        >>> found = aggregate_posterior(Pair(model, MeanField(model)).probe(x), x, num_permutations=99)
+        >>> found.names, found.posterior.shape, found.prior.shape
+        (('z[0]', 'z[1]'), torch.Size([50, 2]), torch.Size([50, 2]))
     """
 
     names: tuple[str, ...]
@@ -103,12 +112,21 @@ def aggregate_posterior(
 
     Raises:
         InputError: if there are too few data, no continuous latent, or a site outside the plate "data".
+
+    Example:
+        >>> from pyro_vae.diagnostics import aggregate_posterior
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), 255 * torch.rand(50, 1, 8, 8)  # pixels that nobody divided by 255
+        >>> found = aggregate_posterior(Pair(model, MeanField(model)).probe(x), x, num_permutations=99)
+        >>> found.p_value  # the smallest that 99 permutations can give: the latents are not where the prior has them
+        0.01
     """
-    need_data_plate(probed)
+    check_data_plate(probed)
     if not probed.continuous:
         raise InputError("a continuous latent site", "a guide without", "fit another model")
-    with torch.random.fork_rng(), torch.no_grad(), probed.pair.evaluating(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+    with probed.pair.looked_at(seed):
         rows = x[torch.randperm(len(x))[:num_data].to(x.device)]
         numbers = max(math.prod(x.shape[1:]), 512) * probed.combinations
         targets = [Target(probed, part) for part in rows.split(max(1, NUMBERS_AT_ONCE // numbers))]

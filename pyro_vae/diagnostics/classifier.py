@@ -31,6 +31,15 @@ class Reliability:
         confidence: the mean confidence in each bin, shape (M,).
         accuracy: the share of right answers in each bin, shape (M,).
         count: the data in each bin, shape (M,).
+
+    Example:
+        >>> from pyro_vae.diagnostics import reliability
+        >>> probabilities = torch.tensor([[0.95, 0.05], [0.85, 0.15], [0.25, 0.75], [0.65, 0.35]])
+        >>> curve = reliability(probabilities, torch.tensor([0, 0, 1, 1]), num_bins=10)
+        >>> curve.count.int().tolist()  # no confidence up to 0.6, then one in each bin
+        [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+        >>> round(curve.expected_error, 3), round(curve.largest_error, 3)  # the last datum is taken for the wrong class
+        (0.275, 0.65)
     """
 
     confidence: Tensor
@@ -74,6 +83,12 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> float:
     Args:
         probabilities: shape (N, K).
         labels: shape (N,).
+
+    Example:
+        >>> from pyro_vae.diagnostics import accuracy
+        >>> probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+        >>> accuracy(probabilities, torch.tensor([0, 0, 1, 1]))
+        0.75
     """
     return (probabilities.argmax(-1) == labels).double().mean().item()
 
@@ -84,6 +99,14 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     Args:
         probabilities: shape (N, K).
         labels: shape (N,).
+
+    Example:
+        >>> from pyro_vae.diagnostics import expected_calibration_error
+        >>> coin = torch.full((4, 2), 0.5)
+        >>> expected_calibration_error(coin, torch.tensor([0, 0, 1, 1]))  # half sure, and right half of the time
+        0.0
+        >>> expected_calibration_error(coin, torch.tensor([0, 0, 0, 0]))  # right every time
+        0.5
     """
     return reliability(probabilities, labels).expected_error
 
@@ -98,8 +121,17 @@ def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = NUM_BINS)
 
     Raises:
         InputError: if there are no data, no bins, or as many labels as rows are not there.
+
+    Example:
+        >>> from pyro_vae.diagnostics import reliability
+        >>> probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+        >>> curve = reliability(probabilities, torch.tensor([0, 0, 1, 1]), num_bins=2)
+        >>> curve.count.int().tolist()
+        [0, 4]
+        >>> round(curve.confidence[1].item(), 2), curve.accuracy[1].item()  # calibrated, as far as four data can tell
+        (0.75, 0.75)
     """
-    _need_rows(probabilities, labels)
+    _check_rows(probabilities, labels)
     if num_bins < 1:
         raise InputError("at least one bin", str(num_bins), "use num_bins=15")
     confidence, guess = probabilities.detach().double().cpu().max(-1)
@@ -122,14 +154,21 @@ def confusion_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
 
     Raises:
         InputError: if there are no data, or as many labels as rows are not there.
+
+    Example:
+        >>> from pyro_vae.diagnostics import confusion_matrix
+        >>> probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+        >>> confusion_matrix(probabilities, torch.tensor([0, 0, 1, 1]))
+        tensor([[2, 0],
+                [1, 1]])
     """
-    _need_rows(probabilities, labels)
+    _check_rows(probabilities, labels)
     num_classes = probabilities.shape[-1]
     cells = labels.cpu() * num_classes + probabilities.argmax(-1).cpu()
     return cells.bincount(minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _need_rows(probabilities: Tensor, labels: Tensor) -> None:
+def _check_rows(probabilities: Tensor, labels: Tensor) -> None:
     if probabilities.dim() != 2 or not len(probabilities) or labels.shape != probabilities.shape[:1]:
         raise InputError(
             "probabilities of shape (N, K) and labels of shape (N,), N at least 1",

@@ -36,17 +36,17 @@ from pyro_vae.diagnostics.sbc import SBC, simulation_based_calibration
 from pyro_vae.diagnostics.verdicts import (
     Check,
     Verdict,
-    check_aggregate,
-    check_calibration,
-    check_chains,
-    check_convergence,
-    check_gap,
-    check_k_hat,
-    check_labels,
-    check_latents,
-    check_moments,
-    check_split,
-    check_weights,
+    judge_aggregate,
+    judge_calibration,
+    judge_chains,
+    judge_convergence,
+    judge_gap,
+    judge_k_hat,
+    judge_labels,
+    judge_latent_units,
+    judge_moments,
+    judge_split,
+    judge_weights,
     plain,
 )
 from pyro_vae.errors import InputError, PyroVAEError, nearest
@@ -72,6 +72,16 @@ class Effort:
         nuts: data that NUTS draws from the posteriors of.
         nuts_samples: draws of each of four chains, after as many of warm-up.
         only: the checks to make, of ``CHECKS``; default: all that can be made.  Weights are always looked at.
+
+    Example:
+        >>> from pyro_vae.diagnostics import Effort
+        >>> quick = Effort(samples=200, simulated=0, only=("latents",))
+        >>> quick.split, quick.nuts  # left out unless asked for
+        (0, 0)
+        >>> Effort(only=("latent",))
+        Traceback (most recent call last):
+            ...
+        pyro_vae.errors.InputError: expected a known check; got 'latent'; ...'latents'...
     """
 
     samples: int = 1000
@@ -138,6 +148,17 @@ class Criticism:
         convergence: the convergence of the optimization.
         labels: the labels of the classifier.
         checks: what follows from each, in words.
+
+    Example:
+        >>> from pyro_vae.diagnostics import criticise
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> model, x = LinearGaussian((3,), scale=0.5), torch.randn(30, 3)
+        >>> found = criticise(model, MeanField(model), x, num_samples=100, num_simulated=50)  # a guide without training
+        >>> print(found.verdict)
+        do not trust
+        >>> found.importance.k_hat.shape, found.chains  # a figure per datum; NUTS was not asked for
+        (torch.Size([30]), None)
     """
 
     importance: Importance
@@ -198,6 +219,19 @@ def criticise(
 
     Raises:
         InputError: if there are no samples to take, no data, or a latent site is discrete and not enumerated.
+
+    Example:
+        >>> import pyro
+        >>> from pyro_vae.diagnostics import criticise
+        >>> from pyro_vae.models import LinearGaussian
+        >>> model, x = LinearGaussian((3,), scale=0.5), torch.randn(30, 3)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", model.posterior(x))  # exact
+        >>> print(criticise(model, guide, x, num_samples=100, num_simulated=50))
+        importance weights   trust          all 3,000 are finite
+        ...
+        the posterior        trust
     """
     if not len(x):
         raise InputError("at least one datum", "none", "give some rows of x")
@@ -227,6 +261,17 @@ def criticise_pair(
 
     Raises:
         InputError: as ``criticise`` does.
+
+    Example:
+        >>> from pyro_vae.diagnostics import Effort, criticise_pair
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(5, 1, 8, 8).round()
+        >>> probed = Pair(model, MeanField(model)).probe(x)
+        >>> found = criticise_pair(probed, x, Effort(samples=50, only=("latents",)))
+        >>> [check.name for check in found.checks]
+        ['importance weights', 'Pareto k-hat', ..., 'latent units']
     """
     critic = _Critic(probed, x, effort or Effort(), known or Known(), seed)
     with probed.pair.evaluating(), pyro.validation_enabled(False):
@@ -290,12 +335,12 @@ class _Critic:
             return None
         found = latent_use(self.probed, self.x, seed=self.seed)
         if "latents" in self.made:
-            self.checks.append(check_latents(found))
+            self.checks.append(judge_latent_units(found))
         return found
 
     def judge_weights(self, weights: Importance, dimensions: int) -> None:
-        self.checks += [check_weights(weights), check_k_hat(weights), check_gap(weights, dimensions)]
-        self.checks.append(check_moments(weights))
+        self.checks += [judge_weights(weights), judge_k_hat(weights), judge_gap(weights, dimensions)]
+        self.checks.append(judge_moments(weights))
 
     def split_gap(self, dimensions: int) -> InferenceGap | None:
         if "gap" not in self.made:
@@ -304,7 +349,7 @@ class _Critic:
         return self._try(
             "gap, split",
             lambda: inference_gap(self.probed, x, seed=self.seed),
-            lambda found: check_split(found, dimensions),
+            lambda found: judge_split(found, dimensions),
         )
 
     def calibrate(self) -> SBC | None:
@@ -316,7 +361,7 @@ class _Critic:
                 self.probed, self.x, self.effort.simulated, num_null=NULL_DRAWS, seed=self.seed
             )
 
-        found = self._try("calibration (SBC)", make, check_calibration)
+        found = self._try("calibration (SBC)", make, judge_calibration)
         logger.info(f"checked the calibration on {self.effort.simulated:,} simulated data")
         return found
 
@@ -327,7 +372,7 @@ class _Critic:
         return self._try(
             "NUTS",
             lambda: nuts(Target(self.probed, x), draws, draws, seed=self.seed),
-            lambda found: check_chains(*_against(found, weights), found),
+            lambda found: judge_chains(*_against(found, weights), found),
         )
 
     def compare_aggregate(self) -> AggregatePosterior | None:
@@ -336,7 +381,7 @@ class _Critic:
         return self._try(
             "aggregate posterior",
             lambda: aggregate_posterior(self.probed, self.x, seed=self.seed),
-            check_aggregate,
+            judge_aggregate,
         )
 
     def look_at_iterates(self) -> Convergence | None:
@@ -344,7 +389,7 @@ class _Critic:
             return None
         assert self.known.iterates is not None
         later = self.known.iterates[len(self.known.iterates) // 2 :]
-        return self._try("convergence (SVI)", lambda: convergence(later, names=self.known.names), check_convergence)
+        return self._try("convergence (SVI)", lambda: convergence(later, names=self.known.names), judge_convergence)
 
     def judge_labels(self) -> Labels | None:
         if "labels" not in self.made:
@@ -353,7 +398,7 @@ class _Critic:
         assert self.known.labels is not None
         rows = (self.known.probabilities.cpu(), self.known.labels.cpu())
         found = Labels(accuracy(*rows), reliability(*rows), confusion_matrix(*rows))
-        self.checks.append(check_labels(found.accuracy, found.reliability))
+        self.checks.append(judge_labels(found.accuracy, found.reliability))
         return found
 
     def _try(self, name: str, make: Callable[[], R], check: Callable[[R], Check]) -> R | None:

@@ -49,6 +49,17 @@ class Evaluation:
             labels.
         error_percent: 100 (1 - accuracy).
         ece: the expected calibration error.
+
+    Example:
+        >>> from pyro_vae.data import Images
+        >>> from pyro_vae.diagnostics import evaluate
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(20, 1, 8, 8).round()
+        >>> found = evaluate(Pair(model, MeanField(model)).probe(x), Images(x), num_samples=10)
+        >>> found.num_data, found.accuracy  # no labels, no accuracy
+        (20, None)
     """
 
     num_data: int
@@ -95,6 +106,17 @@ def evaluate(
 
     Raises:
         InputError: if there are no samples to take, or the programs have no likelihood per datum.
+
+    Example:
+        >>> from pyro_vae.data import Images
+        >>> from pyro_vae.diagnostics import evaluate
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = LinearGaussian((3,), scale=0.5), torch.randn(20, 3)
+        >>> found = evaluate(Pair(model, MeanField(model)).probe(x), Images(x), num_samples=100)
+        >>> found.elbo < -found.nll  # the bound of a guide without training lies below the log-likelihood
+        True
     """
     if num_samples < 1:
         raise InputError("at least one sample per datum", str(num_samples), "use --samples 100")
@@ -119,7 +141,19 @@ def evaluate(
 
 
 def nll_per_datum(probed: ProbedPair, images: Images, num_samples: int = 100, seed: int = 0) -> Tensor:
-    """Minus the importance-weighted log-likelihood of each image, nats, shape (N,); arguments as for ``evaluate``."""
+    """Minus the importance-weighted log-likelihood of each image, nats, shape (N,); arguments as for ``evaluate``.
+
+    Example:
+        >>> from pyro_vae.data import Images
+        >>> from pyro_vae.diagnostics import nll_per_datum
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = LinearGaussian((3,)), torch.randn(20, 3)
+        >>> nll = nll_per_datum(Pair(model, MeanField(model)).probe(x), Images(x), num_samples=2000)
+        >>> torch.allclose(nll.float(), -model.evidence(x), atol=0.2)  # the evidence of this model is known
+        True
+    """
     return _per_datum(probed, images, num_samples, seed)["nll"].double().cpu()
 
 

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -44,6 +43,16 @@ class Importance:
             no label is enumerated.
         u: the draws, unconstrained, shape (S, N, D).
         names: the names of their D coordinates.
+
+    Example:
+        >>> from pyro_vae.diagnostics import importance_sample
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(3, 1, 8, 8).round()
+        >>> found = importance_sample(Pair(model, MeanField(model)).probe(x), x, num_samples=100)
+        >>> found.log_weights.shape, found.k_limit
+        (torch.Size([100, 3]), 0.5)
     """
 
     log_weights: Tensor
@@ -152,12 +161,21 @@ def importance_sample(
 
     Raises:
         InputError: if there are no samples to take, or a latent site is discrete and not enumerated.
+
+    Example:
+        >>> from pyro_vae.diagnostics import importance_sample
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = LinearGaussian((3,)), torch.randn(20, 3)
+        >>> found = importance_sample(Pair(model, MeanField(model)).probe(x), x, num_samples=2000)
+        >>> torch.allclose(found.log_likelihood.float(), model.evidence(x), atol=0.2)  # known of this model
+        True
     """
     if num_samples < 1:
         raise InputError("at least one sample per datum", str(num_samples), "use --samples 1000")
     parts = []
-    with probed.pair.evaluating(), torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+    with probed.pair.looked_at(seed):
         for target, counts in _chunks(probed, x, y, num_samples):
             draws = [target.draw(count) for count in counts]
             log_weights = torch.cat([draw.log_evidence_weight for draw in draws]).cpu()

@@ -23,7 +23,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -117,6 +116,16 @@ class LatentUse:
         sites: the continuous ones, in the guide's order.
         label_kl: the term of each enumerated site, KL(q(y | x) || p(y)) for a lone label, nats per datum.
         num_data: the data that it was found from.
+
+    Example:
+        >>> from pyro_vae.diagnostics import latent_use
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(20, 1, 8, 8).round()
+        >>> use = latent_use(Pair(model, MeanField(model)).probe(x), x)  # of a guide without training
+        >>> use.num_active, use.num_units, use.collapsed
+        (0, 2, ('z',))
     """
 
     sites: tuple[SiteUse, ...]
@@ -186,18 +195,20 @@ def latent_use(probed: ProbedPair, x: Tensor, num_draws: int = 32, seed: int = 0
 
     Raises:
         InputError: if there are too few data or draws, or a site lies outside the plate "data".
+
+    Example:
+        >>> from pyro_vae.diagnostics import latent_use
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(20, 1, 8, 8).round()
+        >>> print(latent_use(Pair(model, MeanField(model)).probe(x), x).warning)  # of a guide without training
+        posterior collapse: 0 of the 2 units of 'z' are active and KL is ... nats: the guide is the prior whatever...
     """
     if len(x) < 2 or num_draws < 2:
         raise InputError("at least 2 data and 2 draws of each", f"{len(x)} and {num_draws}", "ask for more")
     numbers = max(math.prod(x.shape[1:]), 512) * probed.combinations * num_draws
-    with (
-        torch.random.fork_rng(),
-        torch.no_grad(),
-        poutine.block(),
-        probed.pair.evaluating(),
-        pyro.validation_enabled(False),
-    ):
-        torch.manual_seed(seed)
+    with probed.pair.looked_at(seed), poutine.block():
         parts = [_use(draw(probed, chunk, num_samples=num_draws)) for chunk in _chunks(x, numbers)]
     columns = {key: torch.cat([part[key] for part in parts]).double().cpu() for key in parts[0]}
     sites = tuple(_site(name, probed, columns) for name in probed.continuous)

@@ -38,6 +38,11 @@ class Refinement:
 
     Raises:
         InputError: if a number is not positive.
+
+    Example:
+        >>> from pyro_vae.diagnostics import Refinement
+        >>> Refinement(max_steps=200, round_steps=50).num_samples
+        8
     """
 
     num_samples: int = 8

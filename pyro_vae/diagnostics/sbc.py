@@ -25,7 +25,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -77,6 +76,16 @@ class SBC:
         adjusted: the p-value of each quantity among the Q, shape (Q,): the chance that any of them is as far off.
         band_level: the pointwise level of the band that calibrated ranks leave somewhere with probability 5 %.
         num_dropped: the simulated data with a latent or a draw that is not a number; they are left out.
+
+    Example:
+        >>> from pyro_vae.diagnostics import simulation_based_calibration
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.zeros(2, 1, 8, 8)
+        >>> sbc = simulation_based_calibration(Pair(model, MeanField(model)).probe(x), x, num_data=30, num_draws=19)
+        >>> sbc.names, sbc.ranks.shape
+        (('z[0]', 'z[1]', 'log p(x, z)'), torch.Size([30, 3]))
     """
 
     names: tuple[str, ...]
@@ -163,13 +172,22 @@ def simulation_based_calibration(
 
     Raises:
         InputError: if there are too few data or draws, nothing continuous to rank, or the model cannot generate data.
+
+    Example:
+        >>> from pyro_vae.diagnostics import simulation_based_calibration
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = LinearGaussian((3,), scale=0.2), torch.zeros(2, 3)
+        >>> sbc = simulation_based_calibration(Pair(model, MeanField(model)).probe(x), x, num_data=100, num_draws=99)
+        >>> sbc.directions  # without training it says about what the prior says, which only log p(x, z) can tell
+        ('', '', 'draws too improbable')
     """
     if num_data < 10 or num_draws < 19:
         raise InputError("at least 10 simulated data and 19 draws", f"{num_data} and {num_draws}", "ask for more")
     values: list[Tensor] = []
     names: tuple[str, ...] = ()
-    with torch.random.fork_rng(), torch.no_grad(), probed.pair.evaluating(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+    with probed.pair.looked_at(seed):
         for target, truth, parts in posterior_and_truth(probed, x, num_data, num_draws):
             names = (*target.names, JOINT) if joint else target.names
             vectors = (truth.unsqueeze(0), *parts)

@@ -83,7 +83,7 @@ class Check:
         return {"name": self.name, "group": self.group, "verdict": verdict, "finding": self.finding} | self.figures
 
 
-def check_weights(found: Importance) -> Check:
+def judge_weights(found: Importance) -> Check:
     """Whether the importance weights are numbers."""
     bad, total = int(found.num_bad.sum()), found.log_weights.numel()
     data = int((found.num_bad > 0).sum())
@@ -91,7 +91,7 @@ def check_weights(found: Importance) -> Check:
     return Check("importance weights", _graded(bad > 0, bad > 0), finding, {"num_bad": bad, "num_weights": total})
 
 
-def check_k_hat(found: Importance) -> Check:
+def judge_k_hat(found: Importance) -> Check:
     """Whether the guide's tails cover the posterior's, datum by datum."""
     k_hat, limit = found.k_hat, found.k_limit
     share, middling = _share(k_hat > limit), _share(k_hat > GOOD)
@@ -102,7 +102,7 @@ def check_k_hat(found: Importance) -> Check:
     return Check("Pareto k-hat", verdict, finding, figures | _spread(k_hat))
 
 
-def check_gap(found: Importance, dimensions: int) -> Check:
+def judge_gap(found: Importance, dimensions: int) -> Check:
     """How many nats the guide is away from the posterior, by importance weights: a lower bound of that distance.
 
     Args:
@@ -126,7 +126,7 @@ def check_gap(found: Importance, dimensions: int) -> Check:
     return Check("inference gap", _graded(wrong or each > SMALL_GAP, wrong or each > LARGE_GAP), finding, figures)
 
 
-def check_split(found: InferenceGap, dimensions: int) -> Check:
+def judge_split(found: InferenceGap, dimensions: int) -> Check:
     """The inference gap and its parts, by a tighter estimate of log p(x) than the guide's weights give.
 
     Args:
@@ -143,7 +143,7 @@ def check_split(found: InferenceGap, dimensions: int) -> Check:
     return Check("gap, split", verdict, finding, found.as_dict())
 
 
-def check_moments(found: Importance) -> Check:
+def judge_moments(found: Importance) -> Check:
     """The guide's means and standard deviations beside those of its weighted draws, where these can be relied on."""
     if not found.names:
         return Check("moments", None, "no latent that is continuous")
@@ -156,7 +156,7 @@ def check_moments(found: Importance) -> Check:
     return _moments("moments", error, ratio, f"{int(usable.sum()):,} data", {"num_data": int(usable.sum())})
 
 
-def check_chains(mean_error: Tensor, sd_ratio: Tensor, chains: Chains) -> Check:
+def judge_chains(mean_error: Tensor, sd_ratio: Tensor, chains: Chains) -> Check:
     """The guide's moments beside those of NUTS, of the data whose chains have mixed if these are half of them.
 
     Args:
@@ -175,7 +175,7 @@ def check_chains(mean_error: Tensor, sd_ratio: Tensor, chains: Chains) -> Check:
     return replace(check, finding=f"{check.finding}; no reference for {left} more") if left else check
 
 
-def check_calibration(found: SBC) -> Check:
+def judge_calibration(found: SBC) -> Check:
     """Whether the guide's posteriors hold the truth as often as they say, on data that the model makes."""
     off = max(abs(each.observed.mean().item() - each.nominal) for each in found.coverage)
     widest = found.coverage[1]
@@ -189,13 +189,13 @@ def check_calibration(found: SBC) -> Check:
     return Check("calibration (SBC)", _graded(wrong, wrong and off > CLOSE_COVERAGE), finding, figures)
 
 
-def check_latents(found: LatentUse) -> Check:
+def judge_latent_units(found: LatentUse) -> Check:
     """Whether the latents say anything of the data."""
     finding = found.warning or f"{found.num_active} of {found.num_units} units are active, KL {found.kl:.2f} nats"
     return Check("latent units", _graded(bool(found.warning), False), finding, found.as_dict(), "model")
 
 
-def check_convergence(found: Convergence) -> Check:
+def judge_convergence(found: Convergence) -> Check:
     """Whether the optimization had come to rest, from the iterates of its parameters."""
     share = _share(found.r_hat <= LARGEST_R_HAT)
     finding = f"{100 * share:.0f} % of {len(found.r_hat)} parameters have R-hat up to {LARGEST_R_HAT} over the last "
@@ -203,7 +203,7 @@ def check_convergence(found: Convergence) -> Check:
     return Check("convergence (SVI)", _graded(share < MOST_AT_REST, False), finding, found.as_dict(), "model")
 
 
-def check_aggregate(found: AggregatePosterior) -> Check:
+def judge_aggregate(found: AggregatePosterior) -> Check:
     """Whether the latents of the data are spread as the prior says."""
     relative, figures = found.test.relative, found.as_dict()
     finding = f"relative energy distance {relative:.3f}, p = {found.p_value:.3f}"
@@ -215,7 +215,7 @@ def check_aggregate(found: AggregatePosterior) -> Check:
     return Check("aggregate posterior", _graded(differs, False), finding, figures, "model")
 
 
-def check_labels(accuracy: float, found: Reliability) -> Check:
+def judge_labels(accuracy: float, found: Reliability) -> Check:
     """Whether q(y | x) is as sure as it is right."""
     error = found.expected_error
     finding = f"accuracy {100 * accuracy:.1f} %, calibration error {100 * error:.1f} %"

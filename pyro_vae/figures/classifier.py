@@ -24,6 +24,13 @@ def reliability_diagram(curve: Reliability) -> Figure:
 
     Args:
         curve: the reliability curve.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> from pyro_vae.diagnostics import reliability
+        >>> curve = reliability(torch.full((4, 2), 0.5), torch.tensor([0, 0, 0, 0]))
+        >>> figures.reliability_diagram(curve).axes[0].get_title()
+        'Reliability, expected calibration error 50.0 %'
     """
     figure = Figure(figsize=(4.4, 4.9), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
@@ -69,6 +76,12 @@ def confusion(matrix: Tensor, class_names: Sequence[str]) -> Figure:
     Args:
         matrix: counts, shape (K, K).
         class_names: the K names.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> figure = figures.confusion(torch.tensor([[2, 0], [1, 1]]), ["cat", "dog"])
+        >>> figure.axes[0].get_title()
+        '75.0 % of 4 right'
     """
     counts = matrix.cpu().numpy()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)

@@ -34,6 +34,15 @@ def overlay(comparison: Comparison, datum: int = 0, across: int | None = None, u
         datum: whose posterior.
         across: the coordinate on the horizontal axis; with ``up`` by default the two that depend most on each other.
         up: that on the vertical axis.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> from pyro_vae.comparison import compare_mcmc
+        >>> from pyro_vae.posterior import Sampling
+        >>> few = Sampling(num_samples=10, num_warmup=6, num_chains=1)
+        >>> comparison = compare_mcmc(guides=["mean_field", "full_rank"], latent_dim=2, sampling=few, num_steps=10)
+        >>> [ax.get_title() for ax in figures.overlay(comparison).axes]
+        ['mean_field', 'full_rank']
     """
     cloud = comparison.method(NUTS)
     guides = [method for method in comparison.methods if method.name not in (NUTS, EXACT)]
@@ -73,6 +82,17 @@ def forest(comparison: Comparison, datum: int = 0) -> Figure:
     Args:
         comparison: the methods.
         datum: whose posterior; of many coordinates the first dozen.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> from pyro_vae.comparison import compare_mcmc
+        >>> from pyro_vae.posterior import Sampling
+        >>> few = Sampling(num_samples=10, num_warmup=6, num_chains=1)
+        >>> figure = figures.forest(compare_mcmc(guides=["mean_field"], latent_dim=2, sampling=few, num_steps=10))
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['z[0]', 'z[1]']
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
+        ['mean_field', 'nuts', 'exact']
     """
     methods = comparison.methods
     colors = _colors(methods)

@@ -27,6 +27,14 @@ def image_grid(images: Tensor, columns: int | None = None, title: str = "") -> F
         images: shape (N, C, H, W), values in [0, 1], with C = 1 or 3; or (N, D), drawn as squares where D is one.
         columns: how many per row; default: as many as rows.
         title: written above.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> figure = figures.image_grid(torch.rand(6, 1, 8, 8), columns=3, title="Noise")
+        >>> figure.axes[0].get_title()
+        'Noise'
+        >>> figure.axes[0].images[0].get_array().shape  # two rows of three, with a pixel between them
+        (19, 28)
     """
     columns = columns or math.ceil(math.sqrt(len(images)))
     return _grid(as_arrays(images), columns, title)
@@ -41,6 +49,15 @@ def reconstructions(images: Tensor, means: Tensor, columns: int = 10, seen: Tens
         columns: how many images per row.
         seen: the images as the model saw them, of the same shape, where they differ from the originals; they stand
             between the two.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> images = torch.rand(6, 1, 8, 8).round()
+        >>> figure = figures.reconstructions(images, torch.full((6, 1, 8, 8), 0.5), columns=3)
+        >>> figure.axes[0].get_title()
+        'Images and, below each, its reconstruction'
+        >>> figure.axes[0].images[0].get_array().shape  # four rows of three, with a pixel between them
+        (37, 28)
     """
     layers = [as_arrays(layer) for layer in (images, seen, means) if layer is not None]
     order = []
@@ -59,6 +76,15 @@ def completions(visible: Tensor, filled: Tensor, images: Tensor) -> Figure:
         visible: images with their hidden part blank, shape (N, C, H, W).
         filled: shape (M, N, C, H, W), M times filled in.
         images: the images, shape (N, C, H, W).
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> images = torch.rand(2, 1, 8, 8)
+        >>> visible = images.clone()
+        >>> visible[..., 4:, :] = 0  # the upper half
+        >>> figure = figures.completions(visible, torch.rand(3, 2, 1, 8, 8), images)
+        >>> figure.axes[0].images[0].get_array().shape  # rows of five: what is seen, three answers, the image
+        (19, 46)
     """
     rows = torch.cat([visible.cpu().unsqueeze(0), filled.cpu(), images.cpu().unsqueeze(0)]).transpose(0, 1)
     title = "Left: what the model sees. Right: the image itself. Between: what the model fills in"
@@ -71,6 +97,12 @@ def class_samples(images: Tensor, class_names: Sequence[str]) -> Figure:
     Args:
         images: shape (K, M, C, H, W): M samples for each of K classes.
         class_names: the K names.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> figure = figures.class_samples(torch.rand(2, 4, 1, 8, 8), ["cat", "dog"])
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['cat', 'dog']
     """
     rows, columns = images.shape[:2]
     title = "Images from the model: one class per row, one style z per column"

@@ -22,6 +22,17 @@ def weights(found: Importance) -> Figure:
 
     Args:
         found: the weights.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> from pyro_vae.diagnostics import importance_sample
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(20, 1, 8, 8).round()
+        >>> figure = figures.weights(importance_sample(Pair(model, MeanField(model)).probe(x), x, num_samples=100))
+        >>> [ax.get_title() for ax in figure.axes]
+        ['Pareto k-hat of 20 data, 100 samples each', 'The bound, from K = 1 to log p(x)']
     """
     figure = Figure(figsize=(9.2, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -36,6 +47,17 @@ def worst_data(images: Tensor, found: Importance) -> Figure:
     Args:
         images: the data that the weights are of, shape (N, C, H, W).
         found: the weights.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> from pyro_vae.diagnostics import importance_sample
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(30, 1, 8, 8).round()
+        >>> found = importance_sample(Pair(model, MeanField(model)).probe(x), x, num_samples=100)
+        >>> len(figures.worst_data(x, found).axes)  # the worst twenty
+        20
     """
     order = found.k_hat.argsort(descending=True)[:WORST]
     tiles = as_arrays(images[order])

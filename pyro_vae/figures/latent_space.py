@@ -35,6 +35,13 @@ def manifold(images: Tensor, values: Tensor, site: str = "z", title: str = "") -
         values: the coordinates of the columns, from the left, and of the rows, from below; shape (n,).
         site: the latent site, for the names of the axes.
         title: written above.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> figure = figures.manifold(torch.rand(9, 1, 8, 8), torch.linspace(-2, 2, 3))
+        >>> ax = figure.axes[0]
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('z_0', 'z_1')
     """
     count = len(values)
     canvas = mosaic(as_arrays(images), count, gap=0)
@@ -68,6 +75,15 @@ def traversal(
         row_names: K names.
         base: what the coordinate of each row was before, shape (K,); the column next to it is framed.
         title: written above.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> images, names = torch.rand(2, 5, 1, 8, 8), ["z_0", "z_1"]
+        >>> figure = figures.traversal(images, torch.linspace(0, 2, 5), names, base=torch.tensor([0.4, 1.0]))
+        >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        ['0', '0.5', '1', '1.5', '2']
+        >>> len(figure.axes[0].patches)  # one frame a row
+        2
     """
     rows, columns = images.shape[:2]
     tiles = as_arrays(images.flatten(0, 1))
@@ -105,6 +121,16 @@ def latent_map(
         class_names: the classes; empty without labels.
         site: the latent site, for the names of the axes.
         title: written above.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> labels = torch.arange(60) % 2
+        >>> means = torch.randn(60, 2) + 3 * labels.unsqueeze(1)
+        >>> ax = figures.latent_map(means, labels, ["cat", "dog"]).axes[0]
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('z_0', 'z_1')
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['cat', 'dog']
     """
     points, (across, up) = _plane(means.detach().double().cpu().numpy(), site)
     classes = None if labels is None or not class_names else labels.cpu().numpy()

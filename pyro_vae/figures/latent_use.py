@@ -24,6 +24,17 @@ def unit_use(use: LatentUse) -> Figure:
 
     Args:
         use: what the latents are used for.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> from pyro_vae.diagnostics import latent_use
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(20, 1, 8, 8).round()
+        >>> figure = figures.unit_use(latent_use(Pair(model, MeanField(model)).probe(x), x))
+        >>> figure.axes[1].get_title()  # of a guide without training
+        '0 of 2 units active (above 0.01)'
     """
     rows = len(use.sites)
     figure = Figure(figsize=(9.2, 2.9 * rows), layout="constrained")
@@ -41,6 +52,17 @@ def aggregate(found: AggregatePosterior) -> Figure:
 
     Args:
         found: the draws and their comparison.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> from pyro_vae.diagnostics import aggregate_posterior
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(50, 1, 8, 8).round()
+        >>> found = aggregate_posterior(Pair(model, MeanField(model)).probe(x), x, num_permutations=99)
+        >>> figures.aggregate(found).axes[-1].get_title()  # after a panel for each
+        'The two worst coordinates'
     """
     worst = found.worst[:MOST_UNITS]
     plane = len(worst) > 1

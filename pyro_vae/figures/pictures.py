@@ -20,7 +20,10 @@ def is_picture(event_shape: tuple[int, ...]) -> bool:
     return event_shape[0] in (1, 3)
 
 
-def need_pictures(event_shape: tuple[int, ...], mend: str = "use the arrays of run.sample and run.reconstruct") -> None:
+ARRAYS = "use the arrays of run.sample and run.reconstruct"
+
+
+def check_pictures(event_shape: tuple[int, ...], mend: str = ARRAYS) -> None:
     """Refuse data that cannot be drawn.
 
     Args:
@@ -45,7 +48,7 @@ def as_arrays(images: Tensor) -> np.ndarray:
         InputError: if they are not pictures.
     """
     array = images.detach().float().cpu().clamp(0, 1).numpy()
-    need_pictures(array.shape[1:])
+    check_pictures(array.shape[1:])
     if array.ndim == 2:
         side = math.isqrt(array.shape[1])
         return array.reshape(-1, side, side)

@@ -14,5 +14,13 @@ def save_figure(figure: Figure, path: Path) -> None:
 
     Raises:
         InputError: if the place cannot be written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pyro_vae import figures
+        >>> path = Path("noise.png")
+        >>> figures.save_figure(figures.image_grid(torch.rand(4, 1, 8, 8)), path)
+        >>> path.read_bytes()[1:4]
+        b'PNG'
     """
     write_whole(path, lambda aside: figure.savefig(aside, format="png", dpi=150, bbox_inches="tight"))

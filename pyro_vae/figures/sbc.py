@@ -25,6 +25,17 @@ def ranks(sbc: SBC) -> Figure:
 
     Args:
         sbc: the calibration.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> from pyro_vae.diagnostics import simulation_based_calibration
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = LinearGaussian((3,), scale=0.2), torch.zeros(2, 3)
+        >>> sbc = simulation_based_calibration(Pair(model, MeanField(model)).probe(x), x, num_data=100, num_draws=99)
+        >>> figures.ranks(sbc).axes[1].get_title()  # a guide without training says about what the prior says
+        'log p(x, z), the worst: draws too improbable'
     """
     law = UniformRanks(sbc.num_data, sbc.num_draws)
     edges = np.concatenate([[0.0], law.shares, [1.0]])
@@ -55,6 +66,17 @@ def coverage(sbc: SBC) -> Figure:
 
     Args:
         sbc: the calibration.
+
+    Example:
+        >>> from pyro_vae import figures
+        >>> from pyro_vae.diagnostics import simulation_based_calibration
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.zeros(2, 1, 8, 8)
+        >>> sbc = simulation_based_calibration(Pair(model, MeanField(model)).probe(x), x, num_data=50, num_draws=39)
+        >>> figures.coverage(sbc).axes[0].get_title()
+        'Coverage (dots: 50, 80 and 95 % intervals, mean)'
     """
     chosen = [k for k, coordinate in enumerate(sbc.is_coordinate) if coordinate]
     found = sbc.ranks[:, chosen].numpy()

@@ -14,6 +14,12 @@ def elbo_curves(history: pd.DataFrame) -> Figure:
 
     Args:
         history: a run's history, one row per epoch.
+
+    Example:
+        >>> from pyro_vae import figures, fit
+        >>> run = fit(data=torch.rand(40, 1, 8, 8).round(), latent_dim=2, epochs=2, display=False)
+        >>> [ax.get_title() for ax in figures.elbo_curves(run.history).axes]
+        ['Validation bound', 'KL(q || p)']
     """
     columns = [name for name in ("validation_kl", "validation_accuracy") if name in history]
     figure = Figure(figsize=(4.6 * (1 + len(columns)), 3.4), layout="constrained")

@@ -42,6 +42,13 @@ def summary(
 
     Raises:
         InputError: if diagnostics are asked of one guide: its draws are independent, whatever they are draws of.
+
+    Example:
+        >>> from pyro_vae import figures, fit
+        >>> run = fit("linear_gaussian", data=torch.randn(40, 3), latent_dim=2, epochs=1, display=False)
+        >>> table = figures.summary(run.to_arviz(num_draws=50), coords={"datum": [0, 1]})
+        >>> list(table.index), "sd" in table, "r_hat" in table  # the draws of a guide are independent: no R-hat
+        (['z[0, 0]', 'z[0, 1]', 'z[1, 0]', 'z[1, 1]'], True, False)
     """
     variational = tree.attrs.get("inference") == "variational"
     kind = kind or ("stats" if variational else "all")
@@ -64,6 +71,13 @@ def matched(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords: C
 
     Raises:
         InputError: if they have no numbers in common.
+
+    Example:
+        >>> from pyro_vae import figures, fit
+        >>> run = fit("linear_gaussian", data=torch.randn(40, 3), latent_dim=2, epochs=1, display=False)
+        >>> trees = figures.matched({"many": run.to_arviz(num_draws=50), "few": run.to_arviz(num_draws=20)})
+        >>> {name: tree["posterior"].sizes["draw"] for name, tree in trees.items()}
+        {'many': 20, 'few': 20}
     """
     if not trees:
         raise InputError("at least one posterior", "none", 'give {"VI": tree}')
@@ -83,6 +97,15 @@ def plot_forest(trees: Mapping[str, xr.DataTree], var_names: Names = None, coord
         trees: by the name in the legend.
         var_names: which sites.
         coords: which of their numbers.
+
+    Example:
+        >>> from pyro_vae import figures, fit
+        >>> settings = {"data": torch.randn(40, 3), "latent_dim": 2, "epochs": 1, "display": False}
+        >>> runs = {guide: fit("linear_gaussian", guide, **settings) for guide in ("mean_field", "full_rank")}
+        >>> trees = {guide: run.to_arviz(num_draws=50) for guide, run in runs.items()}
+        >>> figure = figures.plot_forest(trees, coords={"datum": [0, 1]})
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
+        ['mean_field', 'full_rank']
     """
     trees = matched(trees, var_names, coords)
     posterior = next(iter(trees.values()))["posterior"]
@@ -100,6 +123,15 @@ def plot_pair(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords:
 
     Raises:
         InputError: if there are fewer than 2 numbers, or more than 8.
+
+    Example:
+        >>> from pyro_vae import figures, fit
+        >>> settings = {"data": torch.randn(40, 3), "latent_dim": 2, "epochs": 1, "display": False}
+        >>> runs = {guide: fit("linear_gaussian", guide, **settings) for guide in ("mean_field", "full_rank")}
+        >>> trees = {guide: run.to_arviz(num_draws=50) for guide, run in runs.items()}
+        >>> figure = figures.plot_pair(trees, coords={"datum": 0})
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
+        ['mean_field', 'full_rank']
     """
     trees = matched(trees, var_names, coords)
     posterior = next(iter(trees.values()))["posterior"]
@@ -124,8 +156,15 @@ def plot_predictive_check(
 
     Raises:
         InputError: if nothing was generated.
+
+    Example:
+        >>> from pyro_vae import figures, fit
+        >>> run = fit("linear_gaussian", data=torch.randn(40, 3), latent_dim=2, epochs=1, display=False)
+        >>> figure = figures.plot_predictive_check(run.to_arviz(num_draws=20))
+        >>> len(figure.axes)
+        1
     """
-    _need(tree, "posterior_predictive", site)
+    _check_group(tree, "posterior_predictive", site)
     observed, generated = (tree[g][site].astype(float) for g in ("observed_data", "posterior_predictive"))
     own = [dim for dim in observed.dims if str(dim).startswith(f"{site}_dim_")]
     if statistic is None:
@@ -147,14 +186,45 @@ def plot_loo_pit(tree: xr.DataTree, site: str = "x") -> Figure:
 
     Raises:
         InputError: where leave-one-out cross-validation makes no sense (see ``leave_one_out``), or draws are missing.
+
+    Example:
+        >>> import pyro
+        >>> from pyro.distributions import Normal
+        >>> from pyro_vae import arviz_bridge, figures
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
+        >>> def model(x):
+        ...     mean = pyro.sample("mean", Normal(0.0, 10.0))
+        ...     with pyro.plate("row", len(x)):
+        ...         pyro.sample("x", Normal(mean, 1.0), obs=x)
+        >>> x, guide = torch.randn(25), lambda x: pyro.sample("mean", Normal(x.mean(), 0.2))
+        >>> tree = arviz_bridge.from_guide(Target(Pair(model, guide).probe(x), x), num_draws=100)
+        >>> figures.plot_loo_pit(tree).axes[0].get_xlabel()
+        'LOO-PIT'
     """
     return versions.pit_ecdf(loo_pit(tree, site), "LOO-PIT")
 
 
 def loo_pit(tree: xr.DataTree, site: str = "x") -> np.ndarray:
-    """Its numbers, shape (N,); arguments and errors as ``plot_loo_pit``."""
+    """Its numbers, shape (N,); arguments and errors as ``plot_loo_pit``.
+
+    Example:
+        >>> import pyro
+        >>> from pyro.distributions import Normal
+        >>> from pyro_vae import arviz_bridge, figures
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
+        >>> def model(x):
+        ...     mean = pyro.sample("mean", Normal(0.0, 10.0))
+        ...     with pyro.plate("row", len(x)):
+        ...         pyro.sample("x", Normal(mean, 1.0), obs=x)
+        >>> x, guide = torch.linspace(-2, 2, 25), lambda x: pyro.sample("mean", Normal(x.mean(), 0.2))
+        >>> pits = figures.loo_pit(arviz_bridge.from_guide(Target(Pair(model, guide).probe(x), x), num_draws=100))
+        >>> pits.shape, round(float(pits.mean()), 1)  # that of the uniform distribution
+        ((25,), 0.5)
+    """
     weights = leave_one_out(tree, site).log_weights.exp().numpy()
-    _need(tree, "posterior_predictive", site)
+    _check_group(tree, "posterior_predictive", site)
     observed = tree["observed_data"][site].to_numpy().reshape(-1)
     generated = tree["posterior_predictive"][site].transpose("chain", "draw", ...).to_numpy().reshape(-1, len(observed))
     if generated.shape != weights.shape or observed.dtype.kind != "f":
@@ -172,8 +242,15 @@ def plot_training(tree: xr.DataTree, names: Names = None) -> Figure:
     Args:
         tree: with a group ``training``.
         names: the columns; default: the bound and its terms on the validation data, and the loss.
+
+    Example:
+        >>> from pyro_vae import figures, fit
+        >>> run = fit("linear_gaussian", data=torch.randn(40, 3), latent_dim=2, epochs=2, display=False)
+        >>> figure = figures.plot_training(run.to_arviz(num_draws=20))
+        >>> [ax.get_title() for ax in figure.axes]
+        ['validation elbo', 'validation log likelihood', 'validation kl', 'train loss']
     """
-    _need(tree, "training", None)
+    _check_group(tree, "training", None)
     trace = tree["training"].to_dataset()
     usual = ["validation_elbo", "validation_log_likelihood", "validation_kl", "train_loss"]
     names = list(names or [name for name in usual if name in trace])
@@ -192,8 +269,16 @@ def plot_training(tree: xr.DataTree, names: Names = None) -> Figure:
 
 
 def plot_k_hat(tree: xr.DataTree) -> Figure:
-    """k-hat of every datum in order of size, a line per run; above 0.7 its weights are not to be relied on."""
-    _need(tree, "importance", "k_hat")
+    """k-hat of every datum in order of size, a line per run; above 0.7 its weights are not to be relied on.
+
+    Example:
+        >>> from pyro_vae import figures, fit
+        >>> run = fit(data=torch.rand(40, 1, 8, 8).round(), latent_dim=2, epochs=1, display=False)
+        >>> figure = figures.plot_k_hat(run.to_arviz(num_draws=100))
+        >>> figure.axes[0].get_xlabel(), len(figure.axes[0].lines[0].get_xdata())  # the four images of the test split
+        ('data, in order of k-hat', 4)
+    """
+    _check_group(tree, "importance", "k_hat")
     k_hat = tree["importance"]["k_hat"]
     values = np.sort(k_hat.to_numpy().reshape(k_hat.sizes["chain"], -1), -1)
     finite = np.where(np.isfinite(values), values, np.nan)
@@ -217,8 +302,17 @@ def compare_restarts(tree: xr.DataTree) -> pd.DataFrame:
 
     ELBOs and the log evidence are nats per datum; k_hat is the median over data, and ``above_usable`` the share of data
     above 0.7.
+
+    Example:
+        >>> from pyro_vae import figures, fit
+        >>> from pyro_vae.arviz_bridge import to_datatree
+        >>> settings = {"data": torch.randn(40, 3), "latent_dim": 2, "epochs": 2, "display": False}
+        >>> runs = [fit("linear_gaussian", seed=seed, **settings) for seed in (7, 8)]
+        >>> table = figures.compare_restarts(to_datatree(runs, num_draws=20))
+        >>> table[["seed", "epochs"]].to_numpy().tolist()
+        [[7, 2], [8, 2]]
     """
-    _need(tree, "training", "validation_elbo")
+    _check_group(tree, "training", "validation_elbo")
     trace, importance = tree["training"].to_dataset(), tree["importance"].to_dataset()
     rows = []
     for run in range(trace.sizes["run"]):
@@ -278,7 +372,7 @@ def _tree(posterior: xr.Dataset) -> xr.DataTree:
     return xr.DataTree.from_dict({"posterior": posterior})
 
 
-def _need(tree: xr.DataTree, group: str, name: str | None) -> None:
+def _check_group(tree: xr.DataTree, group: str, name: str | None) -> None:
     if group not in tree.children or (name is not None and name not in tree[group].data_vars):
         got = f"a tree with the groups {', '.join(tree.children)}"
         raise InputError(f"a group {group!r}" + (f" with {name!r}" if name else ""), got, "make it with run.to_arviz()")

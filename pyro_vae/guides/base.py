@@ -44,6 +44,16 @@ class Guide(Program):
         network: makes the encoders; default: an MLP.
         classifier: makes the encoder of a discrete site, q(y | x), if no other site shares it; ``network`` unless
             given.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro_vae.guides import Guide
+        >>> from pyro_vae.models import VAE
+        >>> class UnitLaplace(torch.nn.Linear):
+        ...     def forward(self, features):
+        ...         return dist.Laplace(super().forward(features), 1.0).to_event(1)
+        >>> Guide(VAE((4,), latent_dim=2), UnitLaplace).posterior(torch.rand(3, 4)).mean.shape
+        torch.Size([3, 2])
     """
 
     def __init__(

@@ -32,7 +32,19 @@ class CholeskyNormal(nn.Module):
 
 @GUIDES.register("full_rank")
 class FullRank(Guide):
-    """Normal with a full covariance, by its Cholesky factor."""
+    """Normal with a full covariance, by its Cholesky factor.
+
+    Example:
+        >>> from torch.distributions import kl_divergence
+        >>> from pyro_vae.guides import FullRank
+        >>> from pyro_vae.models import LinearGaussian
+        >>> model, x = LinearGaussian((5,)), torch.randn(3, 5)
+        >>> q = FullRank(model).posterior(x)
+        >>> q.covariance_matrix.shape
+        torch.Size([3, 2, 2])
+        >>> kl_divergence(q, model.posterior(x)) > 0  # by how much the bound falls short, before any training
+        tensor([True, True, True])
+    """
 
     def __init__(self, model: Model, *, network: Network | None = None, classifier: Network | None = None) -> None:
         super().__init__(model, CholeskyNormal, network=network, classifier=classifier)

@@ -42,6 +42,16 @@ class LowRank(Guide):
         rank: the number R of factors; never more than the latent dimension.
         network: makes the encoders; default: an MLP.
         classifier: makes the encoder of a discrete site; default: ``network``.
+
+    Example:
+        >>> from pyro_vae.guides import LowRank
+        >>> from pyro_vae.models import VAE
+        >>> q = LowRank(VAE((1, 8, 8), latent_dim=5), rank=2).posterior(torch.rand(3, 1, 8, 8))
+        >>> q.cov_factor.shape
+        torch.Size([3, 5, 2])
+        >>> correlated = q.cov_factor @ q.cov_factor.mT
+        >>> torch.allclose(q.covariance_matrix, correlated + q.cov_diag.diag_embed(), atol=1e-5)
+        True
     """
 
     def __init__(

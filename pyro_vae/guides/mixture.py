@@ -45,6 +45,18 @@ class Mixture(Guide):
         num_components: the number K of normals.
         network: makes the encoders; default: an MLP.
         classifier: makes the encoder of a discrete site; default: ``network``.
+
+    Example:
+        >>> from pyro_vae.errors import InputError
+        >>> from pyro_vae.guides import Mixture
+        >>> from pyro_vae.models import VAE
+        >>> Mixture(VAE((4,), latent_dim=2), num_components=3).posterior(torch.rand(5, 4)).locs.shape
+        torch.Size([5, 3, 2])
+        >>> try:
+        ...     Mixture(VAE((4,), latent_dim=1))
+        ... except InputError as error:
+        ...     print(error)
+        expected at least two latent dimensions for the guide 'mixture'; got 1; use --latent-dim 2
     """
 
     def __init__(

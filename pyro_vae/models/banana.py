@@ -44,6 +44,15 @@ class Banana(Model):
         bend: c, how much the ridge bends.
         sigma: how the noise scale is found; see ``likelihoods``.
         scale: the noise scale s, or where finding it starts.
+
+    Example:
+        >>> from pyro_vae.models import Banana
+        >>> model, x, z = Banana((5,)), torch.zeros(3, 5), torch.randn(3, 2)
+        >>> bent = z[:, 1:] + model.bend * (z[:, :1] ** 2 - 1)
+        >>> joint = model.prior().log_prob(z) + model.likelihood(model.decoder(bent)).log_prob(x)
+        >>> bayes = joint - model.posterior(x).log_prob(z)  # log p(x, z) - log p(z | x), the same at any z
+        >>> torch.allclose(bayes, model.evidence(x), atol=1e-3)
+        True
     """
 
     def __init__(

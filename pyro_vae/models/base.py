@@ -54,6 +54,14 @@ class Latent:
         size: the dimension of a continuous latent, or the number of classes of a discrete one.
         given: what q conditions this site on: "x", or sites that come earlier in the list.
         discrete: whether the value is a class index.
+
+    Example:
+        >>> from pyro_vae.models import SSVAE, Latent
+        >>> label, style = SSVAE((1, 8, 8), num_classes=10, latent_dim=4).latents
+        >>> label == Latent("y", 10, discrete=True)
+        True
+        >>> style == Latent("z", 4, given=("x", "y"))
+        True
     """
 
     name: str
@@ -86,6 +94,17 @@ class Model(Program):
     Attributes:
         conditional: whether the program reads part of x instead of generating it, p(x, z | part of x).
         resampling: how the training rows are drawn unless the configuration says otherwise.
+
+    Example:
+        >>> import pyro
+        >>> from pyro_vae.models import Latent, Model
+        >>> class Plain(Model):
+        ...     def forward(self, x=None, y=None):
+        ...         with pyro.plate("data", 1 if x is None else x.shape[0]):
+        ...             z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(4), 1.0).to_event(1))
+        ...             return pyro.sample("x", self.likelihood(z), obs=x)  # no decoder: z holds the logits
+        >>> Plain((4,), (Latent("z", 4),))().shape
+        torch.Size([1, 4])
     """
 
     conditional: ClassVar[bool] = False

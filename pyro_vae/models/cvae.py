@@ -63,6 +63,20 @@ class CVAE(Model):
         quadrants: how many are visible: 1, the lower left; 2, the left half; 3, all but the upper right.
         likelihood: p(h | z, v); default: Bernoulli.
         network: makes the encoder of what is visible and the decoder; default: an MLP.
+
+    Example:
+        >>> from pyro import poutine
+        >>> from pyro_vae.models import CVAE
+        >>> model, x = CVAE((1, 4, 4), latent_dim=2), torch.ones(1, 1, 4, 4)
+        >>> model.visible(x, blank=0.0)[0, 0]
+        tensor([[0., 0., 0., 0.],
+                [0., 0., 0., 0.],
+                [1., 1., 0., 0.],
+                [1., 1., 0., 0.]])
+        >>> filled_in = poutine.uncondition(model)(x)
+        >>> filled_in[0, 0, 2:, :2]  # what was visible stays
+        tensor([[1., 1.],
+                [1., 1.]])
     """
 
     conditional: ClassVar[bool] = True

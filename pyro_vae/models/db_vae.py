@@ -31,6 +31,16 @@ class DBVAE(Model):
         prior: p(z), a module whose ``forward()`` returns it; default: the standard normal.
         likelihood: p(x | z); default: Bernoulli.
         network: makes the decoder; default: an MLP.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import DBVAE
+        >>> model = DBVAE((1, 8, 8), num_classes=3, latent_dim=2)
+        >>> model.resampling
+        'latent_histogram'
+        >>> guide = MeanField(model)
+        >>> guide.conditionals["y"].encoder is guide.conditionals["z"].encoder
+        True
     """
 
     resampling: ClassVar[str] = "latent_histogram"

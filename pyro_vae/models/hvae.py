@@ -32,6 +32,15 @@ class HVAE(Model):
         prior: p(z_L), a module whose ``forward()`` returns it; default: the standard normal.
         likelihood: p(x | z_1); default: Bernoulli.
         network: makes the decoder and the maps between the layers; default: an MLP.
+
+    Example:
+        >>> from pyro_vae.models import HVAE
+        >>> model = HVAE((1, 8, 8), latent_dim=2, num_layers=3)
+        >>> for latent in model.latents:
+        ...     print(latent.name, "given", *latent.given)
+        z1 given x
+        z2 given z1
+        z3 given z2
     """
 
     def __init__(

@@ -32,6 +32,14 @@ class LinearGaussian(Model):
         latent_dim: the dimension of z.
         sigma: how the noise scale is found; see ``likelihoods``.
         scale: the noise scale, or where finding it starts.
+
+    Example:
+        >>> from pyro_vae.models import LinearGaussian
+        >>> model, x, z = LinearGaussian((5,)), torch.randn(3, 5), torch.randn(3, 2)
+        >>> joint = model.prior().log_prob(z) + model.likelihood(model.decoder(z)).log_prob(x)
+        >>> bayes = joint - model.posterior(x).log_prob(z)  # log p(x, z) - log p(z | x), the same at any z
+        >>> torch.allclose(bayes, model.evidence(x), atol=1e-4)
+        True
     """
 
     def __init__(

@@ -28,6 +28,13 @@ class SSVAE(Model):
         prior: p(z), a module whose ``forward()`` returns it; default: the standard normal.
         likelihood: p(x | y, z); default: Bernoulli.
         network: makes the decoder; default: an MLP.
+
+    Example:
+        >>> from pyro_vae.models import SSVAE
+        >>> model = SSVAE((1, 8, 8), num_classes=10, latent_dim=2)
+        >>> one_of_each = torch.cat([model(y=torch.tensor([label])) for label in range(10)])
+        >>> one_of_each.shape
+        torch.Size([10, 1, 8, 8])
     """
 
     label_logits: Tensor

@@ -24,6 +24,16 @@ class VAE(Model):
         prior: p(z), a module whose ``forward()`` returns it; default: the standard normal.
         likelihood: p(x | z); default: Bernoulli.
         network: makes the decoder; default: an MLP.
+
+    Example:
+        >>> from pyro import poutine
+        >>> from pyro_vae.models import VAE
+        >>> model = VAE((1, 8, 8), latent_dim=2)
+        >>> model().shape  # one image is generated
+        torch.Size([1, 1, 8, 8])
+        >>> trace = poutine.trace(model).get_trace(torch.ones(3, 1, 8, 8))
+        >>> trace.nodes["z"]["value"].shape
+        torch.Size([3, 2])
     """
 
     def __init__(

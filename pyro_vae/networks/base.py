@@ -30,6 +30,18 @@ class Network:
 
     A new one subclasses this as a frozen dataclass in a file of its own, registers itself, and writes ``encoder`` and
     ``decoder``.  The fields of the dataclass are its options.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.networks import JointLinear, Network
+        >>> class Linear(Network):
+        ...     def encoder(self, shapes):
+        ...         encoder = JointLinear(shapes, 8)
+        ...         encoder.num_features = 8
+        ...         return encoder
+        >>> MeanField(VAE((4,), latent_dim=2), network=Linear()).posterior(torch.rand(3, 4)).mean.shape
+        torch.Size([3, 2])
     """
 
     def encoder(self, shapes: Sequence[Shape]) -> nn.Module:
@@ -49,14 +61,32 @@ NETWORKS: Registry[Network] = Registry("network")
 
 
 def start_near_identity(module: nn.Module) -> None:
-    """Scale the initial weights of a module down: a chain of random transforms would drown the signal of x."""
+    """Scale the initial weights of a module down: a chain of random transforms would drown the signal of x.
+
+    Example:
+        >>> from pyro_vae.networks import START, start_near_identity
+        >>> layer = torch.nn.Linear(2, 2)
+        >>> weight = layer.weight.clone()
+        >>> start_near_identity(layer)
+        >>> START, torch.equal(layer.weight, START * weight)
+        (0.1, True)
+    """
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(START)
 
 
 class JointLinear(nn.Module):
-    """The linear map of several inputs: the sum of one map each, broadcast over the batch dimensions."""
+    """The linear map of several inputs: the sum of one map each, broadcast over the batch dimensions.
+
+    Example:
+        >>> from pyro_vae.networks import JointLinear
+        >>> joint, x, y = JointLinear([(1, 8, 8), (10,)], 6), torch.rand(3, 1, 8, 8), torch.eye(10)
+        >>> joint(x, y[:3]).shape
+        torch.Size([3, 6])
+        >>> joint(x, y.unsqueeze(1)).shape  # each of ten labels with each of three images
+        torch.Size([10, 3, 6])
+    """
 
     def __init__(self, shapes: Sequence[Shape], out_features: int) -> None:
         super().__init__()
@@ -76,5 +106,12 @@ class JointLinear(nn.Module):
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:
-    """Labels of shape (...) as float indicator vectors of shape (..., num_classes)."""
+    """Labels of shape (...) as float indicator vectors of shape (..., num_classes).
+
+    Example:
+        >>> from pyro_vae.networks import one_hot
+        >>> one_hot(torch.tensor([0, 2]), 3)
+        tensor([[1., 0., 0.],
+                [0., 0., 1.]])
+    """
     return nn.functional.one_hot(label.long(), num_classes).to(torch.get_default_dtype())

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from pyro_vae.networks.base import NETWORKS, Network, Shape
-from pyro_vae.networks.images import MapsDecoder, MapsEncoder, need_images
+from pyro_vae.networks.images import MapsDecoder, MapsEncoder, check_images
 from pyro_vae.networks.mlp import MLP
 from pyro_vae.option_types import Share, Wholes
 
@@ -27,6 +27,16 @@ class Conv(Network):
         dropout: the share of an encoder's features dropped before and after the dense layer while training.
         pool: the side of the squares of a map of which an encoder hands on the maximum; 1 hands on every entry.
         refine: whether a decoder has one more convolution at full size, with ``channels[0]`` maps going in.
+
+    Example:
+        >>> from pyro_vae.networks import Conv
+        >>> network = Conv(channels=(4, 8), dense=16)
+        >>> network.plan((1, 28, 28))  # the sides of the maps, and the strides
+        ([(28, 28), (14, 14), (7, 7)], [2, 2])
+        >>> network.encoder([(1, 28, 28)])(torch.rand(3, 1, 28, 28)).shape
+        torch.Size([3, 16])
+        >>> network.decoder([2], (1, 28, 28))(torch.rand(3, 2)).shape
+        torch.Size([3, 1, 28, 28])
     """
 
     channels: Wholes = (16, 32)
@@ -41,7 +51,7 @@ class Conv(Network):
         Raises:
             InputError: if the data are not images.
         """
-        need_images(event_shape, "conv")
+        check_images(event_shape, "conv")
         sides, strides = [(event_shape[1], event_shape[2])], []
         for _ in self.channels:
             height, width = sides[-1]

@@ -73,7 +73,7 @@ class MapsDecoder(nn.Module):
         return images.unflatten(0, flat.shape[:-1])
 
 
-def need_images(event_shape: Shape, network: str) -> None:
+def check_images(event_shape: Shape, network: str) -> None:
     """Refuse data that are not images.
 
     Raises:

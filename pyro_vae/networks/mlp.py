@@ -78,6 +78,14 @@ class MLP(Network):
         hidden: the widths of the hidden layers, from the data to the latents (a decoder runs them backwards).
         activation: ``relu``, ``elu``, ``tanh``, ``softplus`` or ``gated``.
         batch_norm: whether to normalize every layer over the batch.
+
+    Example:
+        >>> from pyro_vae.networks import MLP
+        >>> network = MLP(hidden=(32, 16), activation="tanh")
+        >>> network.encoder([(1, 8, 8)])(torch.rand(3, 1, 8, 8)).shape
+        torch.Size([3, 16])
+        >>> network.decoder([2], (1, 8, 8))(torch.rand(3, 2)).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     hidden: Wholes = (256, 256)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.networks.base import NETWORKS, Network, Shape
-from pyro_vae.networks.images import MapsDecoder, MapsEncoder, need_images
+from pyro_vae.networks.images import MapsDecoder, MapsEncoder, check_images
 from pyro_vae.networks.mlp import MLP
 from pyro_vae.option_types import Share, Whole, Wholes
 
@@ -44,6 +44,17 @@ class ResNet(Network):
         blocks: residual blocks a stage.
         dense: the width of the dense layer; 0 for none.
         dropout: the share of an encoder's features dropped before and after the dense layer while training.
+
+    Example:
+        >>> from pyro_vae.errors import InputError
+        >>> from pyro_vae.networks import ResNet
+        >>> ResNet(channels=(4, 8)).map_shape((1, 28, 28))
+        (8, 7, 7)
+        >>> try:
+        ...     ResNet(channels=(4, 8, 16)).map_shape((1, 28, 28))
+        ... except InputError as error:
+        ...     print(error)
+        expected image sides that can be halved 3 times for the network 'resnet'; got 28x28; use --network conv, ...
     """
 
     channels: Wholes = (16, 32)
@@ -57,7 +68,7 @@ class ResNet(Network):
         Raises:
             InputError: if the data are not images, or cannot be halved so often.
         """
-        need_images(event_shape, "resnet")
+        check_images(event_shape, "resnet")
         factor, (_, height, width) = 2 ** len(self.channels), event_shape
         if height % factor or width % factor:
             raise InputError(

@@ -17,7 +17,19 @@ from pyro_vae.pairs.structure import Structure
 
 @OBJECTIVES.register("analytic_kl")
 class AnalyticKL(PyroObjective):
-    """The ELBO with closed-form KL terms: Pyro's TraceMeanField_ELBO."""
+    """The ELBO with closed-form KL terms: Pyro's TraceMeanField_ELBO.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.objectives import OBJECTIVES
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = LinearGaussian((3,), latent_dim=2), torch.randn(4, 3)
+        >>> _ = torch.nn.init.zeros_(model.decoder.weight)  # now p(x | z) is p(x), and all noise is that of the KL
+        >>> objective = OBJECTIVES.build("analytic_kl", probed=Pair(model, MeanField(model)).probe(x))
+        >>> torch.equal(objective(x), objective(x))  # though z is drawn anew
+        True
+    """
 
     def estimator(self, structure: Structure) -> ELBO:
         if structure.enumerated:

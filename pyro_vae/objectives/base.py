@@ -22,7 +22,7 @@ from pyro_vae.pairs.draws import Draws, draw
 from pyro_vae.pairs.handlers import Number, temper
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
-from pyro_vae.pairs.vectorized import need_data_plate
+from pyro_vae.pairs.vectorized import check_data_plate
 from pyro_vae.registry import Registry
 
 S = TypeVar("S", bound=Structure)
@@ -44,6 +44,20 @@ class Objective:
     Attributes:
         is_elbo: whether its value is the ELBO with the KL term times beta, whatever its gradient is; the best epoch of
             any other is chosen by the objective itself.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.objectives import Objective
+        >>> from pyro_vae.pairs import Pair, draw
+        >>> class AverageOfFive(Objective):
+        ...     def prepare(self, probed):
+        ...         return probed
+        ...     def loss(self, prepared, x, y, beta, epoch):
+        ...         return -draw(prepared, x, y, num_samples=5).terms.elbo.mean()
+        >>> model, x = VAE((1, 8, 8)), torch.rand(3, 1, 8, 8).round()
+        >>> AverageOfFive(Pair(model, MeanField(model)).probe(x))(x).shape
+        torch.Size([])
     """
 
     is_elbo: ClassVar[bool] = False
@@ -84,7 +98,21 @@ OBJECTIVES: Registry[Objective] = Registry("objective", ("probed", "num_data"))
 
 
 class PyroObjective(Objective):
-    """An objective that one of Pyro's ELBOs estimates; these objects remember the programs they first met."""
+    """An objective that one of Pyro's ELBOs estimates; these objects remember the programs they first met.
+
+    Example:
+        >>> from pyro.infer import Trace_ELBO
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.objectives import PyroObjective
+        >>> from pyro_vae.pairs import Pair
+        >>> class TwoParticles(PyroObjective):
+        ...     def estimator(self, structure):
+        ...         return Trace_ELBO(num_particles=2, max_plate_nesting=structure.nesting)
+        >>> model, x = VAE((4,), latent_dim=2), torch.ones(3, 4)
+        >>> TwoParticles(Pair(model, MeanField(model)).probe(x))(x).shape
+        torch.Size([])
+    """
 
     is_elbo: ClassVar[bool] = True
 
@@ -120,11 +148,24 @@ class ReparameterizedObjective(Objective):
         super().__init__(probed)
 
     def prepare(self, probed: ProbedPair) -> ProbedPair:
-        return need_reparameterized(probed)
+        return check_reparameterized(probed)
 
 
 class SampledObjective(ReparameterizedObjective):
-    """An objective that is a function of these log-probabilities."""
+    """An objective that is a function of these log-probabilities.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.objectives import SampledObjective
+        >>> from pyro_vae.pairs import Pair
+        >>> class Reconstruction(SampledObjective):
+        ...     def bound(self, draws):
+        ...         return draws.terms.log_likelihood
+        >>> model, x = VAE((4,), latent_dim=2), torch.ones(3, 4)
+        >>> Reconstruction(Pair(model, MeanField(model)).probe(x))(x).item() > 0
+        True
+    """
 
     def bound(self, draws: Draws) -> Tensor:
         """The bound on the evidence per datum, nats, shape (N,)."""
@@ -136,14 +177,14 @@ class SampledObjective(ReparameterizedObjective):
         return -self.bound(draws).mean()
 
 
-def need_reparameterized(structure: S) -> S:
+def check_reparameterized(structure: S) -> S:
     """Refuse programs whose log-probabilities are not all per datum and differentiable in the draws.
 
     Raises:
         InputError: if a site lies outside the plate "data", a sampled one cannot be reparameterized, or an enumerated
             one depends on a sampled one.
     """
-    need_data_plate(structure)
+    check_data_plate(structure)
     if structure.score_function:
         raise InputError(
             "latent sites that can be reparameterized",

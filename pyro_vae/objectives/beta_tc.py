@@ -37,6 +37,17 @@ class BetaTC(ReparameterizedObjective):
         num_data: the number of training data N; default: that of the batch.
         mutual_information: the weight of I(x; z).
         dimension_wise: the weight of KL(prod_d q(z_d) || p(z)).
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.objectives import OBJECTIVES
+        >>> from pyro_vae.pairs import Pair, draw
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(3, 1, 8, 8).round()
+        >>> probed = Pair(model, MeanField(model)).probe(x)
+        >>> draws = draw(probed, x)
+        >>> torch.allclose(sum(OBJECTIVES.build("beta_tc", probed=probed).parts(draws)), draws.terms.kl, atol=1e-4)
+        True
     """
 
     def __init__(

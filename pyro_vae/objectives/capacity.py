@@ -29,6 +29,17 @@ class Capacity(ReparameterizedObjective):
         probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
         nats: where C ends, nats per datum.
         epochs: how many epochs it takes to get there.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.objectives import OBJECTIVES
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = LinearGaussian((3,), latent_dim=2), torch.randn(4, 3)
+        >>> _ = torch.nn.init.zeros_(model.decoder.weight)  # now p(x | z) is p(x), without noise
+        >>> objective = OBJECTIVES.build("capacity:nats=50,epochs=10", probed=Pair(model, MeanField(model)).probe(x))
+        >>> round((objective(x, epoch=10.0) - objective(x, epoch=5.0)).item(), 2)  # C rose by 25, and the KL lies below
+        25.0
     """
 
     def __init__(self, probed: ProbedPair, nats: NotNegative = 25.0, epochs: NotNegative = 40.0) -> None:

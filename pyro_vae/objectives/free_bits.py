@@ -29,6 +29,17 @@ class FreeBits(ReparameterizedObjective):
     Args:
         probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
         floor: lambda, nats a latent dimension.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.objectives import OBJECTIVES
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = LinearGaussian((3,), latent_dim=2), torch.randn(4, 3)
+        >>> _ = torch.nn.init.zeros_(model.decoder.weight)  # now p(x | z) is p(x), and the rest is the KL term
+        >>> objective = OBJECTIVES.build("free_bits:floor=10", probed=Pair(model, MeanField(model)).probe(x))
+        >>> round((objective(x) + model.evidence(x).mean()).item(), 2)  # both dimensions lie at their floor
+        20.0
     """
 
     def __init__(self, probed: ProbedPair, floor: NotNegative = 0.5) -> None:

@@ -18,7 +18,18 @@ from pyro_vae.pairs.pair import ProbedPair
 
 @OBJECTIVES.register("iwae")
 class IWAE(SampledObjective):
-    """The importance-weighted bound."""
+    """The importance-weighted bound.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.objectives import OBJECTIVES
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = LinearGaussian((3,), latent_dim=2), torch.randn(4, 3)
+        >>> objective = OBJECTIVES.build("iwae:num_samples=10000", probed=Pair(model, MeanField(model)).probe(x))
+        >>> torch.allclose(objective(x), -model.evidence(x).mean(), atol=0.1)
+        True
+    """
 
     def __init__(self, probed: ProbedPair, num_samples: Whole = 10) -> None:
         super().__init__(probed, num_samples)

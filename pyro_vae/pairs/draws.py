@@ -20,7 +20,7 @@ from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.terms import Terms
 from pyro_vae.pairs.traces import distribution_at, log_prob_at, unscaled_log_prob_at, value_at
-from pyro_vae.pairs.vectorized import need_data_plate, run, run_guide, run_model
+from pyro_vae.pairs.vectorized import check_data_plate, run, run_guide, run_model
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,15 @@ class Draws:
         p: the model's trace, log-probabilities computed.
         q: the guide's.
         layout: where their batch dimensions lie.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair, draw
+        >>> model, x = LinearGaussian((3,), latent_dim=2), torch.randn(4, 3)
+        >>> draws = draw(Pair(model, MeanField(model)).probe(x), x, num_samples=5)
+        >>> draws.sampled, draws.at(draws.q, "z").shape
+        (('z',), torch.Size([1, 5, 4]))
     """
 
     p: Trace
@@ -88,8 +97,17 @@ def draw(probed: ProbedPair, x: Tensor, y: Tensor | None = None, num_samples: in
 
     Raises:
         InputError: if a site lies outside the plate "data", so that nothing can be said per datum.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair, draw
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(3, 1, 8, 8).round()
+        >>> draws = draw(Pair(model, MeanField(model)).probe(x), x, num_samples=5)
+        >>> draws.terms.elbo.shape
+        torch.Size([3])
     """
-    need_data_plate(probed)
+    check_data_plate(probed)
     with probed.pair.scope():
         q = run_guide(probed, x, y, num_samples)
         p = run_model(probed, x, y, num_samples, q)
@@ -108,6 +126,15 @@ def draw_terms(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> Terms:
 
     Raises:
         InputError: as ``draw`` does.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair, draw_terms
+        >>> model, x = LinearGaussian((3,), latent_dim=2), 3 * torch.randn(4, 3)
+        >>> terms = draw_terms(Pair(model, MeanField(model)).probe(x), x, num_samples=1000)
+        >>> terms.elbo < model.evidence(x)
+        tensor([True, True, True, True])
     """
     with torch.no_grad(), poutine.block():
         return draw(probed, x, num_samples=num_samples).terms
@@ -115,7 +142,7 @@ def draw_terms(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> Terms:
 
 def draw_means(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> dict[str, Tensor]:
     """E_q[z | x] of each sampled site, shape (N, D), from the guide alone; arguments and errors as ``draw_terms``."""
-    need_data_plate(probed)
+    check_data_plate(probed)
     with torch.no_grad(), poutine.block(), probed.pair.scope():
         q = run_guide(probed, x, None, num_samples)
         q.compute_log_prob(lambda name, _: name in probed.enumerated)
@@ -143,7 +170,7 @@ def draw_along_paths(
         The draws as scored, and by site the values that they were scored at, of shape (enumerated…, S, plates…,
         \*event): every gradient from the scores to the guide's parameters passes through these, and once.
     """
-    need_data_plate(probed)
+    check_data_plate(probed)
     noise = torch.get_rng_state()
     with probed.pair.scope():
         first = run_guide(probed, x, y, num_samples)

@@ -29,6 +29,15 @@ class temper(Messenger):
 
     Args:
         beta: the factor, at least 0; a tensor where it changes from run to run of a graph.
+
+    Example:
+        >>> from pyro import poutine
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import temper
+        >>> with temper(4.0):
+        ...     trace = poutine.trace(VAE((1, 8, 8))).get_trace(torch.zeros(3, 1, 8, 8))
+        >>> {name: trace.nodes[name]["scale"] for name in ("z", "x")}
+        {'z': 4.0, 'x': 1.0}
     """
 
     def __init__(self, beta: Number) -> None:

@@ -23,6 +23,14 @@ def label_distribution(pair: Pair, x: Tensor) -> dist.TorchDistribution:
 
     Returns:
         A distribution over class indices, of batch shape (N,).
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import SSVAE
+        >>> from pyro_vae.pairs import Pair, label_distribution
+        >>> model, x = SSVAE((1, 8, 8), num_classes=10), torch.rand(3, 1, 8, 8).round()
+        >>> label_distribution(Pair(model, MeanField(model)), x).probs.shape
+        torch.Size([3, 10])
     """
     with pair.scope():
         try:

@@ -33,6 +33,18 @@ class Pair:
     Args:
         model: the Pyro program p, called with (x) or (x, y).
         guide: the Pyro program q, called the same way.
+
+    Example:
+        >>> import pyro
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> model = LinearGaussian((3,), latent_dim=2)
+        >>> pair = Pair(model, MeanField(model))
+        >>> pair.probe(torch.randn(4, 3)).latent
+        ('z',)
+        >>> [name for name in pair.trained() if name.startswith("model")], len(pyro.get_param_store())
+        (['model.likelihood.log_scale', 'model.decoder.weight', 'model.decoder.bias'], 0)
     """
 
     def __init__(self, model: Program, guide: Program) -> None:
@@ -104,6 +116,19 @@ class Pair:
             for module, mode in modes.items():
                 module.training = mode
 
+    @contextmanager
+    def looked_at(self, seed: int, gradients: bool = False) -> Iterator[None]:
+        """Evaluation mode, on the pair's parameters, with noise of its own, for a while; nothing else notices.
+
+        Args:
+            seed: the seed of the noise.
+            gradients: whether gradients are recorded.
+        """
+        with self.evaluating(), self.scope(), torch.random.fork_rng(), torch.set_grad_enabled(gradients):
+            with pyro.validation_enabled(False):  # what is not a number is counted by whoever looks
+                torch.manual_seed(seed)
+                yield
+
     def parameters(self) -> dict[str, Tensor]:
         """The unconstrained parameters that the programs have used so far, by name."""
         return dict(self._scope.store["params"])
@@ -165,6 +190,15 @@ class ProbedPair(Structure):
 
     Args:
         pair: the model and the guide.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import HVAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = HVAE((1, 8, 8), latent_dim=2), torch.rand(3, 1, 8, 8).round()
+        >>> probed = Pair(model, MeanField(model)).probe(x)
+        >>> probed.pair.model is model, probed.latent, probed.continuous["z1"].size
+        (True, ('z1', 'z2'), 2)
     """
 
     pair: Pair

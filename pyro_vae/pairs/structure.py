@@ -62,6 +62,15 @@ class Structure:
         own_draws_only: the sampled sites whose density is known at their own draws alone, as that of planar flows is.
         factorized: whether every sampled site of the guide factorizes over its dimensions.
         same_order: whether model and guide visit the latent sites in the same order, as closed-form KL terms need.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import SSVAE
+        >>> from pyro_vae.pairs import Pair
+        >>> model, x = SSVAE((1, 8, 8), num_classes=10), torch.rand(3, 1, 8, 8).round()
+        >>> structure = Pair(model, MeanField(model)).probe(x)
+        >>> structure.latent, structure.enumerated, structure.combinations
+        (('y', 'z'), ('y',), 10)
     """
 
     latent: tuple[str, ...]

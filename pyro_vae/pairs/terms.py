@@ -31,6 +31,17 @@ class Terms:
         enumerated: log q(e | x).
         probabilities: q(e | x), whatever the scale of the others.
         means: E_q[z | x, e] of each sampled site (its draws where the mean is unknown), shape (E, S, N, D).
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair, draw_terms
+        >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(3, 1, 8, 8).round()
+        >>> terms = draw_terms(Pair(model, MeanField(model)).probe(x), x, num_samples=5)
+        >>> terms.log_weights.shape, terms.latent_mean("z").shape
+        (torch.Size([5, 3]), torch.Size([3, 2]))
+        >>> terms.power_bound(1.0)[0] >= terms.elbo  # the importance bound of five draws is the tighter one
+        tensor([True, True, True])
     """
 
     observed: Tensor

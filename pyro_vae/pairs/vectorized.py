@@ -53,7 +53,7 @@ def samples_plate(structure: Structure, num_samples: int | None) -> AbstractCont
     return pyro.plate("_samples", num_samples, dim=-structure.nesting - 1)
 
 
-def need_data_plate(structure: Structure) -> None:
+def check_data_plate(structure: Structure) -> None:
     """Refuse programs whose likelihood does not come apart into data.
 
     Raises:

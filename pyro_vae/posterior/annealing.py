@@ -20,11 +20,9 @@ Salakhutdinov and Grosse, *On the Quantitative Analysis of Decoder-Based Generat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -50,6 +48,13 @@ class Annealing:
 
     Raises:
         InputError: if one of them is below 1.
+
+    Example:
+        >>> from pyro_vae.posterior import Annealing
+        >>> Annealing(num_temperatures=2).temperatures
+        [0.0, 0.5, 1.0]
+        >>> [round(t, 1) for t in Annealing(num_temperatures=4).temperatures]  # close together at both ends
+        [0.0, 0.1, 0.5, 0.9, 1.0]
     """
 
     num_chains: int = 16
@@ -137,8 +142,19 @@ def annealed_bound(target: Target, annealing: Annealing | None = None, seed: int
         target: the posteriors of N data.
         annealing: the temperatures and chains; default: ``Annealing()``.
         seed: the seed of the chains.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Annealing, Target, annealed_bound
+        >>> model, x = LinearGaussian((3,), latent_dim=2), torch.randn(4, 3)
+        >>> target = Target(Pair(model, MeanField(model)).probe(x), x)
+        >>> bound = annealed_bound(target, Annealing(num_chains=500, num_temperatures=4, num_leapfrog=2))
+        >>> torch.allclose(bound.log_likelihood.float(), model.evidence(x), atol=0.2)
+        True
     """
-    with _quiet(target, seed):
+    with target.pair.looked_at(seed, gradients=True):
         chains = _Chains(target, annealing or Annealing(), 1)
         return chains.lower()
 
@@ -159,24 +175,27 @@ def annealed_bracket(
 
     Raises:
         InputError: if the latents are of another shape.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Annealing, Target, annealed_bracket
+        >>> model, z = LinearGaussian((3,), latent_dim=1, sigma="fixed"), torch.randn(4, 1)
+        >>> x = (model.decoder(z) + torch.randn(4, 3)).detach()
+        >>> bracket = annealed_bracket(Target(Pair(model, MeanField(model)).probe(x), x), z, Annealing(64, 12, 2))
+        >>> bracket.gap.abs() < 0.5
+        tensor([True, True, True, True])
     """
     if latents.shape != (target.num_data, target.size):
         raise InputError(
             f"true latents of shape ({target.num_data}, {target.size})",
             f"shape {tuple(latents.shape)}",
-            "take them from simulate(pair, structure, x)",
+            "draw latents and data together from the model, and pass the latents",
         )
-    with _quiet(target, seed):
+    with target.pair.looked_at(seed, gradients=True):
         chains = _Chains(target, annealing or Annealing(), 2)
         return Bracket(chains.lower(), chains.upper(latents))
-
-
-@contextmanager
-def _quiet(target: Target, seed: int) -> Iterator[None]:
-    """Evaluation mode, a random state of its own, and no complaint where a trajectory runs out of all bounds."""
-    with target.pair.evaluating(), torch.random.fork_rng(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
-        yield
 
 
 @dataclass

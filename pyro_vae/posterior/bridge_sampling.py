@@ -17,6 +17,7 @@ import torch
 from pyro.distributions import MultivariateNormal
 from torch import Tensor
 
+from pyro_vae.errors import InputError
 from pyro_vae.posterior.mcmc import Chains
 from pyro_vae.posterior.target import Target
 
@@ -35,18 +36,25 @@ def bridge_evidence(target: Target, chains: Chains, seed: int = 0) -> Tensor:
     half = chains.u.shape[1] // 2
     fitted, others = chains.u[:, :half].flatten(0, 1), chains.u[:, half:].flatten(0, 1)
     g = normal_of(fitted)
-    with torch.random.fork_rng(), torch.no_grad(), target.pair.evaluating():
-        torch.manual_seed(seed)
+    with target.pair.looked_at(seed):
         drawn = g.sample((len(others),)).to(others.dtype)
         of_draws, of_g = (target.log_density(u).double() - g.log_prob(u.double()) for u in (others, drawn))
     return _solve(of_draws, of_g, (chains.ess / 2).clamp(1, len(others)))
 
 
 def normal_of(draws: Tensor) -> MultivariateNormal:
-    """The normal with the mean and covariance of each datum's draws of shape (S, N, D), in double precision."""
+    """The normal with the mean and covariance of each datum's draws of shape (S, N, D), in double precision.
+
+    Raises:
+        InputError: if the draws of a datum span fewer than D dimensions, as too few do, or chains that stand still.
+    """
     draws = draws.double()
     centred = (draws - draws.mean(0)).movedim(0, 1)
-    return MultivariateNormal(draws.mean(0), centred.mT @ centred / (len(draws) - 1))
+    try:
+        return MultivariateNormal(draws.mean(0), centred.mT @ centred / (len(draws) - 1))
+    except ValueError:
+        needed = f"draws that vary in all {draws.shape[-1]} dimensions of each datum"
+        raise InputError(needed, f"{len(draws)} that do not", "draw more: --samples 2000 --warmup 500") from None
 
 
 def _solve(of_draws: Tensor, of_g: Tensor, effective: Tensor) -> Tensor:

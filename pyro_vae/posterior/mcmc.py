@@ -55,6 +55,15 @@ class Sampling:
 
     Raises:
         InputError: if there is nothing to draw.
+
+    Example:
+        >>> from pyro_vae.posterior import Sampling
+        >>> Sampling(2000)
+        Sampling(num_samples=2000, num_warmup=500, num_chains=4)
+        >>> Sampling(num_samples=1)
+        Traceback (most recent call last):
+            ...
+        pyro_vae.errors.InputError: expected at least 4 draws per chain; got 1; use num_samples=500
     """
 
     num_samples: int = 500
@@ -89,6 +98,16 @@ class Chains:
         num_warmup: transitions of each chain that were left out.
         num_gradients: evaluations of the density and its gradient, warm-up included.
         seconds: that it took, compiling included.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target, nuts
+        >>> model, x = LinearGaussian((3,), latent_dim=2), torch.randn(4, 3)
+        >>> chains = nuts(Target(Pair(model, MeanField(model)).probe(x), x), num_samples=4, num_warmup=4, num_chains=2)
+        >>> chains.is_reference, chains.reasons[-1]
+        (False, 'too few effective draws for 4 of 4 data: ..., not 400 or more')
     """
 
     names: tuple[str, ...]
@@ -184,6 +203,17 @@ def nuts(
     Raises:
         InputError: if there is nothing to draw, or no continuous latent to draw.
         PyroVAEError: if no prior draw has a finite density.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target, nuts
+        >>> model, x = LinearGaussian((3,), latent_dim=2), torch.randn(4, 3)
+        >>> target = Target(Pair(model, MeanField(model)).probe(x), x)
+        >>> chains = nuts(target, num_samples=4, num_warmup=4, num_chains=2)
+        >>> chains.names, chains.draws.shape
+        (('z[0]', 'z[1]'), torch.Size([8, 4, 2]))
     """
     Sampling(num_samples, num_warmup, num_chains)  # refuses what cannot be drawn
     _check(target, target_acceptance)

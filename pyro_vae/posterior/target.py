@@ -50,6 +50,16 @@ class Target:
 
     Raises:
         InputError: if a latent site is discrete and not enumerated.
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import LinearGaussian
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
+        >>> model, x = LinearGaussian((3,), latent_dim=2), torch.randn(4, 3)
+        >>> target, z = Target(Pair(model, MeanField(model)).probe(x), x), torch.randn(5, 4, 2)
+        >>> torch.allclose(target.log_density(z), model.evidence(x) + model.posterior(x).log_prob(z), atol=1e-4)
+        True
     """
 
     def __init__(self, probed: ProbedPair, x: Tensor, y: Tensor | None = None) -> None:

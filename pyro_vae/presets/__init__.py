@@ -19,6 +19,15 @@ def preset(name: str) -> dict[str, Any]:
 
     Raises:
         InputError: if there is none of that name.
+
+    Example:
+        >>> from pyro_vae.config import FitConfig
+        >>> from pyro_vae.presets import preset
+        >>> preset("mlp_vae")["network"]
+        'mlp:hidden=200'
+        >>> config = FitConfig.of(**preset("mlp_vae") | {"data": "digits"})
+        >>> config.data, config.latent_dim
+        ('digits', 20)
     """
     if name not in PRESETS:
         raise InputError("a known preset", repr(name), nearest(name, PRESETS))
@@ -27,6 +36,12 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def describe(name: str) -> str:
-    """The first sentence of a preset's documentation."""
+    """The first sentence of a preset's documentation.
+
+    Example:
+        >>> from pyro_vae.presets import describe
+        >>> describe("mlp_vae")
+        'The textbook VAE on MNIST: fully connected, 784-200-20 and back, ReLU, a standard normal prior'
+    """
     preset(name)
     return (importlib.import_module(f"{__name__}.{name}").__doc__ or "").split("\n")[0].rstrip(".")

@@ -65,7 +65,7 @@ def keep(run: Run, last: bool = False) -> None:
 def frame(run: Run) -> Image.Image:
     """What the run makes of the same latent points each time: completions, a row per class, a manifold or samples."""
     if run.conditional:
-        images, columns = run.complete(run.part("test")[: SIDE**2].x())[0], SIDE
+        images, columns = run.complete(run.split("test")[: SIDE**2].x())[0], SIDE
     elif run.class_matters:
         classes = range(min(MAX_CLASSES, len(run.facts.class_names)))
         images, columns = torch.cat([run.sample(STYLES, y=label) for label in classes]), STYLES

@@ -36,22 +36,22 @@ def check_names(config: FitConfig, model: Program = "", guide: Program = "") -> 
     """
     NETWORKS.check(config.network)
     if isinstance(model, str):
-        _refuse_a_program_of_its_own("model", model, MODELS)
+        _check_is_not_own("model", model, MODELS)
         MODELS.check(model)
         parts: tuple[tuple[str, Registry[Any]], ...] = (("prior", PRIORS), ("likelihood", LIKELIHOODS))
         for kind, registry in parts:
             choice = getattr(config, kind)
             if choice != AUTO:
                 registry.check(choice)
-                _refuse_unless(MODELS.takes(model, kind), kind, choice, f"the model {model!r}, which has its own")
+                _check_taken(MODELS.takes(model, kind), kind, choice, f"the model {model!r}, which has its own")
     if isinstance(guide, str):
-        _refuse_a_program_of_its_own("guide", guide, GUIDES)
+        _check_is_not_own("guide", guide, GUIDES)
         GUIDES.check(guide)
     if config.classifier != AUTO:
         NETWORKS.check(config.classifier)
     if config.hidden is not None:
         takes = NETWORKS.takes(config.network, "hidden")
-        _refuse_unless(takes, "hidden", shown(config.hidden), f"the network {config.network!r}, which has none")
+        _check_taken(takes, "hidden", shown(config.hidden), f"the network {config.network!r}, which has none")
     OBJECTIVES.check(config.objective)
     if config.resampling != AUTO:
         RESAMPLINGS.check(config.resampling)
@@ -69,7 +69,7 @@ def build_pair(
     """
     network = NETWORKS.build(config.network, hidden=config.hidden)
     if isinstance(model, str):
-        _refuse_a_program_of_its_own("model", model, MODELS)
+        _check_is_not_own("model", model, MODELS)
         prior, likelihood = config.prior, config.likelihood
         model = MODELS.build(
             model,
@@ -81,7 +81,7 @@ def build_pair(
             network=network,
         )
     if isinstance(guide, str):
-        _refuse_a_program_of_its_own("guide", guide, GUIDES)
+        _check_is_not_own("guide", guide, GUIDES)
         if not isinstance(model, Model):
             raise InputError(
                 "a guide program for a model program",
@@ -97,7 +97,7 @@ def build_pair(
     return Pair(model, guide)
 
 
-def _refuse_a_program_of_its_own(role: str, name: str, known: Registry[Any]) -> None:
+def _check_is_not_own(role: str, name: str, known: Registry[Any]) -> None:
     """Runs of programs that came as such remember them by module and name only."""
     if "." in parse_choice(name)[0] and name not in known:
         raise InputError(
@@ -107,7 +107,7 @@ def _refuse_a_program_of_its_own(role: str, name: str, known: Registry[Any]) -> 
         )
 
 
-def _refuse_unless(taken: bool, flag: str, choice: str, got: str) -> None:
+def _check_taken(taken: bool, flag: str, choice: str, got: str) -> None:
     if not taken:
         raise InputError(f"something that takes a {flag}, for --{flag} {choice}", got, f"leave out --{flag}")
 

@@ -8,7 +8,6 @@ between, so a process that is killed leaves either the old checkpoint or the new
 from __future__ import annotations
 
 import pickle
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pyro_vae.atomic_files import whole_folder
 from pyro_vae.errors import InputError
 
 WEIGHTS, TRAINING = "weights.safetensors", "training.pt"
@@ -27,21 +27,15 @@ def save_checkpoint(folder: Path, weights: dict[str, Tensor], training: dict[str
     """Write a checkpoint, replacing the one that is there.
 
     Args:
-        folder: where it shall lie, ``checkpoints/last`` say.
+        folder: where it shall lie, for example ``checkpoints/last``.
         weights: what ``Pair.state_dict`` gave.
         training: what ``Trainer.state_dict`` gave, or None for a checkpoint that only evaluates.
     """
-    aside, old = folder.with_suffix(".new"), folder.with_suffix(".old")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    # clones, because safetensors refuses two names for one piece of memory, which tied weights are
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, aside / WEIGHTS)
-    if training is not None:
-        torch.save(training, aside / TRAINING)
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with whole_folder(folder, folder.with_suffix(".new"), folder.with_suffix(".old")) as aside:
+        # clones, because safetensors refuses two names for one piece of memory, which tied weights are
+        save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, aside / WEIGHTS)
+        if training is not None:
+            torch.save(training, aside / TRAINING)
 
 
 def recover(folder: Path) -> None:

@@ -152,7 +152,7 @@ def diagnose(
     if num_data < 1:
         raise InputError("at least one datum to look at", str(num_data), "use --num-data 1000")
     begin, effort = time.perf_counter(), effort or Effort(split=100)
-    part = run.part(split)
+    part = run.split(split)
     images = part[slice(0, num_data)] if run.structure.data_dim is not None else part
     iterates, names = run.iterates
     probabilities: Tensor | None = None

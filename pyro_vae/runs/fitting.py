@@ -56,6 +56,14 @@ def fit(
         InputError: if anything asked for does not fit; nothing was written then.
         TrainingError: if the loss became no finite number; the run directory holds the last good checkpoint.
         Interrupted: after Ctrl-C, with the run as far as it came.
+
+    Example:
+        >>> import pyro_vae
+        >>> run = pyro_vae.fit("vae", "full_rank", data="toy", latent_dim=2, epochs=1, batch_size=800, display=False)
+        >>> run
+        Run(vae + full_rank on toy, 1 epochs)
+        >>> run.sample(3).shape  # vectors of five numbers
+        torch.Size([3, 5])
     """
     names = {"model": _name_of(model), "guide": _name_of(guide), "data": data if isinstance(data, str) else IN_MEMORY}
     config = FitConfig.of(**names, **settings)
@@ -98,6 +106,13 @@ def resume(
 
     Raises:
         InputError: if there is no such run, or it was made from another model, other data or other settings.
+
+    Example:
+        >>> import pyro_vae
+        >>> x = torch.randn(40, 3)
+        >>> run = pyro_vae.fit("linear_gaussian", data=x, latent_dim=2, epochs=1, out="run", display=False)
+        >>> pyro_vae.resume("run", data=x, epochs=3, display=False).history["epoch"].tolist()
+        [1, 2, 3]
     """
     folder = RunFolder.open(Path(path))
     old = folder.config
@@ -146,6 +161,14 @@ def load(
 
     Raises:
         InputError: if there is no run, it is of a newer format, or its checkpoint is cut off.
+
+    Example:
+        >>> import pyro_vae
+        >>> x = torch.randn(40, 3)
+        >>> run = pyro_vae.fit("linear_gaussian", data=x, latent_dim=2, epochs=1, out="run", display=False)
+        >>> again = pyro_vae.load("run")
+        >>> torch.equal(again.sample(5), run.sample(5))  # the same weights, and the same seed
+        True
     """
     if checkpoint not in ("best", "last"):
         raise InputError("a checkpoint: best or last", repr(checkpoint), "use --checkpoint best")

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from pyro_vae.atomic_files import whole_file, whole_folder
 from pyro_vae.config import FitConfig
 from pyro_vae.diagnostics.findings import Finding
 from pyro_vae.errors import InputError
@@ -61,22 +61,15 @@ class RunFolder:
             InputError: if something is there already and ``overwrite`` is off, or the place cannot be written.
         """
         cls.check_free(path, overwrite)
-        aside, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+        content = {"format_version": FORMAT_VERSION, "config": config.model_dump(), "data": asdict(facts)}
+        new, old = (path.with_name(f".{path.name}.{ending}") for ending in ("new", "old"))
         try:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            content = {"format_version": FORMAT_VERSION, "config": config.model_dump(), "data": asdict(facts)}
-            _write(aside / CONFIG, json.dumps(content, indent=2) + "\n")
-            for name in ("last", "best"):
-                save_checkpoint(aside / "checkpoints" / name, weights, training if name == "last" else None)
-            if path.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                path.rename(old)
-            aside.rename(path)
+            with whole_folder(path, new, old) as aside:
+                _write(aside / CONFIG, json.dumps(content, indent=2) + "\n")
+                for name in ("last", "best"):
+                    save_checkpoint(aside / "checkpoints" / name, weights, training if name == "last" else None)
         except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
             raise _unwritable(path, error) from None
-        shutil.rmtree(old, ignore_errors=True)
         return cls(path)
 
     @staticmethod
@@ -249,9 +242,8 @@ class RunFolder:
 
 
 def _write(path: Path, content: str | bytes) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_bytes(content.encode() if isinstance(content, str) else content)
-    aside.replace(path)
+    with whole_file(path) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

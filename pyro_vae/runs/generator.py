@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from numpy.typing import ArrayLike
 from pyro import poutine
@@ -97,7 +96,7 @@ class Generator:
         Raises:
             InputError: if the model has no labels.
         """
-        self._need_labels("to classify")
+        self._check_labels("to classify")
         with self._quiet():
             return label_distribution(self.pair, self._values(x)).probs
 
@@ -209,9 +208,7 @@ class Generator:
     @contextmanager
     def _quiet(self, seed: int = 0) -> Iterator[None]:
         """Evaluation mode, no gradients, a random state of its own."""
-        self.pair.train(False)
-        with self.pair.scope(), torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
-            torch.manual_seed(APART + seed)
+        with self.pair.looked_at(APART + seed):
             yield
 
     def _values(self, x: ArrayLike | Tensor) -> Tensor:
@@ -250,7 +247,7 @@ class Generator:
         """The label site of ``num_rows`` rows, checked; empty where no class is asked for."""
         if y is None:
             return {}
-        self._need_labels("to choose a class")
+        self._check_labels("to choose a class")
         if not 0 <= y < len(self.facts.class_names):
             last = len(self.facts.class_names) - 1
             raise InputError(f"a class index from 0 to {last}", str(y), f"choose one of: 0 to {last}")
@@ -262,7 +259,7 @@ class Generator:
             )
         return {LABEL_SITE: torch.full((num_rows,), y, device=self.device)}
 
-    def _need_labels(self, purpose: str) -> None:
+    def _check_labels(self, purpose: str) -> None:
         if not self.structure.has_label:
             raise InputError(
                 f"a model with class labels {purpose}", repr(self.name), "fit one that has them: --model ss_vae"

@@ -9,7 +9,7 @@ from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 from pyro_vae.errors import InputError
 from pyro_vae.figures.images import class_samples, completions, image_grid, reconstructions
 from pyro_vae.figures.latent_space import latent_map, manifold, traversal
-from pyro_vae.figures.pictures import is_picture, need_pictures
+from pyro_vae.figures.pictures import check_pictures, is_picture
 from pyro_vae.figures.saving import save_figure
 from pyro_vae.figures.training import elbo_curves
 from pyro_vae.runs import latent_points
@@ -33,16 +33,17 @@ def write_report(run: Run) -> None:
     save_figure(elbo_curves(run.history), run.folder.figures / "elbo.png")
     if run.structure.data_dim is not None:
         run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES), run.findings)
-    if run.structure.continuous and run.facts.num_data[-1] >= 2:
-        save_figure(latent_figure(run), run.folder.figures / "latent.png")
+    site = _busiest_site(run) if run.structure.continuous else None
+    if site is not None and run.facts.num_data[-1] >= 2:
+        save_figure(latent_figure(run, site=site), run.folder.figures / "latent.png")
     if not is_picture(run.facts.event_shape):
         return
     save_figure(samples_figure(run, 64), run.folder.figures / "samples.png")
     save_figure(reconstructions_figure(run, 30), run.folder.figures / "reconstructions.png")
     if run.class_matters:
         save_figure(classes_figure(run), run.folder.figures / "classes.png")
-    if run.structure.continuous and run.structure.continuous[_busiest_site(run)].is_real:
-        save_figure(traverse_figure(run), run.folder.figures / "traverse.png")
+    if site is not None and run.structure.continuous[site].is_real:
+        save_figure(traverse_figure(run, site), run.folder.figures / "traverse.png")
 
 
 def samples_figure(run: Run, num_samples: int, label: int | None = None, seed: int = 0) -> Figure:
@@ -55,14 +56,14 @@ def samples_figure(run: Run, num_samples: int, label: int | None = None, seed: i
 
 def completions_figure(run: Run, seed: int = 0) -> Figure:
     """What a conditional model makes of the visible part of the first test images."""
-    images = run.part("test")[slice(0, COMPLETED_IMAGES)]
+    images = run.split("test")[slice(0, COMPLETED_IMAGES)]
     filled = run.complete(images.x(), COMPLETIONS, seed)
     return completions(run.model.visible(images.x()), filled, images.values())
 
 
 def reconstructions_figure(run: Run, num_images: int, split: str = "test") -> Figure:
     """The first images of a split as they are, as the model sees them where that differs, and as it makes them."""
-    images = run.part(split)[slice(0, num_images)]
+    images = run.split(split)[slice(0, num_images)]
     seen = None if images.binary is None else images.x()
     return reconstructions(images.values(), run.reconstruct(images.x()), seen=seen)
 
@@ -100,7 +101,7 @@ def traverse_figure(
     Raises:
         InputError: if the data are not pictures, or the site has no such dimensions.
     """
-    need_pictures(run.facts.event_shape, "use latent, which maps data of any shape")
+    check_pictures(run.facts.event_shape, "use latent, which maps data of any shape")
     site = _busiest_site(run) if site is None else run.latent_site(site)
     latent = run.structure.continuous[site]
     if not latent.is_real:
@@ -127,7 +128,7 @@ def latent_figure(run: Run, split: str = "test", site: str | None = None, num_im
         InputError: if there is no such site or split, or there are fewer than two images.
     """
     site = _busiest_site(run) if site is None else run.latent_site(site)
-    images = run.part(split)[slice(0, max(0, num_images))]
+    images = run.split(split)[slice(0, max(0, num_images))]
     if len(images) < 2:
         raise InputError("at least 2 images to map", str(len(images)), "use --split train and --num 2000")
     means = latent_points.posterior_means(run, images.x(), site)
@@ -141,7 +142,7 @@ def _busiest_site(run: Run) -> str:
     names = list(run.structure.continuous)
     if len(names) == 1:
         return names[0]
-    x = run.part("test")[slice(0, TRAVERSED_IMAGES)].x()
+    x = run.split("test")[slice(0, TRAVERSED_IMAGES)].x()
 
     def num_active(site: str) -> int:
         return int((latent_points.activity(latent_points.posterior_means(run, x, site)) > ACTIVE_VARIANCE).sum())
@@ -151,14 +152,14 @@ def _busiest_site(run: Run) -> str:
 
 def _manifold(run: Run, site: str, num: int, label: int | None, seed: int) -> Figure:
     label = 0 if label is None and run.class_matters else label
-    given = run.part("test")[:1].x() if run.conditional else None
+    given = run.split("test")[:1].x() if run.conditional else None
     images = run.decode(latent_points.manifold_points(num), site, label, seed, given)
     title = f"What the model makes of the plane of {site}{_of_class(run, label)}, in equal steps of probability"
     return manifold(images, latent_points.quantiles(num), site, title)
 
 
 def _traversal(run: Run, site: str, num: int, num_dims: int, span: float, label: int | None, seed: int) -> Figure:
-    images = run.part("test")[slice(0, TRAVERSED_IMAGES)]
+    images = run.split("test")[slice(0, TRAVERSED_IMAGES)]
     means = latent_points.posterior_means(run, images.x(), site)
     activity = latent_points.activity(means)
     dims = activity.argsort(descending=True)[:num_dims]

@@ -46,6 +46,16 @@ class Run(Generator):
         history: one row per epoch.
         stopped: why training ended early, or empty.
         iterates: some parameters along the training, and their names; default: read from the folder.
+
+    Example:
+        >>> import pyro_vae
+        >>> x = torch.rand(40, 1, 8, 8).round()
+        >>> run = pyro_vae.fit(data=x, latent_dim=2, epochs=1, display=False)
+        >>> run.reconstruct(x[:3]).shape
+        torch.Size([3, 1, 8, 8])
+        >>> figures = run.evaluate("test", num_samples=10)
+        >>> figures["num_data"], figures["elbo"] <= -figures["nll"]  # a tenth of the data; the bound lies below
+        (4, True)
     """
 
     def __init__(
@@ -63,12 +73,13 @@ class Run(Generator):
         super().__init__(probed, facts, config.model)
         self.config, self.history, self.stopped, self.folder = config, history, stopped, folder
         self._iterates = iterates
+        self._split: tuple[str, Images] | None = None  # the last one that was asked for
         self._dataset = dataset
 
     def __repr__(self) -> str:
         where = f", path={str(self.path)!r}" if self.path else ""
         config = self.config
-        return f"Run({config.model} + {config.guide} on {config.data}, {len(self.history)} epochs{where})"
+        return f"Run({config.model} + {config.guide} on {config.data}, {count(len(self.history), 'epoch')}{where})"
 
     @property
     def path(self) -> Path | None:
@@ -98,15 +109,17 @@ class Run(Generator):
         """How pixels become what the model sees; ``auto`` resolved by the likelihood."""
         return resolve_binarization(self.config, self.structure)
 
-    def part(self, split: str) -> Images:
+    def split(self, name: str) -> Images:
         """The train, validation or test rows as an evaluation sees them: binarized for good, on the run's device.
 
         Raises:
             InputError: if there is no such split.
         """
-        if split not in ("train", "validation", "test"):
-            raise InputError("a split: train, validation or test", repr(split), "use --split test")
-        return binarize_once(self.data.part(split), self.binarization).to(self.device)
+        if name not in ("train", "validation", "test"):
+            raise InputError("a split: train, validation or test", repr(name), "use --split test")
+        if self._split is None or self._split[0] != name:
+            self._split = name, binarize_once(self.data.of_split(name), self.binarization).to(self.device)
+        return self._split[1]
 
     def evaluate(
         self,
@@ -127,7 +140,7 @@ class Run(Generator):
         begin = time.perf_counter()
         figures = diagnostics.evaluate(
             self.probed,
-            self.part(split),
+            self.split(split),
             default_samples(self.structure) if num_samples is None else num_samples,
             seed,
             compiled=self.config.compile != "off",
@@ -140,7 +153,7 @@ class Run(Generator):
     def findings(self) -> list[Finding]:
         """What is wrong with the run, by its history and its first validation data; empty where nothing was found."""
         found: list[Finding] = []
-        images = self.part("validation")[slice(0, NUM_JUDGED)]
+        images = self.split("validation")[slice(0, NUM_JUDGED)]
         if self.structure.continuous and len(images) > 1:
             found += judge_latents(latent_use(self.probed, images.x(), num_draws=8))
         beta = parse_schedule(self.config.beta)
@@ -175,3 +188,8 @@ class Run(Generator):
         from pyro_vae.arviz_bridge.restarts import to_datatree  # xarray loads when it is needed
 
         return to_datatree(self, num_data, num_draws, split, seed, num_predictive)
+
+
+def count(number: int, what: str) -> str:
+    """A number of things, in words: ``1 epoch``, ``2 epochs``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -22,7 +22,7 @@ from pyro_vae.runs.assembly import AUTO, resolve_augmentation, resolve_binarizat
 from pyro_vae.runs.data_facts import facts_of
 from pyro_vae.runs.display import Display, listening
 from pyro_vae.runs.folder import RunFolder
-from pyro_vae.runs.run import Run
+from pyro_vae.runs.run import Run, count
 from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
 
@@ -95,7 +95,7 @@ class Session:
         return (
             f"{config.model} + {config.guide} on {self.dataset.name}, {pixels}{drawn}{likelihood}\n"
             f"{self.facts.split}{labels}, seed {config.seed}{where}\n"
-            f"{_count(config.num_epochs, 'epoch')} of {_count(batches.num_steps, 'step')}{self._stopping()}; "
+            f"{count(config.num_epochs, 'epoch')} of {count(batches.num_steps, 'step')}{self._stopping()}; "
             f"{self.trainer.beta}"
         )
 
@@ -154,7 +154,3 @@ def place(pair: Pair, event_shape: tuple[int, ...], device: torch.device) -> Pro
     for module in pair.modules().values():
         module.to(device)
     return pair.probe(torch.zeros(2, *event_shape, device=device))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -25,14 +25,26 @@ from pyro_vae.option_types import Positive, Whole
 from pyro_vae.pairs.draws import draw_means
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
-from pyro_vae.pairs.vectorized import need_data_plate
+from pyro_vae.pairs.vectorized import check_data_plate
 from pyro_vae.registry import Registry
 
 CHUNK = 500
 
 
 class Resampling:
-    """Base of the ways to draw rows; a new one registers itself and writes ``weights``."""
+    """Base of the ways to draw rows; a new one registers itself and writes ``weights``.
+
+    Example:
+        >>> from pyro_vae.data import Images
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.training import RESAMPLINGS
+        >>> model, x = VAE((4,), latent_dim=2), torch.cat([torch.zeros(9, 4), torch.ones(1, 4)])
+        >>> probed, resampling = Pair(model, MeanField(model)).probe(x), RESAMPLINGS.build("latent_histogram:alpha=0.1")
+        >>> resampling.weights(probed, Images(x), groups=torch.zeros(10)).argmax()  # the odd one out, drawn more often
+        tensor(9)
+    """
 
     def check(self, structure: Structure) -> None:
         """Refuse programs that it cannot weigh rows by.
@@ -77,7 +89,7 @@ class LatentHistogram(Resampling):
         self.alpha, self.bins, self.combine = alpha, bins, combine
 
     def check(self, structure: Structure) -> None:
-        need_data_plate(structure)
+        check_data_plate(structure)
 
     def weights(self, probed: ProbedPair, images: Images, groups: Tensor) -> Tensor | None:
         means = latent_means(probed, images)

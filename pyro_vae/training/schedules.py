@@ -14,7 +14,14 @@ from pyro_vae.errors import InputError
 
 
 class Schedule(Protocol):
-    """A value that changes over the run."""
+    """A value that changes over the run.
+
+    Example:
+        >>> from pyro_vae.training import Schedule, parse_schedule
+        >>> schedule: Schedule = parse_schedule("linear:0:1:10")
+        >>> schedule.at(5), schedule.final, schedule.length
+        (0.5, 1.0, 10.0)
+    """
 
     def at(self, epoch: float) -> float:
         """The value after ``epoch`` epochs, fractions included."""
@@ -30,7 +37,16 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Constant:
-    """The same value throughout."""
+    """The same value throughout.
+
+    Example:
+        >>> from pyro_vae.training import Constant
+        >>> beta = Constant(4.0)
+        >>> print(beta)
+        beta 4
+        >>> beta.at(0), beta.at(50)
+        (4.0, 4.0)
+    """
 
     value: float
 
@@ -71,7 +87,16 @@ class _Ramp:
 
 @dataclass(frozen=True)
 class Linear(_Ramp):
-    """From ``start`` to ``end`` in a straight line over ``epochs``, step by step, and ``end`` from then on."""
+    """From ``start`` to ``end`` in a straight line over ``epochs``, step by step, and ``end`` from then on.
+
+    Example:
+        >>> from pyro_vae.training import Linear
+        >>> beta = Linear(0.0, 1.0, epochs=10)
+        >>> print(beta)
+        beta rises from 0 to 1 over the first 10
+        >>> [beta.at(epoch) for epoch in (0, 2.5, 10, 80)]
+        [0.0, 0.25, 1.0, 1.0]
+    """
 
     def __post_init__(self) -> None:
         _check("a first beta", self.start)
@@ -92,6 +117,12 @@ class Cyclical(_Ramp):
     """In each of ``cycles`` cycles up from ``start`` to ``end`` for half of it, then there; ``end`` after ``epochs``.
 
     Fu et al., *Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing*, 2019.
+
+    Example:
+        >>> from pyro_vae.training import Cyclical
+        >>> beta = Cyclical(0.0, 1.0, epochs=16, cycles=4)
+        >>> [beta.at(epoch) for epoch in range(9)]
+        [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 0.0]
     """
 
     cycles: float
@@ -122,6 +153,13 @@ def parse_schedule(text: float | str) -> Schedule:
 
     Raises:
         InputError: if it is neither, or a value is negative or no number.
+
+    Example:
+        >>> from pyro_vae.training import parse_schedule
+        >>> parse_schedule(4)
+        Constant(value=4.0)
+        >>> parse_schedule("cyclical:0:1:40:4")
+        Cyclical(start=0.0, end=1.0, epochs=40.0, cycles=4.0)
     """
     name, _, rest = str(text).partition(":")
     try:

@@ -70,6 +70,19 @@ class Trainer:
         config: objective, beta, optimizer, epochs.
         augment: changes the images that the classification terms see.
         resampling: how the rows are drawn; default: uniformly.
+
+    Example:
+        >>> from pyro_vae import FitConfig
+        >>> from pyro_vae.data import Batches, Images
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.training import Trainer
+        >>> model, images = VAE((4,), latent_dim=2), Images(torch.rand(20, 4).round())
+        >>> batches = Batches(images, labelled=torch.arange(0), batch_size=10, binarization="none", seed=0)
+        >>> trainer = Trainer(Pair(model, MeanField(model)).probe(images.x()), batches, images, FitConfig(epochs=3))
+        >>> [row["epoch"] for row in trainer.epochs()]
+        [1, 2, 3]
     """
 
     def __init__(

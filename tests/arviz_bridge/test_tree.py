@@ -95,7 +95,7 @@ def test_groups_dimensions_and_names(tree, runs):
 
 
 def test_pixels_and_labels_are_the_data(tree, runs, pixels):
-    part = runs[0].part("test")[:5]
+    part = runs[0].split("test")[:5]
     assert tree["constant_data"]["pixels"].dtype == tree["observed_data"]["x"].dtype == np.uint8
     assert tree["posterior_predictive"]["x"].dtype == np.uint8
     assert np.array_equal(tree["constant_data"]["pixels"], part.pixels)
@@ -106,7 +106,7 @@ def test_pixels_and_labels_are_the_data(tree, runs, pixels):
 def test_gray_pixels_that_the_model_sees_stay_floats(pixels):
     run = pyro_vae.fit("vae", data=pixels[0], likelihood="gaussian", **SETTINGS)
     found = run.to_arviz(num_data=3, num_draws=4)
-    seen = run.part("test")[:3].x()
+    seen = run.split("test")[:3].x()
     assert found["constant_data"]["pixels"].dtype == np.uint8
     assert np.array_equal(found["observed_data"]["x"], seen)
     assert found["posterior_predictive"]["x"].dtype.kind == "f"
@@ -116,7 +116,7 @@ def test_gray_pixels_that_the_model_sees_stay_floats(pixels):
 def test_counts_stay_the_shares_that_the_model_sees():
     run = pyro_vae.fit("vae", data="digits", **(SETTINGS | {"labels": "none", "epochs": 1}))
     found = run.to_arviz(num_data=3, num_draws=4)
-    assert np.array_equal(found["observed_data"]["x"], run.part("test")[:3].x())
+    assert np.array_equal(found["observed_data"]["x"], run.split("test")[:3].x())
     draws = found["posterior_predictive"]["x"].to_numpy() * 16
     assert np.array_equal(draws, draws.round())
     assert 1 < draws.max() <= 16

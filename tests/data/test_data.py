@@ -337,3 +337,15 @@ def test_affine_changes_keep_shape_range_and_most_of_the_ink():
     assert not torch.equal(changed, images)
     assert changed.sum().item() == pytest.approx(images.sum().item(), rel=0.25)
     assert random_affine(torch.zeros(2, 3, 5, 5)).abs().max() == 0
+
+
+def test_a_binarization_that_is_none_is_refused():
+    with pytest.raises(InputError, match="a binarization; got 'dynmic'; did you mean 'dynamic'"):
+        binarize(torch.rand(3), "dynmic")
+
+
+def test_tensors_and_lists_are_arrays_too():
+    x, y = torch.rand(20, 4), ["a", "b"] * 10
+    found = from_arrays(x, y)
+    assert found.class_names == ("a", "b")
+    assert set(map(tuple, found.train.pixels.tolist())) <= set(map(tuple, x.tolist()))

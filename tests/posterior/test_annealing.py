@@ -157,5 +157,5 @@ def test_bad_settings_are_refused():
     target, latents = linear_gaussian(3, 4, 2)
     with pytest.raises(InputError, match=r"0 temperatures.*Annealing\(16, 500, 10\)"):
         Annealing(num_temperatures=0)
-    with pytest.raises(InputError, match=r"shape \(3, 2\); got shape \(3, 1\).*simulate"):
+    with pytest.raises(InputError, match=r"shape \(3, 2\); got shape \(3, 1\); draw latents and data together"):
         annealed_bracket(target, latents[:, :1])

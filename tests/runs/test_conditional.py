@@ -17,7 +17,7 @@ def quietly(**settings):
 
 def test_complete_fills_in_the_hidden_part_and_keeps_the_visible_one(toy_npz):
     run = quietly(model="cvae:quadrants=2", data=toy_npz, labels="none", likelihood="bernoulli")
-    x = run.part("test").x()
+    x = run.split("test").x()
     filled = run.complete(x, 3)
     hidden = run.model.hidden
     assert filled.shape == (3, *x.shape)
@@ -33,7 +33,7 @@ def test_pictures_of_a_conditional_run(toy_npz):
     canvas = report.samples_figure(run, 64).axes[0].images[0].get_array()
     assert canvas.shape == report.completions_figure(run).axes[0].images[0].get_array().shape
     assert "what the model sees" in report.samples_figure(run, 64).axes[0].get_title()
-    x = run.part("test")[:1].x()
+    x = run.split("test")[:1].x()
     points = torch.randn(4, 2)
     images = run.decode(points, x=x)
     assert torch.equal(
@@ -46,7 +46,7 @@ def test_other_models_have_nothing_to_complete(toy_npz):
     with pytest.raises(
         InputError, match="a conditional model to fill images in; got 'vae'; fit one that is: --model cvae"
     ):
-        run.complete(run.part("test").x())
+        run.complete(run.split("test").x())
 
 
 def test_a_class_that_is_read_off_the_image_cannot_be_chosen(toy_npz):

@@ -167,7 +167,7 @@ def test_gray_pixels_that_the_literature_binarizes_are_drawn(toy_arrays):
     data = dataclasses.replace(from_arrays(toy_arrays[0]), kind="intensities")
     run = quietly(data=data, labels="none", epochs=1)
     assert (run.config.likelihood, run.config.binarization) == ("bernoulli", "dynamic")
-    assert set(run.part("test").x().unique().tolist()) == {0, 1}
+    assert set(run.split("test").x().unique().tolist()) == {0, 1}
 
 
 def test_what_auto_became_is_resumed(toy_npz, tmp_path, monkeypatch):
@@ -412,7 +412,7 @@ def test_the_best_epoch_is_chosen_by_the_objective(toy_npz):
     run.pair.train(False)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        x = run.part("validation").x()
+        x = run.split("validation").x()
         draw_terms(run.probed, x)  # which the validation looks at first
         score = -loss(x, beta=100).item()
     assert score == pytest.approx(run.history["validation_objective"][best], rel=1e-4)

@@ -403,7 +403,7 @@ def test_a_traversal_holds_the_most_probable_class_of_its_image(toy_npz):
 def test_the_latent_map_shows_the_posterior_means_in_the_colours_of_their_classes(toy_npz):
     run = quietly(data=toy_npz)
     ax = report.latent_figure(run, split="train", num_images=30).axes[0]
-    points, train = ax.collections[0], run.part("train")
+    points, train = ax.collections[0], run.split("train")
     means = run.encode(train.x()[:30])
     assert np.allclose(points.get_offsets(), means, atol=1e-5)
     colors = points.get_facecolors()
