@@ -52,7 +52,7 @@ def diagnose(
     as_json: bool,
 ) -> None:
     """Ask whether the posterior of a run can be believed: a verdict per check, figures, and a file for ArviZ."""
-    from pyro_vae.diagnostics.criticism import Effort
+    from pyro_vae.diagnostics.effort import Effort
     from pyro_vae.runs import diagnosis
 
     effort = Effort(samples, simulated, split_gap, nuts, only=only)

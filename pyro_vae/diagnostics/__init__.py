@@ -15,7 +15,8 @@ if TYPE_CHECKING:
         expected_calibration_error,
         reliability,
     )
-    from pyro_vae.diagnostics.criticism import Criticism, Effort, criticise, criticise_pair
+    from pyro_vae.diagnostics.criticism import Criticism, criticise, criticise_pair
+    from pyro_vae.diagnostics.effort import Effort
     from pyro_vae.diagnostics.evaluation import Evaluation, evaluate, nll_per_datum
     from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
     from pyro_vae.diagnostics.importance import Importance, importance_sample
@@ -60,9 +61,9 @@ __getattr__, __dir__ = lazy.attach(
         "expected_calibration_error": "classifier",
         "reliability": "classifier",
         "Criticism": "criticism",
-        "Effort": "criticism",
         "criticise": "criticism",
         "criticise_pair": "criticism",
+        "Effort": "effort",
         "Evaluation": "evaluation",
         "evaluate": "evaluation",
         "nll_per_datum": "evaluation",

@@ -5,10 +5,10 @@ r"""One question, asked in every way there is: can this posterior be believed?
     calibration        ranks and coverage on data that the model makes                 (``sbc``)
     gap, split         into approximation and amortization                             (``gaps``)
     NUTS               the guide's moments against those of an independent sampler     (``posterior.mcmc``)
-    latent units       active units, divergences, collapse                             (``latent``)
+    latent units       active units, divergences, collapse                             (``latent_units``)
     aggregate          the latents of all data against the prior                       (``aggregate``)
     convergence        of the optimization, from its iterates                          (``convergence``)
-    labels             accuracy and calibration of q(y | x)                            (``calibration``)
+    labels             accuracy and calibration of q(y | x)                            (``classifier``)
 
 No one of them sees everything.  Weights cannot show a mode that the guide never visits, calibration speaks of the
 model's own data, NUTS of a few data.  What is made of the figures is in ``verdicts``.
@@ -16,122 +16,30 @@ model's own data, NUTS of a few data.  What is made of the figures is in ``verdi
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import pyro
 from torch import Tensor
 
-from pyro_vae.diagnostics.aggregate import FEWEST as FEWEST_AGGREGATED
-from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
-from pyro_vae.diagnostics.checks import CHECKS
-from pyro_vae.diagnostics.classifier import Reliability, accuracy, confusion_matrix, reliability
-from pyro_vae.diagnostics.convergence import FEWEST_STEPS, Convergence, convergence
-from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
-from pyro_vae.diagnostics.importance import Importance, importance_sample
-from pyro_vae.diagnostics.latent_units import LatentUse, latent_use
-from pyro_vae.diagnostics.sbc import SBC, simulation_based_calibration
+from pyro_vae.diagnostics.aggregate import AggregatePosterior
+from pyro_vae.diagnostics.convergence import Convergence
+from pyro_vae.diagnostics.critic import Critic, Labels
+from pyro_vae.diagnostics.effort import Effort, Known
+from pyro_vae.diagnostics.gaps import InferenceGap
+from pyro_vae.diagnostics.importance import Importance
+from pyro_vae.diagnostics.latent_units import LatentUse
+from pyro_vae.diagnostics.sbc import SBC
 from pyro_vae.diagnostics.verdicts import (
     Check,
     Verdict,
-    judge_aggregate,
-    judge_calibration,
-    judge_chains,
-    judge_convergence,
-    judge_gap,
-    judge_k_hat,
-    judge_labels,
-    judge_latent_units,
-    judge_moments,
-    judge_split,
-    judge_weights,
     plain,
 )
-from pyro_vae.errors import InputError, PyroVAEError, nearest
+from pyro_vae.errors import InputError
 from pyro_vae.pairs.pair import Pair, ProbedPair, Program
-from pyro_vae.posterior.mcmc import Chains, nuts
-from pyro_vae.posterior.target import Target
+from pyro_vae.posterior.mcmc import Chains
 
-logger = logging.getLogger(__name__)
-
-R = TypeVar("R")
 GROUPS = ("posterior", "model", "labels")
-NULL_DRAWS = 999  # of a test's law: p-values down to 0.001
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much of each check to make; 0 leaves it out.
-
-    Args:
-        samples: importance samples per datum.
-        simulated: data that the model makes for calibration.
-        split: data whose inference gap is split into its parts.
-        nuts: data that NUTS draws from the posteriors of.
-        nuts_samples: draws of each of four chains, after as many of warm-up.
-        only: the checks to make, of ``CHECKS``; default: all that can be made.  Weights are always looked at.
-
-    Example:
-        >>> from pyro_vae.diagnostics import Effort
-        >>> quick = Effort(samples=200, simulated=0, only=("latents",))
-        >>> quick.split, quick.nuts  # left out unless asked for
-        (0, 0)
-        >>> Effort(only=("latent",))
-        Traceback (most recent call last):
-            ...
-        pyro_vae.errors.InputError: expected a known check; got 'latent'; ...'latents'...
-    """
-
-    samples: int = 1000
-    simulated: int = 500
-    split: int = 0
-    nuts: int = 0
-    nuts_samples: int = 500
-    only: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in self.only:
-            if name not in CHECKS:
-                raise InputError("a known check", repr(name), nearest(name, CHECKS))
-        if self.samples < 1:
-            raise InputError("at least one sample per datum", str(self.samples), "use --samples 1000")
-        for name in ("simulated", "split", "nuts"):
-            if getattr(self, name) < 0:
-                raise InputError(f"a number of data, 0 or more, for {name}", str(getattr(self, name)), "use 0 for none")
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of the data and of the training, for checks that need it.
-
-    Args:
-        probabilities: q(y | x) of the data, shape (N, K), where there is a classifier.
-        labels: their classes, shape (N,).
-        iterates: the iterates of the parameters, shape (T, K), the whole way; the second half of it is looked at.
-        names: the names of the parameters.
-    """
-
-    probabilities: Tensor | None = None
-    labels: Tensor | None = None
-    iterates: Tensor | None = None
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What q(y | x) is worth on data with labels.
-
-    Args:
-        accuracy: the share of labels that it gets right.
-        reliability: how often it is right, by how sure it is.
-        confusion: how often a datum of a class (the row) is taken for each class, shape (K, K).
-    """
-
-    accuracy: float
-    reliability: Reliability
-    confusion: Tensor
 
 
 @dataclass(frozen=True)
@@ -273,7 +181,7 @@ def criticise_pair(
         >>> [check.name for check in found.checks]
         ['importance weights', 'Pareto k-hat', ..., 'latent units']
     """
-    critic = _Critic(probed, x, effort or Effort(), known or Known(), seed)
+    critic = Critic(probed, x, effort or Effort(), known or Known(), seed)
     with probed.pair.evaluating(), pyro.validation_enabled(False):
         weights, latents = critic.weigh(), critic.look_at_latents()
         units = len(weights.names) if latents is None else latents.num_active
@@ -291,134 +199,6 @@ def criticise_pair(
             checks=(),
         )
     return replace(found, checks=tuple(sorted(critic.checks, key=lambda check: GROUPS.index(check.group))))
-
-
-class _Critic:
-    """Makes the checks, one after another."""
-
-    def __init__(self, probed: ProbedPair, x: Tensor, effort: Effort, known: Known, seed: int) -> None:
-        self.probed, self.x = probed, x
-        self.effort, self.known, self.seed = effort, known, seed
-        self.per_datum = probed.data_dim is not None and bool(probed.continuous)
-        self.checks: list[Check] = []
-        self.made = {name for name, (possible, *_) in self._needs().items() if possible}
-        for name in effort.only:
-            possible, needs, mend = self._needs()[name]
-            if not possible:
-                raise InputError(f"{needs}, for the check {name!r}", "none, or too few", f"leave it out, or {mend}")
-        if effort.only:
-            self.made &= set(effort.only)
-
-    def _needs(self) -> dict[str, tuple[bool, str, str]]:
-        """For each check, whether it can be made, what it needs, and where that comes from."""
-        num_rows = len(self.x) if self.per_datum else 0
-        iterates = 0 if self.known.iterates is None else len(self.known.iterates)
-        labelled = self.known.probabilities is not None and self.known.labels is not None
-        return {
-            "gap": (self.effort.split > 0 and self.per_datum, "data to split the gap of", "use --split-gap 100"),
-            "calibration": (self.effort.simulated > 0, "simulated data", "use --simulated 500"),
-            "nuts": (self.effort.nuts > 0, "data to draw for", "use --nuts 16"),
-            "latents": (num_rows >= 2, "two data or more", "give more data"),
-            "aggregate": (num_rows >= FEWEST_AGGREGATED, f"{FEWEST_AGGREGATED} data or more", "give more data"),
-            "convergence": (iterates >= 2 * FEWEST_STEPS, "iterates of the training", "train for longer"),
-            "labels": (labelled, "a model with class labels, and labels of the data", "fit --model ss_vae"),
-        }
-
-    def weigh(self) -> Importance:
-        weights = importance_sample(self.probed, self.x, num_samples=self.effort.samples, seed=self.seed)
-        logger.info(f"drew {self.effort.samples:,} importance samples for {weights.log_weights.shape[1]:,} data")
-        return weights
-
-    def look_at_latents(self) -> LatentUse | None:
-        """What the latents are used for, which the gaps are measured against, too."""
-        if not self._needs()["latents"][0]:
-            return None
-        found = latent_use(self.probed, self.x, seed=self.seed)
-        if "latents" in self.made:
-            self.checks.append(judge_latent_units(found))
-        return found
-
-    def judge_weights(self, weights: Importance, dimensions: int) -> None:
-        self.checks += [judge_weights(weights), judge_k_hat(weights), judge_gap(weights, dimensions)]
-        self.checks.append(judge_moments(weights))
-
-    def split_gap(self, dimensions: int) -> InferenceGap | None:
-        if "gap" not in self.made:
-            return None
-        x = self.x[: self.effort.split]
-        return self._try(
-            "gap, split",
-            lambda: inference_gap(self.probed, x, seed=self.seed),
-            lambda found: judge_split(found, dimensions),
-        )
-
-    def calibrate(self) -> SBC | None:
-        if "calibration" not in self.made:
-            return None
-
-        def make() -> SBC:
-            return simulation_based_calibration(
-                self.probed, self.x, self.effort.simulated, num_null=NULL_DRAWS, seed=self.seed
-            )
-
-        found = self._try("calibration (SBC)", make, judge_calibration)
-        logger.info(f"checked the calibration on {self.effort.simulated:,} simulated data")
-        return found
-
-    def run_chains(self, weights: Importance) -> Chains | None:
-        if "nuts" not in self.made:
-            return None
-        x, draws = self.x[: self.effort.nuts] if self.per_datum else self.x, self.effort.nuts_samples
-        return self._try(
-            "NUTS",
-            lambda: nuts(Target(self.probed, x), draws, draws, seed=self.seed),
-            lambda found: judge_chains(*_against(found, weights), found),
-        )
-
-    def compare_aggregate(self) -> AggregatePosterior | None:
-        if "aggregate" not in self.made:
-            return None
-        return self._try(
-            "aggregate posterior",
-            lambda: aggregate_posterior(self.probed, self.x, seed=self.seed),
-            judge_aggregate,
-        )
-
-    def look_at_iterates(self) -> Convergence | None:
-        if "convergence" not in self.made:
-            return None
-        assert self.known.iterates is not None
-        later = self.known.iterates[len(self.known.iterates) // 2 :]
-        return self._try("convergence (SVI)", lambda: convergence(later, names=self.known.names), judge_convergence)
-
-    def judge_labels(self) -> Labels | None:
-        if "labels" not in self.made:
-            return None
-        assert self.known.probabilities is not None
-        assert self.known.labels is not None
-        rows = (self.known.probabilities.cpu(), self.known.labels.cpu())
-        found = Labels(accuracy(*rows), reliability(*rows), confusion_matrix(*rows))
-        self.checks.append(judge_labels(found.accuracy, found.reliability))
-        return found
-
-    def _try(self, name: str, make: Callable[[], R], check: Callable[[R], Check]) -> R | None:
-        """A result, with its check among the others; one that cannot be made says why."""
-        try:
-            found = make()
-        except PyroVAEError as error:
-            self.checks.append(Check(name, None, f"not made: {error}"))
-            return None
-        self.checks.append(check(found))
-        return found
-
-
-def _against(chains: Chains, weights: Importance) -> tuple[Tensor, Tensor]:
-    """The guide's mean error and ratio of standard deviations against chains, per datum, shape (n,)."""
-    draws = chains.draws.double().cpu()
-    mean, sd = draws.mean(0), draws.std(0)
-    u = weights.u[:, : len(mean)].double()
-    error = ((u.mean(0) - mean) / sd).square().mean(-1).sqrt()
-    return error, (u.std(0).log() - sd.log()).mean(-1).exp()
 
 
 def _word(verdict: Verdict | None) -> str:

@@ -20,7 +20,8 @@ from torch import Tensor
 from pyro_vae.arviz_bridge.netcdf import save_posterior
 from pyro_vae.arviz_bridge.tree import from_chains
 from pyro_vae.data import Images
-from pyro_vae.diagnostics.criticism import Criticism, Effort, Known, criticise_pair
+from pyro_vae.diagnostics.criticism import Criticism, criticise_pair
+from pyro_vae.diagnostics.effort import Effort, Known
 from pyro_vae.diagnostics.verdicts import plain
 from pyro_vae.errors import InputError
 from pyro_vae.figures.classifier import confusion, reliability_diagram

@@ -11,7 +11,8 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 from pyro_vae.diagnostics import criticise
-from pyro_vae.diagnostics.criticism import Effort, Known, criticise_pair
+from pyro_vae.diagnostics.criticism import criticise_pair
+from pyro_vae.diagnostics.effort import Effort, Known
 from pyro_vae.diagnostics.verdicts import Verdict
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.pair import Pair

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import pyro_vae
 from pyro_vae.arviz_bridge.versions import as_arviz
 from pyro_vae.cli import main
-from pyro_vae.diagnostics.criticism import Effort
+from pyro_vae.diagnostics.effort import Effort
 from pyro_vae.errors import InputError
 from pyro_vae.runs.diagnosis import diagnose
 
