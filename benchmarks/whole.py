@@ -80,7 +80,7 @@ class _Watching(Bar):
 
     def step(self, progress: Any) -> None:
         trainer = self._trainer
-        if trainer.way == "compiled" and not isinstance(trainer.step, _Timed):
+        if trainer.step is not trainer.eager and not isinstance(trainer.step, _Timed):
             trainer.step = cast(Step, _Timed(trainer.step, self.steps))
         super().step(progress)
 
@@ -185,7 +185,7 @@ def _first_step(started: str) -> None:
 
     class Stop(Bar):
         def step(self, progress: Any) -> None:
-            if self._trainer.way == "compiled":
+            if self._trainer.step is not self._trainer.eager:
                 seconds = {"imports": imported - float(started), "fit": time.time() - called}
                 print(json.dumps(seconds), flush=True)
                 os._exit(0)
