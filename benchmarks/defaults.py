@@ -77,7 +77,9 @@ def _fit(model: str, data: str, name: str, seed: int) -> dict[str, float]:
     dataset = load_data(data)
     if name in SHARES:
         rows = len(dataset.train) - (LABELS if model in WITH_LABELS else 0)
-        settled = settle(FitConfig.of(), math.ceil(rows / FitConfig.of().batch_size), model in WITH_LABELS)
+        settled = settle(
+            FitConfig.from_settings(), math.ceil(rows / FitConfig.from_settings().batch_size), model in WITH_LABELS
+        )
         settings["beta"] = f"linear:0:1:{SHARES[name] * settled.num_epochs:g}"
     run = pyro_vae.fit(model, data=dataset, display=False, **settings)
     seconds = time.perf_counter() - begin

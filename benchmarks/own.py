@@ -55,7 +55,9 @@ def ours() -> dict[str, Callable[[], Contender]]:
 
 def own_step(name: str, compiled: bool = True, **config: Any) -> Here:
     """The contender for a configuration of ``fit``."""
-    return Here(f"pyro_vae, {name}", lambda: repeat(build(FitConfig.of(**{"device": "cpu"} | config), compiled)))
+    return Here(
+        f"pyro_vae, {name}", lambda: repeat(build(FitConfig.from_settings(**{"device": "cpu"} | config), compiled))
+    )
 
 
 def build(config: FitConfig, compiled: bool) -> Callable[[], Tensor]:

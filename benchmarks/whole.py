@@ -38,7 +38,7 @@ EPOCHS = 6
 
 def likelihood(console: Console, rounds: int) -> None:
     """The importance-weighted NLL of 5,000 samples: achieved FLOP/s against a plain large matrix product."""
-    config = FitConfig.of(**MLP)
+    config = FitConfig.from_settings(**MLP)
     torch.manual_seed(0)
     pair = build_pair(config, EVENT_SHAPE, None, "vae", "mean_field")
     probed = pair.probe(torch.zeros(2, *EVENT_SHAPE))

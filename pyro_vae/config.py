@@ -133,18 +133,18 @@ class FitConfig(TrainingConfig, DataConfig, ProgramConfig):
 
     Example:
         >>> from pyro_vae.config import FitConfig
-        >>> config = FitConfig.of(model="ss_vae", data="digits", epochs=20)
+        >>> config = FitConfig.from_settings(model="ss_vae", data="digits", epochs=20)
         >>> FitConfig.model_validate_json(config.model_dump_json()) == config
         True
         >>> try:
-        ...     FitConfig.of(latent_dims=2)
+        ...     FitConfig.from_settings(latent_dims=2)
         ... except ValueError as error:
         ...     print(error)
         expected a setting that exists; got 'latent_dims'; did you mean 'latent_dim'?
     """
 
     @classmethod
-    def of(cls, **settings: Any) -> Self:
+    def from_settings(cls, **settings: Any) -> Self:
         """Build a configuration, with every fault said in one line.
 
         Raises:

@@ -10,18 +10,20 @@ from pyro_vae.errors import InputError
 
 
 def test_round_trip_through_json():
-    config = FitConfig.of(model="ss_vae", beta="linear:0:1:10", hidden="64,32", labels="all", patience=3)
-    assert FitConfig.of(**json.loads(config.model_dump_json())) == config
+    config = FitConfig.from_settings(model="ss_vae", beta="linear:0:1:10", hidden="64,32", labels="all", patience=3)
+    assert FitConfig.from_settings(**json.loads(config.model_dump_json())) == config
     assert config.hidden == (64, 32)
 
 
 def test_text_and_numbers_mean_the_same():
-    assert FitConfig.of(beta="4", epochs="7", labels="50") == FitConfig.of(beta=4, epochs=7, labels=50)
+    assert FitConfig.from_settings(beta="4", epochs="7", labels="50") == FitConfig.from_settings(
+        beta=4, epochs=7, labels=50
+    )
 
 
 def test_configuration_is_frozen():
     with pytest.raises(ValidationError, match="frozen"):
-        FitConfig.of().epochs = 3
+        FitConfig.from_settings().epochs = 3
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_configuration_is_frozen():
 )
 def test_bad_settings_are_said_in_one_line(settings, message):
     with pytest.raises(InputError, match=message) as caught:
-        FitConfig.of(**settings)
+        FitConfig.from_settings(**settings)
     assert "\n" not in str(caught.value)
 
 

@@ -227,7 +227,9 @@ def understood(command, monkeypatch) -> Callable[[list[str]], FitConfig]:
     seen: list[FitConfig] = []
 
     def put_together(**settings: Any) -> None:
-        config = FitConfig.of(**{key: value for key, value in settings.items() if key in FitConfig.model_fields})
+        config = FitConfig.from_settings(
+            **{key: value for key, value in settings.items() if key in FitConfig.model_fields}
+        )
         check_names(config, config.model, config.guide)
         data, options = DATA.check(config.data)
         shape = (SHAPES[data][0], options["size"], options["size"]) if "size" in options else SHAPES[data]

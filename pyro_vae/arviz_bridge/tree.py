@@ -37,7 +37,7 @@ from pyro_vae.posterior.target import Target
 
 PREDICTIVE_DRAWS = 50  # of each chain, where every datum has latents of its own
 NUMBERS_AT_ONCE = 2**22
-APART = 15_485_863  # between the random numbers of two chains
+CHAIN_SEED_STRIDE = 15_485_863  # between the random numbers of two chains
 
 Group = dict[str, Tensor]
 
@@ -82,7 +82,7 @@ def from_guide(
     chains: dict[str, list[Group]] = {}
     for chain, target in enumerate(targets):
         with torch.random.fork_rng():
-            torch.manual_seed(seed + APART * chain)
+            torch.manual_seed(seed + CHAIN_SEED_STRIDE * chain)
             draws = _draw(target, num_draws)
             latents = target.values(draws.u) | draws.enumerated
             groups = {"posterior": latents, **_predictions(target, latents, num_draws, num_predictive)}

@@ -63,7 +63,7 @@ def fit(
     from_environment = {name: value for name, value in flags.items() if source(name) is ParameterSource.ENVIRONMENT}
     settings = preset(preset_name) if preset_name is not None else {}
     settings |= (FitConfig.read(config_file) if config_file is not None else {}) | typed
-    config = FitConfig.of(**(from_environment | settings))
+    config = FitConfig.from_settings(**(from_environment | settings))
     if resumed is not None and (out is not None or overwrite or preset_name is not None):
         raise InputError(
             "--resume alone, or a new run with --out, --overwrite or --preset",

@@ -12,7 +12,7 @@ import ctypes
 import os
 from functools import cache
 
-KEPT = 2**30  # bytes
+RETAINED_BYTES = 2**30  # bytes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 
@@ -30,6 +30,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # no glibc
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, KEPT) or mallopt(_MMAP_THRESHOLD, 2**25)) and bool(
-        mallopt(_TRIM_THRESHOLD, KEPT)
+    return bool(mallopt(_MMAP_THRESHOLD, RETAINED_BYTES) or mallopt(_MMAP_THRESHOLD, 2**25)) and bool(
+        mallopt(_TRIM_THRESHOLD, RETAINED_BYTES)
     )

@@ -23,7 +23,7 @@ def uses_cuda(tensors: Sequence[Tensor]) -> bool:
     return all(tensor.device.type == "cuda" for tensor in tensors)
 
 
-class Captured:
+class CudaReplay:
     """The replayed function.
 
     Args:

@@ -24,7 +24,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pyro_vae.compiled.allocation import keep_freed_memory
 from pyro_vae.compiled.cpu import suit_cpu
-from pyro_vae.compiled.cuda import Captured, uses_cuda
+from pyro_vae.compiled.cuda import CudaReplay, uses_cuda
 from pyro_vae.compiled.snapshot import Snapshot
 from pyro_vae.compiled.toolchain import head_start
 from pyro_vae.compiled.tracing import Recording
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 Flat = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
-class Recorded:
+class CompilableRecording:
     """A recording, and what it is compiled to; a new kind records something and makes calls of ``run``.
 
     Args:
@@ -58,7 +58,7 @@ class Recorded:
         if uses_cuda([*self._example, *self.recording.held]):
             before = Snapshot(self._kept)
             try:
-                self._run = Captured(self._run, self._example, self._kept)
+                self._run = CudaReplay(self._run, self._example, self._kept)
             except RuntimeError as error:
                 logger.info(f"no CUDA graph, kernels are launched one by one: {str(error).strip().splitlines()[0]}")
             finally:

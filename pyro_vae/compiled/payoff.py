@@ -19,7 +19,7 @@ from typing import Literal, Self, TypeVar
 from torch import Tensor
 
 from pyro_vae.compiled.inlining import is_view
-from pyro_vae.compiled.lowering import Recorded
+from pyro_vae.compiled.lowering import CompilableRecording
 from pyro_vae.compiled.tracing import Recording, Untraceable
 
 logger = logging.getLogger(__name__)
@@ -32,11 +32,11 @@ FEWEST_RUNS = 200  # for which anything is recorded at all
 
 
 Way = Literal["eager", "replayed", "compiled"]
-C = TypeVar("C", bound=Recorded)
+C = TypeVar("C", bound=CompilableRecording)
 
 
 @dataclass(frozen=True)
-class Outlook:
+class CompileEstimate:
     """What compiling a recording costs, and what it saves.
 
     Args:
@@ -50,7 +50,7 @@ class Outlook:
     runs: int
 
     @classmethod
-    def of(cls, recording: Recording, runs: int) -> Self:
+    def from_recording(cls, recording: Recording, runs: int) -> Self:
         """The estimate for ``runs`` runs of a recording."""
         calls = [node for node in recording.graph.graph.nodes if node.op == "call_function" and not is_view(node)]
         values = [node.meta.get("val") for node in calls]
@@ -98,9 +98,9 @@ def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, way: Way | N
     except Exception as error:  # of any kind: what cannot be recorded still runs
         logger.info(f"the {name} runs eagerly: {reason(error)}")
         return None, "eager"
-    outlook = Outlook.of(made.recording, runs)
-    if way == "compiled" or (way is None and outlook.pays):
-        logger.info(f"compiling the {name}: {outlook}")
+    estimate = CompileEstimate.from_recording(made.recording, runs)
+    if way == "compiled" or (way is None and estimate.pays):
+        logger.info(f"compiling the {name}: {estimate}")
         try:
             made.compile()
         except Exception as error:
@@ -108,7 +108,7 @@ def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, way: Way | N
         else:
             return made, "compiled"
     else:
-        logger.info(f"the {name} is replayed as recorded: {outlook}")
+        logger.info(f"the {name} is replayed as recorded: {estimate}")
     made.interpret()
     return made, "replayed"
 

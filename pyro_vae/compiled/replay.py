@@ -8,13 +8,13 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.compiled.lowering import Recorded
+from pyro_vae.compiled.lowering import CompilableRecording
 from pyro_vae.compiled.tracing import record
 
 Figures = dict[str, Tensor]
 
 
-class Replay(Recorded):
+class Replay(CompilableRecording):
     """A recorded function of inputs of one shape, compiled or as it stands.
 
     Args:

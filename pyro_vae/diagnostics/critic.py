@@ -13,7 +13,7 @@ from pyro_vae.diagnostics.aggregate import FEWEST as FEWEST_AGGREGATED
 from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
 from pyro_vae.diagnostics.classifier import Reliability, accuracy, confusion_matrix, reliability
 from pyro_vae.diagnostics.convergence import FEWEST_STEPS, Convergence, convergence
-from pyro_vae.diagnostics.effort import Effort, Known
+from pyro_vae.diagnostics.effort import Effort, TrainingFacts
 from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
 from pyro_vae.diagnostics.importance import Importance, importance_sample
 from pyro_vae.diagnostics.latent_units import LatentUse, latent_use
@@ -61,7 +61,7 @@ class Labels:
 class Critic:
     """Makes the checks, one after another."""
 
-    def __init__(self, probed: ProbedPair, x: Tensor, effort: Effort, known: Known, seed: int) -> None:
+    def __init__(self, probed: ProbedPair, x: Tensor, effort: Effort, known: TrainingFacts, seed: int) -> None:
         self.probed, self.x = probed, x
         self.effort, self.known, self.seed = effort, known, seed
         self.per_datum = probed.data_dim is not None and bool(probed.continuous)

@@ -25,7 +25,7 @@ from torch import Tensor
 from pyro_vae.diagnostics.aggregate import AggregatePosterior
 from pyro_vae.diagnostics.convergence import Convergence
 from pyro_vae.diagnostics.critic import Critic, Labels
-from pyro_vae.diagnostics.effort import Effort, Known
+from pyro_vae.diagnostics.effort import Effort, TrainingFacts
 from pyro_vae.diagnostics.gaps import InferenceGap
 from pyro_vae.diagnostics.importance import Importance
 from pyro_vae.diagnostics.latent_units import LatentUse
@@ -155,7 +155,7 @@ def criticise_pair(
     x: Tensor,
     effort: Effort | None = None,
     *,
-    known: Known | None = None,
+    known: TrainingFacts | None = None,
     seed: int = 0,
 ) -> Criticism:
     r"""Criticise a fitted pair.
@@ -181,7 +181,7 @@ def criticise_pair(
         >>> [check.name for check in found.checks]
         ['importance weights', 'Pareto k-hat', ..., 'latent units']
     """
-    critic = Critic(probed, x, effort or Effort(), known or Known(), seed)
+    critic = Critic(probed, x, effort or Effort(), known or TrainingFacts(), seed)
     with probed.pair.evaluating(), pyro.validation_enabled(False):
         weights, latents = critic.weigh(), critic.look_at_latents()
         units = len(weights.names) if latents is None else latents.num_active

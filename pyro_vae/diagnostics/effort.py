@@ -52,7 +52,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Known:
+class TrainingFacts:
     """What is known of the data and of the training, for checks that need it.
 
     Args:

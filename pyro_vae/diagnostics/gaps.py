@@ -53,7 +53,7 @@ class Gap:
     standard_error: float
 
     @classmethod
-    def of(cls, per_datum: Tensor) -> Gap:
+    def from_values(cls, per_datum: Tensor) -> Gap:
         """From figures of shape (N,)."""
         error = per_datum.std().item() / math.sqrt(len(per_datum)) if len(per_datum) > 1 else math.nan
         return cls(per_datum.mean().item(), error)
@@ -124,7 +124,7 @@ class InferenceGap:
         return self.elbo.isfinite() & self.refined_elbo.isfinite() & self.log_likelihood.isfinite()
 
     def _gap(self, above: Tensor, below: Tensor) -> Gap:
-        return Gap.of((above - below)[self._finite])
+        return Gap.from_values((above - below)[self._finite])
 
     def as_dict(self) -> dict[str, Any]:
         """Means and their standard errors as plain numbers, None where one is not known."""

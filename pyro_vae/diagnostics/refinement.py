@@ -21,8 +21,8 @@ from pyro_vae.compiled.replay import Replay
 from pyro_vae.diagnostics.local_families import LocalFamily
 from pyro_vae.errors import InputError
 
-LOWERED = 0.3  # the step size, by this factor
-TIMES = 3
+LR_FACTOR = 0.3  # the step size, by this factor
+MAX_LR_CUTS = 3
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def refine(family: LocalFamily, refinement: Refinement) -> Refined:
     adam = torch.optim.Adam(parameters, lr=refinement.lr)
     trace: list[float] = []
     steps, lowered, average = 0, 0, parameters
-    while lowered < TIMES and steps < refinement.max_steps:
+    while lowered < MAX_LR_CUTS and steps < refinement.max_steps:
         count = min(refinement.round_steps, refinement.max_steps - steps)
         total, average = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
         for _ in range(count):
@@ -101,9 +101,9 @@ def refine(family: LocalFamily, refinement: Refinement) -> Refined:
         if trace and not total > max(trace) + refinement.tolerance:
             lowered += 1
             for group in adam.param_groups:
-                group["lr"] *= LOWERED
+                group["lr"] *= LR_FACTOR
         trace.append(total)
-    return Refined(average, tuple(trace), steps, lowered == TIMES)
+    return Refined(average, tuple(trace), steps, lowered == MAX_LR_CUTS)
 
 
 def ascent(

@@ -95,7 +95,7 @@ class AnnealedBound:
     upper: bool
 
     @classmethod
-    def of(cls, log_weight: Tensor, acceptance: Tensor, upper: bool) -> AnnealedBound:
+    def from_weights(cls, log_weight: Tensor, acceptance: Tensor, upper: bool) -> AnnealedBound:
         """From log weights of shape (S, N)."""
         num_chains = len(log_weight)
         total = log_weight.logsumexp(0)
@@ -232,7 +232,7 @@ class _Chains:
         for k, temperature in enumerate(self.temperatures[1:], 1):
             total += self._heat(state, temperature)
             accepted += self._move(state, temperature, self._steps[k])
-        return AnnealedBound.of(total, accepted.mean(0) / self.annealing.num_temperatures, upper=False)
+        return AnnealedBound.from_weights(total, accepted.mean(0) / self.annealing.num_temperatures, upper=False)
 
     def upper(self, latents: Tensor) -> AnnealedBound:
         """From draws of the posterior, shape (N, D), to the prior."""
@@ -241,7 +241,7 @@ class _Chains:
         for k in range(self.annealing.num_temperatures, 0, -1):
             accepted += self._move(state, self.temperatures[k], self._steps[k])
             total += self._heat(state, self.temperatures[k - 1])
-        return AnnealedBound.of(total, accepted.mean(0) / self.annealing.num_temperatures, upper=True)
+        return AnnealedBound.from_weights(total, accepted.mean(0) / self.annealing.num_temperatures, upper=True)
 
     def _pilot(self) -> Sequence[Tensor]:
         """Step sizes of each datum, shape (N,), for every temperature."""

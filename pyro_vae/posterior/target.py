@@ -81,7 +81,7 @@ class Target:
         guided = self._template(1)
         with torch.no_grad():
             generated = self._score(guided, 1)
-        self.vector = FlatVector.of(self.probed, guided, generated)
+        self.vector = FlatVector.from_traces(self.probed, guided, generated)
 
     def _runs_alike(self) -> bool:
         """Whether two draws side by side have the densities that each has alone; a program may mix them up."""

@@ -60,7 +60,7 @@ class FlatVector:
         self.size = max((site.columns.stop for site in sites), default=0)
 
     @classmethod
-    def of(cls, structure: Structure, guided: Trace, generated: Trace) -> Self:
+    def from_traces(cls, structure: Structure, guided: Trace, generated: Trace) -> Self:
         """From traces of the guide and of the model.
 
         Raises:

@@ -25,7 +25,7 @@ def preset(name: str) -> dict[str, Any]:
         >>> from pyro_vae.presets import preset
         >>> preset("mlp_vae")["network"]
         'mlp:hidden=200'
-        >>> config = FitConfig.of(**preset("mlp_vae") | {"data": "digits"})
+        >>> config = FitConfig.from_settings(**preset("mlp_vae") | {"data": "digits"})
         >>> config.data, config.latent_dim
         ('digits', 20)
     """

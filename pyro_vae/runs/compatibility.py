@@ -27,7 +27,7 @@ def build(model: str, guide: str = "mean_field", prior: str = AUTO) -> Pair:
     """
     if prior != AUTO and not MODELS.takes(model, "prior"):
         raise InputError("a model that takes a prior", "one that has its own", "leave out --prior")
-    config = FitConfig.of(model=model, guide=guide, prior=prior, latent_dim=2, classifier="mlp", hidden=(8,))
+    config = FitConfig.from_settings(model=model, guide=guide, prior=prior, latent_dim=2, classifier="mlp", hidden=(8,))
     return build_pair(config, EVENT_SHAPE, NUM_CLASSES, model, guide)
 
 

@@ -21,7 +21,7 @@ from pyro_vae.arviz_bridge.netcdf import save_posterior
 from pyro_vae.arviz_bridge.tree import from_chains
 from pyro_vae.data import Images
 from pyro_vae.diagnostics.criticism import Criticism, criticise_pair
-from pyro_vae.diagnostics.effort import Effort, Known
+from pyro_vae.diagnostics.effort import Effort, TrainingFacts
 from pyro_vae.diagnostics.verdicts import plain
 from pyro_vae.errors import InputError
 from pyro_vae.figures.classifier import confusion, reliability_diagram
@@ -159,6 +159,6 @@ def diagnose(
     probabilities: Tensor | None = None
     if run.structure.has_label and images.labels is not None:
         probabilities = run.class_probabilities(images.pixels)
-    known = Known(probabilities, images.labels, iterates if len(iterates) else None, names)
+    known = TrainingFacts(probabilities, images.labels, iterates if len(iterates) else None, names)
     found = criticise_pair(run.probed, images.x(), effort, known=known, seed=seed)
     return Diagnosis(run, split, images, found, effort, time.perf_counter() - begin)

@@ -61,12 +61,12 @@ def fit(
         >>> import pyro_vae
         >>> run = pyro_vae.fit("vae", "full_rank", data="toy", latent_dim=2, epochs=1, batch_size=800, display=False)
         >>> run
-        Run(vae + full_rank on toy, 1 epochs)
+        Run(vae + full_rank on toy, 1 epoch)
         >>> run.sample(3).shape  # vectors of five numbers
         torch.Size([3, 5])
     """
     names = {"model": _name_of(model), "guide": _name_of(guide), "data": data if isinstance(data, str) else IN_MEMORY}
-    config = FitConfig.of(**names, **settings)
+    config = FitConfig.from_settings(**names, **settings)
     check_names(config, model, guide)
     if not isinstance(model, str) and config.beta == AUTO:
         config = config.model_copy(update={"beta": 1.0})  # a program of one's own is trained as it stands
@@ -119,7 +119,7 @@ def resume(
     given = {"model": model, "guide": guide, "data": data}
     settings = settings | {name: value for name, value in given.items() if isinstance(value, str)}
     settings = {name: value for name, value in settings.items() if value != AUTO}  # what the run has, then
-    config = FitConfig.of(**(old.model_dump() | settings))
+    config = FitConfig.from_settings(**(old.model_dump() | settings))
     _check_unchanged(config, old, path)
     training = folder.training()
     done, epochs = training["progress"]["epoch"], config.num_epochs

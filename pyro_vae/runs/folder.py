@@ -119,7 +119,7 @@ class RunFolder:
     @property
     def config(self) -> FitConfig:
         """The run's configuration."""
-        return FitConfig.of(**self._content()["config"])
+        return FitConfig.from_settings(**self._content()["config"])
 
     @property
     def facts(self) -> DataFacts:

@@ -22,7 +22,7 @@ from pyro_vae.pairs.structure import LABEL_SITE, OBSERVED_SITE, Structure
 from pyro_vae.pairs.traces import distribution_at, value_at
 from pyro_vae.runs.data_facts import DataFacts
 
-APART = 104_729  # from the seed of training: its first normals may be the parameters that z is compared with
+SEED_OFFSET = 104_729  # from the seed of training: its first normals may be the parameters that z is compared with
 
 
 class Generator:
@@ -208,7 +208,7 @@ class Generator:
     @contextmanager
     def _quiet(self, seed: int = 0) -> Iterator[None]:
         """Evaluation mode, no gradients, a random state of its own."""
-        with self.pair.looked_at(APART + seed):
+        with self.pair.looked_at(SEED_OFFSET + seed):
             yield
 
     def _values(self, x: ArrayLike | Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-MOST = 200  # parameters that are followed
+MAX_TRACKED_PARAMETERS = 200  # parameters that are followed
 AN_EPOCH = 10  # iterates kept of each
-KEPT = 2000  # how many of the last are kept
+MAX_ITERATES = 2000  # how many of the last are kept
 
 
 class Iterates:
@@ -29,7 +29,7 @@ class Iterates:
         self._rows: list[Tensor] = []
         generator = torch.Generator().manual_seed(seed)
         total = sum(parameter.numel() for parameter in parameters.values())
-        chosen = torch.randperm(total, generator=generator)[:MOST].sort().values
+        chosen = torch.randperm(total, generator=generator)[:MAX_TRACKED_PARAMETERS].sort().values
         self._places: list[tuple[Tensor, Tensor]] = []
         self._names: list[str] = []
         start = 0
@@ -62,7 +62,7 @@ class Iterates:
             return
         with torch.no_grad():
             self._rows.append(torch.cat([parameter.view(-1)[places] for parameter, places in self._places]))
-        del self._rows[:-KEPT]
+        del self._rows[:-MAX_ITERATES]
 
     def load(self, values: Tensor) -> None:
         """Put back what was kept, shape (T, K); nothing where it is of other parameters."""

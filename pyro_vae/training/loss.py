@@ -30,7 +30,7 @@ from pyro_vae.objectives import Objective
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.labels import label_distribution
 
-SURE = 0.95
+CONFIDENCE_THRESHOLD = 0.95
 Augment = Callable[[Tensor], Tensor]
 
 
@@ -89,6 +89,6 @@ class StepLoss:
         if consistent and others is not None:
             with torch.no_grad():
                 target = label_distribution(self.objective.pair, others).probs
-            sure = target.amax(-1) >= SURE
+            sure = target.amax(-1) >= CONFIDENCE_THRESHOLD
             terms.append(-self.consistency_weight * ((target * free).sum(-1) * sure).mean())
         return terms

@@ -13,7 +13,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.compiled.lowering import Recorded
+from pyro_vae.compiled.lowering import CompilableRecording
 from pyro_vae.compiled.snapshot import Snapshot
 from pyro_vae.compiled.tracing import record
 from pyro_vae.data.batches import Indices
@@ -21,7 +21,7 @@ from pyro_vae.pairs.handlers import Number
 from pyro_vae.training.step import EagerStep, expected_warnings
 
 
-class RecordedStep(Recorded):
+class RecordedStep(CompilableRecording):
     """A training step that replays a graph, compiled or as recorded.
 
     Args:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_vae.compiled import lowering
-from pyro_vae.compiled.cuda import Captured, uses_cuda
+from pyro_vae.compiled.cuda import CudaReplay, uses_cuda
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data import Batches, Images
 from pyro_vae.runs.display import listening
@@ -84,7 +84,7 @@ def add(inputs):
 
 def test_state_is_changed_where_it_is_and_the_rest_is_copied(stand_in):
     total, row = torch.zeros(3), torch.ones(3)
-    replayed = Captured(stand_in(add), [total, row], [total])
+    replayed = CudaReplay(stand_in(add), [total, row], [total])
     total.zero_()  # of the runs before the capture
     (first,) = replayed([total, torch.tensor([1.0, 2.0, 3.0])])
     (second,) = replayed([total, torch.tensor([10.0, 10.0, 10.0])])
@@ -96,7 +96,7 @@ def test_state_is_changed_where_it_is_and_the_rest_is_copied(stand_in):
 
 def test_a_copied_input_may_be_a_parameter(stand_in):
     parameter = torch.ones(2, requires_grad=True)
-    replayed = Captured(stand_in(lambda inputs: (inputs[0] * 3,)), [parameter])
+    replayed = CudaReplay(stand_in(lambda inputs: (inputs[0] * 3,)), [parameter])
     with torch.no_grad():
         parameter.fill_(2)
     (result,) = replayed([parameter])
@@ -146,7 +146,7 @@ def test_what_cannot_be_captured_is_said_and_runs_compiled(stand_in, monkeypatch
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     monkeypatch.setattr(lowering, "uses_cuda", lambda tensors: True)
-    monkeypatch.setattr(lowering, "Captured", refuse)
+    monkeypatch.setattr(lowering, "CudaReplay", refuse)
     losses, notes = trained()
     assert losses == pytest.approx(expected, rel=1e-6)
     said = "no CUDA graph, kernels are launched one by one: operation not permitted when stream is capturing"

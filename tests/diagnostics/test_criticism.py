@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 from pyro_vae.diagnostics import criticise
 from pyro_vae.diagnostics.criticism import criticise_pair
-from pyro_vae.diagnostics.effort import Effort, Known
+from pyro_vae.diagnostics.effort import Effort, TrainingFacts
 from pyro_vae.diagnostics.verdicts import Verdict
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.pair import Pair
@@ -163,7 +163,7 @@ def test_labels_and_iterates_are_checked_where_they_are_known():
     labels = torch.randint(2, (30,))
     sure = torch.nn.functional.one_hot(1 - labels, 2) * 0.98 + 0.01
     moving = torch.cat([torch.randn(100, 5), torch.linspace(0, 50, 100).unsqueeze(-1).expand(-1, 95)], -1)
-    known = Known(sure, labels, moving, tuple(f"p{i}" for i in range(100)))
+    known = TrainingFacts(sure, labels, moving, tuple(f"p{i}" for i in range(100)))
     found = criticise_pair(probed, linear_data(30, 0), Effort(300, 0), known=known)
     assert verdict_of(found, "labels") is Verdict.CARE
     assert found.labels.accuracy == 0

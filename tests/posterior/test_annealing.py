@@ -134,11 +134,13 @@ def test_temperatures_are_equally_spaced_under_a_sigmoid():
 
 def test_bounds_by_hand():
     log_weight = torch.tensor([[1.0, 3.0], [3.0, 1.0]]).double().log()
-    lower = AnnealedBound.of(log_weight, torch.ones(2), upper=False)
+    lower = AnnealedBound.from_weights(log_weight, torch.ones(2), upper=False)
     assert torch.allclose(lower.log_likelihood.exp(), torch.tensor(2.0).double())
     assert torch.allclose(lower.effective_sample_size, torch.tensor(16 / 10).double())
     assert torch.allclose(lower.standard_error, torch.tensor(math.sqrt(2 / 2) / 2).double())  # sd / sqrt(S) / mean
-    assert torch.equal(AnnealedBound.of(log_weight, torch.ones(2), upper=True).log_likelihood, -lower.log_likelihood)
+    assert torch.equal(
+        AnnealedBound.from_weights(log_weight, torch.ones(2), upper=True).log_likelihood, -lower.log_likelihood
+    )
 
 
 def test_the_same_seed_gives_the_same_bounds_and_no_other_randomness_moves():

@@ -77,7 +77,7 @@ def test_the_run_directory_holds_what_it_should(toy_npz, tmp_path):
     content = json.loads((run.path / "config.json").read_text())
     assert content["format_version"] == 1
     assert content["data"]["num_data"] == [48, 6, 6]
-    assert FitConfig.of(**content["config"]) == run.config
+    assert FitConfig.from_settings(**content["config"]) == run.config
     assert list(run.history["epoch"]) == [1, 2]
     assert {"beta", "train_loss", "validation_elbo", "validation_kl", "validation_accuracy"} <= set(run.history)
     assert not list(tmp_path.glob(".*"))

@@ -37,4 +37,4 @@ def test_what_is_said_is_kept_and_settling_again_changes_nothing():
 
 
 def test_configurations_from_before_load():
-    assert FitConfig.of(epochs=80, beta=1.0, patience=None).patience == "none"
+    assert FitConfig.from_settings(epochs=80, beta=1.0, patience=None).patience == "none"

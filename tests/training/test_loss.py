@@ -7,7 +7,7 @@ from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batch, Rows
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs.labels import label_distribution
-from pyro_vae.training.loss import SURE, StepLoss
+from pyro_vae.training.loss import CONFIDENCE_THRESHOLD, StepLoss
 from tests.conftest import EVENT_SHAPE, make_pair
 
 
@@ -78,7 +78,7 @@ def test_consistency_counts_the_sure_rows_and_stops_the_target(x, y):
         pair.guide.conditionals["y"].family.logits.weight.mul_(20)
     step = loss_of(pair, 0.5, augment=lambda pixels: 1 - pixels, consistency_weight=1)
     q = label_distribution(pair, x).probs.detach()
-    sure = q.amax(-1) >= SURE
+    sure = q.amax(-1) >= CONFIDENCE_THRESHOLD
     assert 0 < sure.sum() < len(x)
     answer = label_distribution(pair, 1 - x).logits.log_softmax(-1)
     by_hand = -((q * answer).sum(-1))[sure].sum() / len(x)

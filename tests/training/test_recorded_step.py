@@ -18,7 +18,7 @@ import pyro_vae
 from pyro_vae import diagnostics
 from pyro_vae.compiled import lowering, payoff
 from pyro_vae.compiled.lowering import compile_recording
-from pyro_vae.compiled.payoff import Outlook, compile_if_it_pays
+from pyro_vae.compiled.payoff import CompileEstimate, compile_if_it_pays
 from pyro_vae.compiled.tracing import record
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data import Batches, Images
@@ -86,7 +86,7 @@ def test_plain_training_is_that_of_eager_steps(graph, x):
 def test_replayed_training_is_that_of_eager_steps(model, x, y, monkeypatch):
     """As recorded, where compiling does not pay."""
     monkeypatch.setattr(payoff, "FEWEST_RUNS", 0)
-    monkeypatch.setattr(Outlook, "pays", False)
+    monkeypatch.setattr(CompileEstimate, "pays", False)
     check_training(model, "mean_field", {}, x, y, way="replayed")
 
 
@@ -156,7 +156,7 @@ def test_an_eager_run_is_resumed_eagerly(toy_npz, tmp_path, monkeypatch):
     settings = {"batch_size": 20, "hidden": (8,), "latent_dim": 2, "epochs": 2}
     pyro_vae.fit("vae", data=toy_npz, out=tmp_path / "run", display=False, **settings)
     monkeypatch.setattr(payoff, "FEWEST_RUNS", 0)
-    monkeypatch.setattr(Outlook, "pays", True)
+    monkeypatch.setattr(CompileEstimate, "pays", True)
     listening = Listening()
     pyro_vae.resume(tmp_path / "run", epochs=4, display=listening)
     assert not any("compiling" in line for line in listening.lines)
@@ -272,15 +272,15 @@ def test_few_steps_are_not_worth_it_and_that_is_said(x):
 
 def test_what_pays_is_worked_out_from_the_graph():
     """Half a GiB out of one operation, 500 times: 500 (6 us + 2^29 / 8e9 s) against 3.025 s."""
-    outlook = Outlook(operations=1, traffic=2**29, runs=500)
-    assert outlook.gain == pytest.approx(500 * (6e-6 + 2**29 / 8e9))
-    assert outlook.cost == pytest.approx(3.025)
-    assert outlook.pays
-    assert not Outlook(1, 2**29, 10).pays
-    assert str(outlook) == "compiling takes about 3 s and would save about 34 s in 500 runs"
+    estimate = CompileEstimate(operations=1, traffic=2**29, runs=500)
+    assert estimate.gain == pytest.approx(500 * (6e-6 + 2**29 / 8e9))
+    assert estimate.cost == pytest.approx(3.025)
+    assert estimate.pays
+    assert not CompileEstimate(1, 2**29, 10).pays
+    assert str(estimate) == "compiling takes about 3 s and would save about 34 s in 500 runs"
     a = torch.ones(4, 8)
-    measured = Outlook.of(record(lambda: ((a * 2).sum(0),), [a]), runs=7)
-    assert measured == Outlook(operations=2, traffic=4 * (32 + 8), runs=7)
+    measured = CompileEstimate.from_recording(record(lambda: ((a * 2).sum(0),), [a]), runs=7)
+    assert measured == CompileEstimate(operations=2, traffic=4 * (32 + 8), runs=7)
 
 
 def test_any_trouble_is_said_and_nothing_is_compiled():
@@ -315,7 +315,7 @@ def test_compiled_validation_is_the_eager_one():
 @pytest.mark.usefixtures("graph")
 def test_compiled_evaluation_is_the_eager_one(monkeypatch):
     monkeypatch.setattr(payoff, "FEWEST_RUNS", 0)
-    monkeypatch.setattr(Outlook, "pays", True)
+    monkeypatch.setattr(CompileEstimate, "pays", True)
     monkeypatch.setattr(diagnostics.evaluation, "NUMBERS_AT_ONCE", 512 * 3 * 40)
     pair = make_pair("ss_vae")
     images = Images((torch.rand(15, 1, 4, 4) < 0.5).float(), torch.arange(15) % 3)
