@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +11,15 @@ from pyro_vae.errors import InputError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, ending: str = "new") -> Iterator[Path]:
     """A place to write a file to, which becomes ``path`` at the end; nothing is left of a file that fails.
 
     Args:
         path: where the file shall lie.
+        ending: the ending of the name meanwhile; the next write replaces what a killed one left under it, so several
+            processes that write one file need an ending each.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")  # of this process alone
+    aside = path.with_name(f".{path.name}.{ending}")
     try:
         yield aside
         aside.replace(path)

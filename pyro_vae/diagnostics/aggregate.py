@@ -16,7 +16,6 @@ depends on part of x is drawn for the same data, which makes the two samples ali
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +127,7 @@ def aggregate_posterior(
         raise InputError("a continuous latent site", "a guide without", "fit another model")
     with probed.pair.looked_at(seed):
         rows = x[torch.randperm(len(x))[:num_data].to(x.device)]
-        numbers = max(math.prod(x.shape[1:]), 512) * probed.combinations
+        numbers = probed.widest(x)
         targets = [Target(probed, part) for part in rows.split(max(1, NUMBERS_AT_ONCE // numbers))]
         posterior = torch.cat([target.draw(1).u[0] for target in targets]).cpu()
         prior = torch.cat([target.draw_prior(1)[0] for target in targets]).cpu()

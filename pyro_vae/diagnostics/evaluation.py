@@ -167,7 +167,7 @@ def _per_datum(
 ) -> dict[str, Tensor]:
     """The figures of each datum, shapes as for ``_Sampler.figures``."""
     probed.pair.train(False)
-    widest = max(math.prod(images.pixels.shape[1:]), 512) * probed.combinations
+    widest = probed.widest(images.pixels)
     draws = max(1, NUMBERS_AT_ONCE // widest)
     size = max(1, draws // num_samples)
     num_runs = math.ceil(num_samples / max(1, draws // size))

@@ -175,7 +175,7 @@ def inference_gap(
     """
     if num_samples < 1:
         raise InputError("at least one draw per datum", str(num_samples), "use num_samples=2000")
-    numbers = len(x) * max(math.prod(x.shape[1:]), 512) * probed.combinations
+    numbers = len(x) * probed.widest(x)
     sizes = num_samples, max(1, NUMBERS_AT_ONCE // numbers), seed
     with probed.pair.looked_at(seed, gradients=True):
         family = local_family(probed, x, y)

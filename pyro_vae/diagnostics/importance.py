@@ -187,7 +187,7 @@ def importance_sample(
 
 def _chunks(probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int) -> Iterator[tuple[Target, list[int]]]:
     """Targets of some data each, and the draws of each run on them."""
-    widest = max(math.prod(x.shape[1:]), 512) * probed.combinations
+    widest = probed.widest(x)
     if probed.data_dim is None:
         size, widest = len(x), widest * len(x)
     elif Target(probed, x[:2]).side_by_side:

@@ -19,7 +19,6 @@ Space*, 2016): the guide says the same for every x.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,7 +206,7 @@ def latent_use(probed: ProbedPair, x: Tensor, num_draws: int = 32, seed: int = 0
     """
     if len(x) < 2 or num_draws < 2:
         raise InputError("at least 2 data and 2 draws of each", f"{len(x)} and {num_draws}", "ask for more")
-    numbers = max(math.prod(x.shape[1:]), 512) * probed.combinations * num_draws
+    numbers = probed.widest(x) * num_draws
     with probed.pair.looked_at(seed), poutine.block():
         parts = [_use(draw(probed, chunk, num_samples=num_draws)) for chunk in _chunks(x, numbers)]
     columns = {key: torch.cat([part[key] for part in parts]).double().cpu() for key in parts[0]}

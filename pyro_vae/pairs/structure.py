@@ -19,6 +19,7 @@ OBSERVED_SITE = "x"
 
 
 DATA_PLATE = "data"
+WIDEST_LAYER = 512  # units, for an estimate of memory
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,14 @@ class Structure:
     own_draws_only: tuple[str, ...] = ()
     factorized: bool = True
     same_order: bool = True
+
+    def widest(self, x: Tensor) -> int:
+        r"""The numbers of a run's widest tensor, per datum and draw: an image or a hidden layer, for every label.
+
+        Args:
+            x: data of shape (N, \*event_shape).
+        """
+        return max(math.prod(x.shape[1:]), WIDEST_LAYER) * self.combinations
 
     @property
     def sampled(self) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ posterior p(z | x), so z and L draws from an exact guide q(z | x) are L + 1 exch
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import pyro
@@ -62,7 +61,7 @@ def posterior_and_truth(
         The posterior of n simulated data, their latents, shape (n, D), and the guide's draws as parts of shape
         (s, n, D) with L in total.
     """
-    numbers = max(math.prod(x.shape[1:]), 512) * probed.combinations
+    numbers = probed.widest(x)
     if probed.data_dim is None:
         templates: Iterator[Tensor] = iter([x] * num_data)
         numbers *= len(x)

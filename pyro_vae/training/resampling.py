@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -119,8 +118,7 @@ def effective_rows(weights: Tensor) -> float:
 def latent_means(probed: ProbedPair, images: Images) -> Tensor:
     """E_q[z | x] of every row, all sampled sites side by side, on the CPU, shape (N, D)."""
     parts = []
-    with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
-        torch.manual_seed(0)
+    with probed.pair.looked_at(0):
         for chunk in images.chunks(CHUNK):
             means = draw_means(probed, chunk.values())
             parts.append(torch.cat(list(means.values()), -1).cpu())

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from pyro_vae.atomic_files import whole_file
 from pyro_vae.errors import InputError
 from pyro_vae.runs.checkpoint import load_training, load_weights, recover, save_checkpoint
 
@@ -77,3 +78,18 @@ def test_a_file_that_would_run_code_is_refused_and_never_run(tmp_path, monkeypat
         with pytest.raises(InputError, match="expected a whole checkpoint file"):
             load(tmp_path / "last")
     assert not (tmp_path / "exploded").exists()
+
+
+def test_what_a_killed_write_left_is_replaced_by_the_next(tmp_path):
+    """One hidden file per name, not one per process that was killed."""
+    path, left = tmp_path / "history.csv", tmp_path / ".history.csv.new"
+    left.write_text("half a l")
+    with whole_file(path) as aside:
+        assert aside == left
+        aside.write_text("whole")
+    assert path.read_text() == "whole"
+    assert [file.name for file in tmp_path.iterdir()] == ["history.csv"]
+    with pytest.raises(IsADirectoryError), whole_file(path) as aside:
+        aside.write_text("half") and tmp_path.write_text("no file")
+    assert path.read_text() == "whole"
+    assert [file.name for file in tmp_path.iterdir()] == ["history.csv"]
