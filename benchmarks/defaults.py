@@ -37,6 +37,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cosine rate": {"lr_schedule": "cosine"},
     "twice the rate": {"lr": 4e-3},
     "half the rate": {"lr": 1e-3},
+    "weight decay": {"weight_decay": 0.1},
+    "dropout": {"network": "mlp:dropout=0.1"},
+    "narrow first posteriors": {"guide": "mean_field:init_scale=0.1"},
     "bernoulli, binarized by draws": {"likelihood": "bernoulli"},
     "and beta 1 from the start": {"likelihood": "bernoulli", "beta": 1.0},
 }

@@ -111,6 +111,9 @@ class TrainingConfig(_Group):
         description="decay: down to 0 over the last 30 % of training; cosine: over all of it",
     )
     clip_norm: float = Field(100.0, gt=0, description="largest norm of the gradient")
+    weight_decay: float = Field(
+        0.0, ge=0, description="the share of every parameter that a step takes off, times the learning rate (AdamW)"
+    )
     patience: Annotated[Whole | Literal["auto", "none"], BeforeValidator(_none_by_name)] = Field(
         "auto", description="stop after this number of epochs without progress; auto: a quarter of them"
     )

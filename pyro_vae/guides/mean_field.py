@@ -5,15 +5,28 @@ Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014, appendix C.
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
+import torch
+from torch import nn
+
 from pyro_vae.conditionals import DiagonalNormal
 from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network
+from pyro_vae.option_types import Positive
 
 
 @GUIDES.register("mean_field")
 class MeanField(Guide):
     """Normal with diagonal covariance, amortized by an encoder.
+
+    Args:
+        model: the model whose latent sites this guide samples.
+        init_scale: about what every scale is before training.
+        network: makes the encoders; default: an MLP.
+        classifier: makes the encoder of a discrete site; default: ``network``.
 
     Example:
         >>> from pyro.infer import Trace_ELBO
@@ -27,5 +40,19 @@ class MeanField(Guide):
         True
     """
 
-    def __init__(self, model: Model, *, network: Network | None = None, classifier: Network | None = None) -> None:
-        super().__init__(model, DiagonalNormal, network=network, classifier=classifier)
+    def __init__(
+        self,
+        model: Model,
+        init_scale: Positive = 1.0,
+        *,
+        network: Network | None = None,
+        classifier: Network | None = None,
+    ) -> None:
+        super().__init__(model, partial(_normal, init_scale=init_scale), network=network, classifier=classifier)
+
+
+def _normal(num_features: int, size: int, init_scale: float) -> nn.Module:
+    normal = DiagonalNormal(num_features, size)
+    with torch.no_grad():
+        normal.log_scale.bias.add_(math.log(init_scale))
+    return normal

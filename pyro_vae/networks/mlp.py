@@ -2,7 +2,8 @@ r"""Fully connected networks: linear layers, each followed by a batch normalizat
 
 The ``gated`` nonlinearity makes a layer h = (W x + b) * sigmoid(V x + c), the gated linear unit of Dauphin, Fan, Auli
 and Grangier, *Language Modeling with Gated Convolutional Networks*, 2017, which Tomczak and Welling's VampPrior uses.
-Batch normalization is Ioffe and Szegedy's, 2015.
+Batch normalization is Ioffe and Szegedy's, 2015; dropout is Srivastava, Hinton, Krizhevsky, Sutskever and
+Salakhutdinov's, 2014.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from pyro_vae.networks.base import NETWORKS, JointLinear, Network, Shape
-from pyro_vae.option_types import Wholes
+from pyro_vae.networks.images import Dropout
+from pyro_vae.option_types import Share, Wholes
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -48,6 +50,8 @@ class MLPEncoder(nn.Module):
             if recipe.batch_norm:
                 layers.append(BatchNorm(size))
             layers.append(ACTIVATIONS[recipe.activation]())
+            if recipe.dropout:
+                layers.append(Dropout(recipe.dropout))
         self.rest = nn.Sequential(*layers)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -78,6 +82,7 @@ class MLP(Network):
         hidden: the widths of the hidden layers, from the data to the latents (a decoder runs them backwards).
         activation: ``relu``, ``elu``, ``tanh``, ``softplus`` or ``gated``.
         batch_norm: whether to normalize every layer over the batch.
+        dropout: the share of every layer's entries that are dropped while training.
 
     Example:
         >>> from pyro_vae.networks import MLP
@@ -91,6 +96,7 @@ class MLP(Network):
     hidden: Wholes = (256, 256)
     activation: Literal["relu", "elu", "tanh", "softplus", "gated"] = "relu"
     batch_norm: bool = False
+    dropout: Share = 0.0
 
     def encoder(self, shapes: Sequence[Shape]) -> MLPEncoder:
         return MLPEncoder(shapes, self.hidden, self)

@@ -91,6 +91,8 @@ class RecordedStep(CompilableRecording):
 
     def _adam(self, parameter: Tensor, gradient: Tensor, length: Tensor, small: Tensor) -> None:
         (beta1, beta2), state = self.eager.optimizer.param_groups[0]["betas"], self.eager.moments(parameter)
+        if decay := self.eager.config.weight_decay:
+            parameter.mul_(1 - self._lr * decay)
         m, v = state["exp_avg"], state["exp_avg_sq"]
         m.lerp_(gradient, 1 - beta1)
         v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)

@@ -5,7 +5,9 @@ Adam is Kingma and Ba's, 2015; its update of a parameter theta with gradient g a
     m <- b1 m + (1 - b1) g,    v <- b2 v + (1 - b2) g^2,
     theta <- theta - lr  m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps),
 
-and gradients are first scaled down to a global norm of at most ``clip_norm`` (Pascanu et al. 2013).
+after theta <- (1 - lr w) theta where there is a ``weight_decay`` w (Loshchilov and Hutter, *Decoupled Weight Decay
+Regularization*, 2019).  Gradients are first scaled down to a global norm of at most ``clip_norm`` (Pascanu et al.
+2013).
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class EagerStep:
     def __init__(self, loss: StepLoss, batches: Batches, parameters: Sequence[Tensor], config: TrainingConfig) -> None:
         self.loss, self.batches, self.parameters, self.config = loss, batches, list(parameters), config
         fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in self.parameters)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.lr, fused=fused)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
     def __call__(self, rows: Indices, lr: float, beta: float, epoch: float) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:

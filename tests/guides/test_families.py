@@ -135,6 +135,16 @@ def test_a_family_needs_no_name(x):
     assert guide.posterior(x).batch_shape == (7,)
 
 
+def test_mean_field_starts_at_the_scale_asked_for(x):
+    model = make_pair().model
+    torch.manual_seed(1)
+    plain = GUIDES.build("mean_field", model=model, network=SMALL).posterior(x)
+    torch.manual_seed(1)
+    narrow = GUIDES.build("mean_field:init_scale=0.1", model=model, network=SMALL).posterior(x)
+    torch.testing.assert_close(narrow.stddev, 0.1 * plain.stddev)
+    assert torch.equal(narrow.mean, plain.mean)
+
+
 def test_full_rank_holds_the_exact_posterior_and_mean_field_does_not(linear_gaussian: LinearGaussian):
     """With the weights of the closed form put in, the full-rank bound is the evidence itself."""
     x = linear_gaussian.sample(30)

@@ -103,8 +103,9 @@ def test_a_pooled_encoder_hands_on_the_maxima():
     assert Conv(pool=4).encoder([(1, 3, 2)]).maps[-1].kernel_size == 2  # no more than there is
 
 
-def test_dropout_acts_in_training_only():
-    encoder = Conv(dropout=0.5).encoder([(1, 8, 8)])
+@pytest.mark.parametrize("recipe", [Conv(dropout=0.5), MLP(hidden=(8, 8), dropout=0.5)])
+def test_dropout_acts_in_training_only(recipe):
+    encoder = recipe.encoder([(1, 8, 8)])
     x = torch.rand(2, 1, 8, 8)
     assert not torch.equal(encoder(x), encoder(x))
     encoder.eval()
@@ -115,6 +116,12 @@ def test_mlp_widths_and_activation():
     encoder = MLP(hidden=(7, 5), activation="tanh").encoder([(3,)])
     assert [layer.out_features for layer in encoder.modules() if isinstance(layer, torch.nn.Linear)] == [7, 5]
     assert any(isinstance(layer, torch.nn.Tanh) for layer in encoder.modules())
+
+
+def test_mlp_drops_a_share_of_every_layer():
+    features = MLP(hidden=(4000, 4000), activation="softplus", dropout=0.3).encoder([(3,)])(torch.rand(5, 3))
+    share = (features == 0).float().mean()  # a softplus is never 0: of 20,000 entries, six standard errors
+    assert abs(share - 0.3) < 6 * (0.3 * 0.7 / 20_000) ** 0.5
 
 
 def test_one_hot():

@@ -70,7 +70,7 @@ def train(pair, x, y=None, notes=None, **settings):
         ("vae", "iaf", {"beta": "linear:0:1:2", "lr_schedule": "cosine", "clip_norm": 0.5}),
         ("hvae", "mean_field", {"objective": "iwae:num_samples=3", "beta": 0.5}),
         ("vae", "mean_field", {"objective": "capacity:epochs=2"}),
-        ("vae", "full_rank", {"objective": "stl"}),
+        ("vae", "full_rank", {"objective": "stl", "weight_decay": 2.0}),
     ],
 )
 def test_training_is_that_of_eager_steps(model, guide, settings, x, y):
@@ -105,6 +105,21 @@ def check_training(model, guide, settings, x, y=None, way="compiled"):
         assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
     for name, value in eager.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("compile", ["off", pytest.param("on", marks=pytest.mark.exhaustive)])
+def test_weight_decay_takes_a_share_off_before_adam(x, compile):
+    """The same gradients with and without, so the first step differs by lr x weight decay x parameter, to rounding."""
+    first = {}
+    for decay in (0.0, 3.0):
+        pair = make_pair()
+        trainer = trainer_for(pair, x, compile=compile, weight_decay=decay)
+        before = {name: value.clone() for name, value in pair.state_dict().items()}
+        torch.manual_seed(9)
+        trainer.step(next(trainer.batches.indices()), 0.01, 1.0, 0.0)
+        first[decay] = pair.state_dict()
+    for name, value in before.items():
+        torch.testing.assert_close(first[0.0][name] - first[3.0][name], 0.01 * 3.0 * value, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("graph")
@@ -316,7 +331,7 @@ def test_compiled_validation_is_the_eager_one():
 def test_compiled_evaluation_is_the_eager_one(monkeypatch):
     monkeypatch.setattr(payoff, "FEWEST_RUNS", 0)
     monkeypatch.setattr(CompileEstimate, "pays", True)
-    monkeypatch.setattr(diagnostics.evaluation, "NUMBERS_AT_ONCE", 512 * 3 * 40)
+    monkeypatch.setattr("pyro_vae.diagnostics.evaluation.NUMBERS_AT_ONCE", 512 * 3 * 40)
     pair = make_pair("ss_vae")
     images = Images((torch.rand(15, 1, 4, 4) < 0.5).float(), torch.arange(15) % 3)
     probed = pair.probe(images.pixels)
