@@ -7,6 +7,7 @@ The command line makes its flags from these fields, so a new one is declared her
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -157,6 +158,15 @@ class FitConfig(TrainingConfig, DataConfig, ProgramConfig):
             return cls(**settings)
         except ValidationError as error:
             raise _input_error(error) from None
+
+    @classmethod
+    def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
+        """Build a configuration of several layers of settings, each of which wins over those before it.
+
+        Raises:
+            InputError: as ``from_settings`` does.
+        """
+        return cls.from_settings(**{name: value for layer in layers for name, value in layer.items()})
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.arviz_bridge.pareto import psis
+from pyro_vae.arviz_bridge.pareto import USABLE_K_HAT, psis
 from pyro_vae.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class LeaveOneOut:
 
     def as_dict(self) -> dict[str, float]:
         """The figures by name."""
-        unreliable = int((self.k_hat > 0.7).sum())
+        unreliable = int((self.k_hat > USABLE_K_HAT).sum())
         return {"elpd": self.elpd, "standard_error": self.standard_error, "unreliable": unreliable}
 
 

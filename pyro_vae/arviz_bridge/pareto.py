@@ -6,22 +6,16 @@ Vehtari, Simpson, Gelman, Yao and Gabry, *Pareto Smoothed Importance Sampling*, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_vae.arviz_bridge.versions import arviz_psislw, contained
-
-if TYPE_CHECKING:
-    pass
-
+from pyro_vae.pairs.memory import at_once
 
 FEWEST_DRAWS = 25  # whose largest fifth is the five that a fit needs
 
-
-NUMBERS_AT_ONCE = 2**22
+GOOD_K_HAT, USABLE_K_HAT = 0.5, 0.7  # of any number of draws
 
 
 def psis(log_weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +40,7 @@ def psis(log_weights: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([ True, False]), torch.Size([2000, 2]))
     """
     smoothed, k_hat = torch.empty_like(log_weights), log_weights.new_empty(log_weights.shape[1])
-    step = max(1, NUMBERS_AT_ONCE // max(1, len(log_weights)))
+    step = at_once(len(log_weights))
     for start in range(0, log_weights.shape[1], step):
         part = slice(start, start + step)
         rounding = 64 * torch.finfo(log_weights.dtype).eps

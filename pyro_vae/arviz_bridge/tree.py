@@ -30,13 +30,13 @@ from torch.distributions import constraints
 
 from pyro_vae.arviz_bridge.pareto import psis
 from pyro_vae.errors import InputError
+from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.structure import OBSERVED_SITE
 from pyro_vae.posterior.draws import PosteriorDraws
 from pyro_vae.posterior.predictive import draw_enumerated, generate, log_likelihood, model_sites, observed_values
 from pyro_vae.posterior.target import Target
 
 PREDICTIVE_DRAWS = 50  # of each chain, where every datum has latents of its own
-NUMBERS_AT_ONCE = 2**22
 CHAIN_SEED_STRIDE = 15_485_863  # between the random numbers of two chains
 
 Group = dict[str, Tensor]
@@ -240,7 +240,7 @@ def _versions() -> dict[str, Any]:
 
 def _draw(target: Target, num_draws: int) -> PosteriorDraws:
     """Draws of the guide, as many at a time as memory allows."""
-    step = max(1, NUMBERS_AT_ONCE // (target.probed.combinations * max(1, target.x.numel())))
+    step = at_once(target.probed.combinations * target.x.numel())
     with target.pair.evaluating():
         parts = [target.draw(min(step, num_draws - start)) for start in range(0, num_draws, step)]
     return PosteriorDraws(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -25,9 +25,6 @@ from pyro_vae.errors import InputError
 from pyro_vae.presets import preset
 from pyro_vae.registry import parse_choice
 from pyro_vae.runs.display import listening, track
-
-if TYPE_CHECKING:
-    pass
 
 
 @main.command()
@@ -61,9 +58,12 @@ def fit(
     source = click.get_current_context().get_parameter_source
     typed = {name: value for name, value in flags.items() if source(name) is ParameterSource.COMMANDLINE}
     from_environment = {name: value for name, value in flags.items() if source(name) is ParameterSource.ENVIRONMENT}
-    settings = preset(preset_name) if preset_name is not None else {}
-    settings |= (FitConfig.read(config_file) if config_file is not None else {}) | typed
-    config = FitConfig.from_settings(**(from_environment | settings))
+    layers = (
+        preset(preset_name) if preset_name is not None else {},
+        FitConfig.read(config_file) if config_file is not None else {},
+        typed,
+    )
+    config = FitConfig.from_layers(from_environment, *layers)
     if resumed is not None and (out is not None or overwrite or preset_name is not None):
         raise InputError(
             "--resume alone, or a new run with --out, --overwrite or --preset",
@@ -73,7 +73,7 @@ def fit(
     from pyro_vae.runs import fitting
 
     if resumed is not None:
-        fitted = fitting.resume(resumed, **{name: getattr(config, name) for name in settings})
+        fitted = fitting.resume(resumed, **{name: getattr(config, name) for layer in layers for name in layer})
     else:
         data = Path(parse_choice(config.data)[0]).resolve().stem
         out = out or _next_free(Path("runs"), f"{parse_choice(config.model)[0]}-{data}")

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.diagnostics.evaluation import NUMBERS_AT_ONCE
 from pyro_vae.diagnostics.two_sample import EnergyTest, energy_test
 from pyro_vae.errors import InputError
+from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.vectorized import check_data_plate
 from pyro_vae.posterior.target import Target
@@ -128,7 +128,7 @@ def aggregate_posterior(
     with probed.pair.looked_at(seed):
         rows = x[torch.randperm(len(x))[:num_data].to(x.device)]
         numbers = probed.widest(x)
-        targets = [Target(probed, part) for part in rows.split(max(1, NUMBERS_AT_ONCE // numbers))]
+        targets = [Target(probed, part) for part in rows.split(at_once(numbers))]
         posterior = torch.cat([target.draw(1).u[0] for target in targets]).cpu()
         prior = torch.cat([target.draw_prior(1)[0] for target in targets]).cpu()
     finite = posterior.isfinite().all(-1) & prior.isfinite().all(-1)

@@ -32,12 +32,12 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.pairs.memory import at_once
 from pyro_vae.posterior.mixing import mean_ess, r_hat
 
-LARGEST_R_HAT = 1.1
+LARGEST_ITERATE_R_HAT = 1.1  # of iterates, wider than the 1.05 of Markov chains
 LARGEST_MCSE = 0.1
 FEWEST_STEPS = 8
-NUMBERS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Convergence:
     @property
     def converged_parameters(self) -> Tensor:
         """Which parameters have R-hat at most 1.1 and a standard error below 0.1, shape (K,)."""
-        return (self.r_hat <= LARGEST_R_HAT) & (self.mcse < LARGEST_MCSE)
+        return (self.r_hat <= LARGEST_ITERATE_R_HAT) & (self.mcse < LARGEST_MCSE)
 
     @property
     def converged(self) -> bool:
@@ -120,7 +120,7 @@ def convergence(iterates: Tensor, unit: Tensor | None = None, names: tuple[str, 
     if (unit is not None and unit.shape != (size,)) or len(names) not in (0, size):
         got = f"{len(names)} names and a unit of shape {None if unit is None else tuple(unit.shape)}"
         raise InputError(f"a unit and a name for each of {size} parameters", got, "leave them out, or give all")
-    columns = iterates.detach().cpu().split(max(1, NUMBERS_AT_ONCE // (runs * steps)), -1)
+    columns = iterates.detach().cpu().split(at_once(runs * steps), -1)
     parts = [_diagnose(part.double()) for part in columns]
     rest, ess, spread, mean = (torch.cat(part) for part in zip(*parts, strict=True))
     scale = spread if unit is None else unit.detach().double().cpu()

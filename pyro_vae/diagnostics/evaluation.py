@@ -21,6 +21,7 @@ from pyro_vae.diagnostics.classifier import accuracy, expected_calibration_error
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw_terms
 from pyro_vae.pairs.labels import label_distribution
+from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 
@@ -28,7 +29,6 @@ Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one
 
 ACTIVE_VARIANCE = 0.01
 RUNS_PER_DATUM, MIN_SAMPLES = 500, 50  # of the decoder, where nobody says how many
-NUMBERS_AT_ONCE = 2**21  # of the largest tensor, 8 MiB: measured half as fast again as 64 MiB
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _per_datum(
     """The figures of each datum, shapes as for ``_Sampler.figures``."""
     probed.pair.train(False)
     widest = probed.widest(images.pixels)
-    draws = max(1, NUMBERS_AT_ONCE // widest)
+    draws = at_once(widest)
     size = max(1, draws // num_samples)
     num_runs = math.ceil(num_samples / max(1, draws // size))
     counts = [num_samples // num_runs + (i < num_samples % num_runs) for i in range(num_runs)]

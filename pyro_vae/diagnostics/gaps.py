@@ -28,11 +28,11 @@ from pyro_vae.diagnostics.local_families import local_family
 from pyro_vae.diagnostics.refinement import Refinement, refine
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw
+from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.annealing import Annealing, annealed_bound
 from pyro_vae.posterior.target import Target
 
-NUMBERS_AT_ONCE = 2**21  # of the largest tensor, 8 MiB
 CHOOSING = 200  # draws per datum for the choice between q and q*
 BY_REFINED = "importance weights of the refined guide"
 BY_GUIDE = "importance weights of the guide"
@@ -176,7 +176,7 @@ def inference_gap(
     if num_samples < 1:
         raise InputError("at least one draw per datum", str(num_samples), "use num_samples=2000")
     numbers = len(x) * probed.widest(x)
-    sizes = num_samples, max(1, NUMBERS_AT_ONCE // numbers), seed
+    sizes = num_samples, at_once(numbers), seed
     with probed.pair.looked_at(seed, gradients=True):
         family = local_family(probed, x, y)
         search = refine(family, refinement or Refinement())
@@ -204,11 +204,11 @@ class _Better:
     """The better of the guide and the refined guide for each datum, chosen and estimated by different draws."""
 
     def __init__(self, guide: Figures, refined: Figures, sizes: tuple[int, int, int]) -> None:
-        num_samples, at_once, seed = sizes
-        first, second = (_estimate(q, CHOOSING, at_once, seed + 1)[0] for q in (guide, refined))
+        num_samples, size, seed = sizes
+        first, second = (_estimate(q, CHOOSING, size, seed + 1)[0] for q in (guide, refined))
         self.refined = second.nan_to_num(-math.inf) > first.nan_to_num(-math.inf)
-        self.guide_elbo, self.guide_log_likelihood = _estimate(guide, num_samples, at_once, seed + 2)
-        elbo, log_likelihood = _estimate(refined, num_samples, at_once, seed + 2)
+        self.guide_elbo, self.guide_log_likelihood = _estimate(guide, num_samples, size, seed + 2)
+        elbo, log_likelihood = _estimate(refined, num_samples, size, seed + 2)
         self.elbo = torch.where(self.refined, elbo, self.guide_elbo)
         self.log_likelihood = torch.where(self.refined, log_likelihood, self.guide_log_likelihood)
 
@@ -232,12 +232,12 @@ def _guide(probed: ProbedPair, x: Tensor, y: Tensor | None) -> Figures:
     return of_each
 
 
-def _estimate(figures: Figures, num_samples: int, at_once: int, seed: int) -> tuple[Tensor, Tensor]:
+def _estimate(figures: Figures, num_samples: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
     """The ELBO and the importance-weighted log-likelihood, shape (N,), a few draws at a time."""
     torch.manual_seed(seed)
     elbo, totals = torch.zeros((), dtype=torch.float64), []
-    for start in range(0, num_samples, at_once):
-        count = min(at_once, num_samples - start)
+    for start in range(0, num_samples, size):
+        count = min(size, num_samples - start)
         found, log_weights = figures(count)
         elbo = elbo + found.double().cpu() * (count / num_samples)
         totals.append(log_weights.double().cpu().logsumexp(0))

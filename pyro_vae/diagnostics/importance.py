@@ -24,13 +24,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pyro_vae.arviz_bridge.pareto import psis
+from pyro_vae.arviz_bridge.pareto import USABLE_K_HAT, psis
 from pyro_vae.errors import InputError
+from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.target import Target
-
-NUMBERS_AT_ONCE = 2**21  # of the widest tensor, as in ``evaluation``
-GOOD = 0.5  # k-hat
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class Importance:
     @property
     def k_limit(self) -> float:
         """Up to what k-hat the weights are of use: min(1 - 1 / log10 S, 0.7)."""
-        return min(1 - 1 / math.log10(self.num_samples), 0.7) if self.num_samples > 10 else 0.0
+        return min(1 - 1 / math.log10(self.num_samples), USABLE_K_HAT) if self.num_samples > 10 else 0.0
 
     def curve(self, sizes: Sequence[int]) -> dict[int, Tensor]:
         """The bound L_K per datum, nats, for each K, averaged over the disjoint groups of K draws.
@@ -191,10 +189,10 @@ def _chunks(probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int) -
     if probed.data_dim is None:
         size, widest = len(x), widest * len(x)
     elif Target(probed, x[:2]).side_by_side:
-        size = max(1, NUMBERS_AT_ONCE // widest // num_samples)
+        size = at_once(widest * num_samples)
     else:
-        size = max(1, NUMBERS_AT_ONCE // widest)
-    most = max(1, NUMBERS_AT_ONCE // (widest if probed.data_dim is None else widest * size))
+        size = at_once(widest)
+    most = at_once(widest if probed.data_dim is None else widest * size)
     counts = [len(part) for part in torch.arange(num_samples).split(most)]
     for start in range(0, len(x), size):
         rows = slice(start, start + size)

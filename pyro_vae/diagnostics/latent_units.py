@@ -34,9 +34,10 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE, NUMBERS_AT_ONCE
+from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import Draws, draw
+from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.traces import distribution_at, is_independent, log_prob_at, value_at
@@ -216,7 +217,7 @@ def latent_use(probed: ProbedPair, x: Tensor, num_draws: int = 32, seed: int = 0
 
 
 def _chunks(x: Tensor, numbers: int) -> tuple[Tensor, ...]:
-    return x.split(max(1, NUMBERS_AT_ONCE // numbers))
+    return x.split(at_once(numbers))
 
 
 def _site(name: str, structure: Structure, columns: dict[str, Tensor]) -> SiteUse:

@@ -24,11 +24,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from pyro_vae.arviz_bridge.pareto import GOOD_K_HAT
 from pyro_vae.diagnostics.aggregate import AggregatePosterior
 from pyro_vae.diagnostics.classifier import Reliability
-from pyro_vae.diagnostics.convergence import LARGEST_R_HAT, Convergence
+from pyro_vae.diagnostics.convergence import LARGEST_ITERATE_R_HAT, Convergence
 from pyro_vae.diagnostics.gaps import InferenceGap
-from pyro_vae.diagnostics.importance import GOOD, Importance
+from pyro_vae.diagnostics.importance import Importance
 from pyro_vae.diagnostics.latent_units import LatentUse
 from pyro_vae.diagnostics.sbc import SBC
 from pyro_vae.posterior.mcmc import Chains
@@ -94,7 +95,7 @@ def judge_weights(found: Importance) -> Check:
 def judge_k_hat(found: Importance) -> Check:
     """Whether the guide's tails cover the posterior's, datum by datum."""
     k_hat, limit = found.k_hat, found.k_limit
-    share, middling = _share(k_hat > limit), _share(k_hat > GOOD)
+    share, middling = _share(k_hat > limit), _share(k_hat > GOOD_K_HAT)
     verdict = _graded(share > FEW_BAD, share > MANY_BAD)
     finding = f"{100 * (1 - share):.0f} % of data up to {limit:.2f}; median {_number(k_hat.median())}, "
     finding += f"largest {_number(k_hat.max())}"
@@ -197,8 +198,10 @@ def judge_latent_units(found: LatentUse) -> Check:
 
 def judge_convergence(found: Convergence) -> Check:
     """Whether the optimization had come to rest, from the iterates of its parameters."""
-    share = _share(found.r_hat <= LARGEST_R_HAT)
-    finding = f"{100 * share:.0f} % of {len(found.r_hat)} parameters have R-hat up to {LARGEST_R_HAT} over the last "
+    share = _share(found.r_hat <= LARGEST_ITERATE_R_HAT)
+    finding = (
+        f"{100 * share:.0f} % of {len(found.r_hat)} parameters have R-hat up to {LARGEST_ITERATE_R_HAT} over the last "
+    )
     finding += f"{found.num_steps} iterates; median {_number(found.r_hat.median())}"
     return Check("convergence (SVI)", _graded(share < MOST_AT_REST, False), finding, found.as_dict(), "model")
 

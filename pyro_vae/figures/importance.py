@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyro_vae.diagnostics.importance import GOOD, Importance
+from pyro_vae.arviz_bridge.pareto import GOOD_K_HAT
+from pyro_vae.diagnostics.importance import Importance
 from pyro_vae.figures.images import show
 from pyro_vae.figures.pictures import as_arrays
 from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, dress
@@ -80,8 +81,8 @@ def _k_hat(ax: Axes, found: Importance) -> None:
     finite = k_hat[k_hat.isfinite()].numpy()
     edges = np.linspace(min(-0.25, finite.min(initial=0.0)), max(1.0, finite.max(initial=0.0)), 41).tolist()
     for low, high, color, word in (
-        (-np.inf, GOOD, GREEN, f"good, up to {GOOD}"),
-        (GOOD, found.k_limit, BLUE, f"usable, up to {found.k_limit:.2f}"),
+        (-np.inf, GOOD_K_HAT, GREEN, f"good, up to {GOOD_K_HAT}"),
+        (GOOD_K_HAT, found.k_limit, BLUE, f"usable, up to {found.k_limit:.2f}"),
         (found.k_limit, np.inf, ORANGE, "not to be relied on"),
     ):
         part = finite[(finite > low) & (finite <= high)]

@@ -18,11 +18,11 @@ from matplotlib.ticker import MaxNLocator
 
 from pyro_vae.arviz_bridge import versions
 from pyro_vae.arviz_bridge.loo import leave_one_out
+from pyro_vae.arviz_bridge.pareto import GOOD_K_HAT, USABLE_K_HAT
 from pyro_vae.arviz_bridge.versions import Kind
 from pyro_vae.errors import InputError
 from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE
 
-GOOD, USABLE = 0.5, 0.7  # k-hat
 MOST_PAIRED = 8
 COLORS = (ORANGE, BLUE, GREEN, GRAY)
 Names = Sequence[str] | None
@@ -286,11 +286,13 @@ def plot_k_hat(tree: xr.DataTree) -> Figure:
     ax = figure.subplots()
     for chain, row in enumerate(finite):
         ax.plot(np.arange(1, len(row) + 1), row, ".", markersize=4, color=f"C{chain}", label=f"run {chain}")
-    for bound, word in ((GOOD, "good"), (USABLE, "usable")):
+    for bound, word in ((GOOD_K_HAT, "good"), (USABLE_K_HAT, "usable")):
         ax.axhline(bound, color=GRAY, linestyle=":", linewidth=1)
         ax.annotate(f"{word} below {bound}", (0.01, bound), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
     lost = int(np.isnan(finite).sum())
-    title = f"{(values > USABLE).mean():.0%} above {USABLE}" + (f", {lost} without a finite k-hat" if lost else "")
+    title = f"{(values > USABLE_K_HAT).mean():.0%} above {USABLE_K_HAT}" + (
+        f", {lost} without a finite k-hat" if lost else ""
+    )
     _dress(ax, title, "data, in order of k-hat", "k-hat")
     if len(finite) > 1:
         ax.legend(frameon=False, fontsize=8, loc="upper left")
@@ -328,7 +330,7 @@ def compare_restarts(tree: xr.DataTree) -> pd.DataFrame:
                 "elbo": float(of_run["elbo"].mean()),
                 "log_evidence": float(of_run["log_evidence"].mean()),
                 "k_hat": float(of_run["k_hat"].median()),
-                "above_usable": float((of_run["k_hat"] > USABLE).mean()),
+                "above_usable": float((of_run["k_hat"] > USABLE_K_HAT).mean()),
             }
         )
     return pd.DataFrame(rows, index=pd.Index(trace["run"].to_numpy(), name="run"))

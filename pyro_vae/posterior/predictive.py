@@ -20,12 +20,11 @@ from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.structure import LABEL_SITE
 from pyro_vae.pairs.traces import distribution_at, unscaled_log_prob_at, value_at
 from pyro_vae.pairs.vectorized import run, samples_plate
 from pyro_vae.posterior.target import Target
-
-NUMBERS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def _in_parts(
     """What a run of ``count`` draws gives, for all draws, as many at a time as memory allows."""
     num_samples = len(next(iter(given.values()))) if given else num_samples
     width = target.probed.combinations * max(math.prod(s.batch + s.event_shape) for s in sites.values())
-    step = max(1, NUMBERS_AT_ONCE // width)
+    step = at_once(width)
     parts = []
     with torch.no_grad(), poutine.block(), target.pair.evaluating(), target.pair.scope():
         for start in range(0, num_samples, step):

@@ -16,12 +16,11 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import OBSERVED_SITE
 from pyro_vae.pairs.traces import value_at
 from pyro_vae.posterior.target import Target
-
-NUMBERS_AT_ONCE = 2**21  # of the largest tensor, 8 MiB
 
 
 def simulate(probed: ProbedPair, template: Tensor) -> tuple[Target, Tensor]:
@@ -67,11 +66,11 @@ def posterior_and_truth(
         numbers *= len(x)
     else:
         rows = x[torch.arange(num_data, device=x.device) % len(x)]
-        templates = iter(rows.split(max(1, NUMBERS_AT_ONCE // numbers)))
+        templates = iter(rows.split(at_once(numbers)))
     for template in templates:
         target, truth = simulate(probed, template)
-        at_once = max(1, NUMBERS_AT_ONCE // (numbers * target.num_data))
-        counts = [min(at_once, num_draws - start) for start in range(0, num_draws, at_once)]
+        size = at_once(numbers * target.num_data)
+        counts = [min(size, num_draws - start) for start in range(0, num_draws, size)]
         yield target, truth, (target.draw(count).u for count in counts)
 
 

@@ -95,7 +95,7 @@ def test_too_few_draws_say_nothing(num_draws):
 def test_chunks_of_data_change_nothing(monkeypatch):
     log_weights = pareto(0.4, 300, 7)
     whole = psis(log_weights)
-    monkeypatch.setattr("pyro_vae.arviz_bridge.pareto.NUMBERS_AT_ONCE", 700)
+    monkeypatch.setattr("pyro_vae.pairs.memory.NUMBERS_AT_ONCE", 700)
     for found, expected in zip(psis(log_weights), whole, strict=True):
         assert torch.equal(found, expected)
 

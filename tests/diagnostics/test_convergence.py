@@ -142,7 +142,7 @@ def test_the_unit_of_the_standard_error():
 def test_many_parameters_are_taken_in_parts(monkeypatch):
     iterates = torch.randn(2, 40, 11)
     whole = convergence(iterates)
-    monkeypatch.setattr("pyro_vae.diagnostics.convergence.NUMBERS_AT_ONCE", 240)
+    monkeypatch.setattr("pyro_vae.pairs.memory.NUMBERS_AT_ONCE", 240)
     parts = convergence(iterates)
     assert torch.allclose(parts.r_hat, whole.r_hat)
     assert torch.allclose(parts.mcse, whole.mcse)

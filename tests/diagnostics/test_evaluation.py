@@ -9,7 +9,6 @@ from pyro_vae.data import Images
 from pyro_vae.diagnostics import (
     accuracy,
     evaluate,
-    evaluation,
     expected_calibration_error,
     importance_sample,
     nll_per_datum,
@@ -71,7 +70,7 @@ def test_the_errors_of_the_likelihood_are_those_of_its_parts(x, monkeypatch):
     assert found.nll_standard_error == pytest.approx(nll.std().item() / math.sqrt(len(x)))
     weights = importance_sample(probed, x, num_samples=40)
     assert found.effective_samples == pytest.approx(weights.ess.median().item(), rel=1e-4)
-    monkeypatch.setattr(evaluation, "NUMBERS_AT_ONCE", 512 * 8 * 3)  # several runs of draws
+    monkeypatch.setattr("pyro_vae.pairs.memory.NUMBERS_AT_ONCE", 512 * 8 * 3)  # several runs of draws
     assert 1 <= evaluate(probed, Images(x), num_samples=40).effective_samples <= 40
     assert evaluate(probed, Images(x[:1]), num_samples=5).nll_standard_error == math.inf
 
@@ -85,7 +84,7 @@ def test_chunks_of_data_and_samples_change_nothing_but_noise(x, monkeypatch):
     pair = make_pair("vae")
     probed, images = pair.probe(x), Images(x)
     whole = evaluate(probed, images, num_samples=3000)
-    monkeypatch.setattr(evaluation, "NUMBERS_AT_ONCE", 512 * 700)
+    monkeypatch.setattr("pyro_vae.pairs.memory.NUMBERS_AT_ONCE", 512 * 700)
     parts = evaluate(probed, images, num_samples=3000)
     assert parts.num_data == whole.num_data == 7
     assert parts.nll == pytest.approx(whole.nll, abs=0.05)
@@ -96,7 +95,7 @@ def test_chunks_of_data_and_samples_change_nothing_but_noise(x, monkeypatch):
 def test_a_bar_is_told_of_every_chunk(x, monkeypatch):
     pair = make_pair("vae")
     probed, images = pair.probe(x), Images(x)
-    monkeypatch.setattr(evaluation, "NUMBERS_AT_ONCE", 512 * 20)
+    monkeypatch.setattr("pyro_vae.pairs.memory.NUMBERS_AT_ONCE", 512 * 20)
     seen: list[int] = []
 
     def track(chunks, total):

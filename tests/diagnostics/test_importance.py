@@ -145,7 +145,7 @@ def test_chunks_are_all_of_the_data(monkeypatch):
     probed = linear_pair(scale=1.5)
     x = generated(7)
     whole = importance_sample(probed, x, num_samples=3000)
-    monkeypatch.setattr("pyro_vae.diagnostics.importance.NUMBERS_AT_ONCE", 512 * 1000)
+    monkeypatch.setattr("pyro_vae.pairs.memory.NUMBERS_AT_ONCE", 512 * 1000)
     parts = importance_sample(probed, x, num_samples=3000)
     assert parts.log_weights.shape == whole.log_weights.shape == (3000, 7)
     assert torch.allclose(parts.log_likelihood, whole.log_likelihood, atol=0.5)

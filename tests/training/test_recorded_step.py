@@ -331,7 +331,7 @@ def test_compiled_validation_is_the_eager_one():
 def test_compiled_evaluation_is_the_eager_one(monkeypatch):
     monkeypatch.setattr(payoff, "FEWEST_RUNS", 0)
     monkeypatch.setattr(CompileEstimate, "pays", True)
-    monkeypatch.setattr("pyro_vae.diagnostics.evaluation.NUMBERS_AT_ONCE", 512 * 3 * 40)
+    monkeypatch.setattr("pyro_vae.pairs.memory.NUMBERS_AT_ONCE", 512 * 3 * 40)
     pair = make_pair("ss_vae")
     images = Images((torch.rand(15, 1, 4, 4) < 0.5).float(), torch.arange(15) % 3)
     probed = pair.probe(images.pixels)
