@@ -1,58 +1,163 @@
-"""Files and folders that are written aside and moved into place, so that a reader finds them whole or not at all."""
+"""Files and folders that appear whole or not at all, and that a power failure does not take back.
+
+A file is written aside under a name of its own, synced, renamed and its folder synced, in this order: a rename that
+reaches the disk before what was written leaves an empty file behind.  Every change of a file goes through the functions
+of ``os`` that are called here, so that a test can stop at each of them.
+"""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import ctypes
+import errno
+import hashlib
+import itertools
+import os
+import re
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from pyro_vae.errors import InputError
 
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{6})-(?P<pid>\d+)-\d+\.new")
+_FORGOTTEN = 86_400  # seconds after which a file that another machine was writing counts as left behind
+_counter = itertools.count()
+_AT_FDCWD, _NOREPLACE, _EXCHANGE = -100, 1, 2
+_NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
+
 
 @contextmanager
-def whole_file(path: Path, ending: str = "new") -> Iterator[Path]:
-    """A place to write a file to, which becomes ``path`` at the end; nothing is left of a file that fails.
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write a file to, which becomes ``path`` at the end, on the disk; nothing is left of one that fails.
+
+    Two processes that write one file do not meet: the last one to end wins.  What a killed one left is cleared away.
 
     Args:
         path: where the file shall lie.
-        ending: the ending of the name meanwhile; the next write replaces what a killed one left under it, so several
-            processes that write one file need an ending each.
     """
-    aside = path.with_name(f".{path.name}.{ending}")
+    aside = _place_aside(path)
+    clear_leftovers(path.parent, path.name)
     try:
         yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        sync(aside)
+        os.replace(aside, path)
+        sync(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
 
 
-@contextmanager
-def whole_folder(path: Path, aside: Path, old: Path) -> Iterator[Path]:
-    """An empty folder to write to, which becomes ``path`` at the end, in the place of what is there.
-
-    Between its two moves the new folder is whole, but aside: whoever opens ``path`` later can tell by the names.
+def write_whole(path: Path, content: bytes) -> None:
+    """Write or replace a file, whole or not at all.
 
     Args:
-        path: where the folder shall lie.
-        aside: where it is written, on the same file system.
-        old: where what is there goes until the new one is in place.
+        path: where it shall lie.
+        content: what it shall hold.
     """
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    with whole_file(path) as aside:
+        write_new(aside, content)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file under a name that is not taken, synced; its folder is not.
+
+    Raises:
+        FileExistsError: if there is something.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
-        yield aside
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-        aside.rename(path)
-    except OSError:
-        shutil.rmtree(aside, ignore_errors=True)
+        write_all(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write bytes to an open file, all of them."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file as it is, or the names in a folder."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except PermissionError:
+        if os.name == "nt":  # Windows opens no folders
+            return
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:  # some file systems sync no folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def make_folders(path: Path) -> list[Path]:
+    """Make a folder and those above it that are missing, on the disk; returns those that were made, outermost first."""
+    missing = list(itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
+    made = []
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            continue  # somebody was quicker
+        sync(folder.parent)
+        made.append(folder)
+    return made
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders that ``make_folders`` made, as far as nothing was put into them."""
+    with contextlib.suppress(OSError):
+        for folder in reversed(folders):
+            os.rmdir(folder)
+
+
+def remove_tree(path: Path, last: str = "") -> None:
+    """Remove a folder with all that is in it; symbolic links are not followed.
+
+    Args:
+        path: the folder.
+        last: the name of a file in it to remove after all others.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name == last):
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(Path(entry.path))
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.path)
+        os.rmdir(path)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Move a file or folder to a name that is not taken, in one step.
+
+    Raises:
+        FileExistsError: if there is something, an empty folder even.
+    """
+    if _rename(source, target, _NOREPLACE):
+        return
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    os.rename(source, target)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Let two files or folders change places in one step; False where the system cannot, and nothing was done."""
+    return _rename(first, second, _EXCHANGE)
+
+
+def write_picture(path: Path, write: Callable[[Path], None]) -> None:
     """Write a picture, whole or not at all.
 
     Args:
@@ -63,8 +168,95 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         InputError: if the place cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as aside:
-            write(aside)
+        made = make_folders(path.parent)
+        try:
+            with whole_file(path) as aside:
+                write(aside)
+        except BaseException:
+            remove_empty(made)
+            raise
     except OSError as error:
-        raise InputError(f"a place for a picture at {path}", str(error), "choose another --out") from None
+        raise InputError(f"a place for a picture at {path}", why(error), "choose another --out") from None
+
+
+def why(error: OSError) -> str:
+    """What the system says of an error, without its number: ``No space left on device``."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+def clear_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes were writing in a folder.
+
+    Args:
+        folder: the folder.
+        name: of this file alone; default: of all.
+    """
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            match = _LEFTOVER.fullmatch(entry.name)
+            if match and (name is None or short(name) == match["name"]) and _is_left_behind(entry, match):
+                os.unlink(entry.path)
+
+
+def _is_left_behind(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
+    if match["machine"] != _machine():
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FORGOTTEN
+    pid = int(match["pid"])
+    return pid != os.getpid() and not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine lives."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # of somebody else
+    return True
+
+
+def _place_aside(path: Path) -> Path:
+    return path.with_name(f".{short(path.name)}.{_machine()}-{os.getpid()}-{next(_counter)}.new")
+
+
+def short(name: str) -> str:
+    """A name, or the digest of one so long that nothing can be added to it: a file system takes 255 bytes."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= 180 else hashlib.blake2b(encoded, digest_size=16).hexdigest()
+
+
+@cache
+def _machine() -> str:
+    """Where a process number means this process: the machine, since it was started, and the container."""
+    parts = [os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=3).hexdigest()
+
+
+def _rename(source: Path, target: Path, flags: int) -> bool:
+    """Linux's renameat2; False where there is none, or the file system does not take the flags."""
+    call = _renameat2()
+    if call is None:
+        return False
+    sys.audit("os.rename", str(source), str(target), -1, -1)
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NOT_SUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code), str(source), None, str(target))
+
+
+@cache
+def _renameat2() -> Callable[..., int] | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    found: Callable[..., int] = function
+    return found

@@ -7,7 +7,6 @@ ever taken for new, and nothing old is left lying about.  The whole folder may b
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable
@@ -70,7 +69,7 @@ def _write(path: Path, arrays: dict[str, Array]) -> None:
     """Write a file aside and move it into place; where that fails, say so and go on."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, str(os.getpid())) as aside, aside.open("wb") as file:
+        with whole_file(path) as aside, aside.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes them for its flag
     except OSError as error:
         print(f"The decoded images are not kept: {error}; set PYRO_VAE_DATA to a writable folder", file=sys.stderr)

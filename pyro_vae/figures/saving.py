@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pyro_vae.atomic_files import write_whole
+from pyro_vae.atomic_files import write_picture
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -23,4 +23,4 @@ def save_figure(figure: Figure, path: Path) -> None:
         >>> path.read_bytes()[1:4]
         b'PNG'
     """
-    write_whole(path, lambda aside: figure.savefig(aside, format="png", dpi=150, bbox_inches="tight"))
+    write_picture(path, lambda aside: figure.savefig(aside, format="png", dpi=150, bbox_inches="tight"))

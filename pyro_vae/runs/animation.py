@@ -8,6 +8,7 @@ as if nobody had looked.
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from pyro_vae.atomic_files import write_whole
+from pyro_vae.atomic_files import write_picture
+from pyro_vae.bounded_files import first_line, read_bounded
 from pyro_vae.errors import InputError
 from pyro_vae.figures.pictures import as_arrays, is_picture, mosaic
 from pyro_vae.figures.style import BLUE
@@ -24,11 +26,14 @@ from pyro_vae.runs import latent_points
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
 
+logger = logging.getLogger(__name__)
+
 MAX_FRAMES = 50
 SIDE, STYLES, MANIFOLD = 5, 10, 10  # of a grid of samples, of a class's row, of a manifold
 MAX_CLASSES = 10
 LARGEST = 480  # pixels per side of a frame
 SHOWN, CAPTION = 320, 30  # pixels: the least width in the GIF, and the height of the line below
+MAX_BYTES = 16 << 20  # of the file of a frame
 LAST_FRAME = 2000  # milliseconds
 
 
@@ -48,6 +53,8 @@ def begin(run: Run) -> None:
 def keep(run: Run, last: bool = False) -> None:
     """Keep a frame of the run as it is, if it has a directory, makes pictures and one is due.
 
+    A frame that cannot be drawn or written is one that is missing, and that is said.
+
     Args:
         run: a run under way, at the end of an epoch.
         last: whether this is its last epoch, of which there is always a frame.
@@ -55,11 +62,23 @@ def keep(run: Run, last: bool = False) -> None:
     epoch = len(run.history)
     if run.folder is None or not is_picture(run.facts.event_shape) or not (last or _is_due(run, epoch)):
         return
+    try:
+        _keep(run, run.folder, epoch)
+    except Exception as error:  # whatever a decoder or the disk has against it
+        logger.warning(f"The frame of epoch {epoch} was not kept: {first_line(error)}")
+
+
+def is_due(epoch: int, num_epochs: int, last: bool) -> bool:
+    """Whether a frame of an epoch is kept: of every n-th one in a long run, and of the last."""
+    return last or epoch % math.ceil(num_epochs / MAX_FRAMES) == 0
+
+
+def _keep(run: Run, folder: RunFolder, epoch: int) -> None:
     with run.pair.evaluating():
         picture = frame(run)
     png = io.BytesIO()
     picture.save(png, format="PNG")
-    run.folder.save_frame(epoch, png.getvalue())
+    folder.save_frame(epoch, png.getvalue())
 
 
 def frame(run: Run) -> Image.Image:
@@ -99,7 +118,7 @@ def write_gif(frames: dict[int, Image.Image], path: Path, fps: int = 10) -> None
     def save(aside: Path) -> None:
         pictures[0].save(aside, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
-    write_whole(path, save)
+    write_picture(path, save)
 
 
 def read_frames(folder: RunFolder) -> dict[int, Image.Image]:
@@ -111,10 +130,12 @@ def read_frames(folder: RunFolder) -> dict[int, Image.Image]:
     frames: dict[int, Image.Image] = {}
     for epoch, path in folder.frames.items():
         try:
-            with Image.open(path) as picture:
+            with Image.open(io.BytesIO(read_bounded(path, MAX_BYTES)), formats=("PNG",)) as picture:
+                if max(picture.size) > LARGEST:
+                    raise ValueError(f"a picture of {picture.width}x{picture.height} pixels")
                 frames[epoch] = picture.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:  # of which Pillow raises any for a broken file
-            raise InputError(f"a frame that fit wrote at {path}", str(error), "remove it") from None
+        except Exception as error:  # Pillow raises of any kind for a broken file
+            raise InputError(f"a frame that fit wrote at {path}", first_line(error), "remove it") from None
     if not frames:
         raise InputError(
             f"frames of the training in {folder.path / 'frames'}",
@@ -126,7 +147,7 @@ def read_frames(folder: RunFolder) -> dict[int, Image.Image]:
 
 
 def _is_due(run: Run, epoch: int) -> bool:
-    return epoch % math.ceil(run.config.num_epochs / MAX_FRAMES) == 0
+    return is_due(epoch, run.config.num_epochs, last=False)
 
 
 def _is_plane(run: Run) -> bool:

@@ -1,83 +1,170 @@
-"""Checkpoints: a folder with ``weights.safetensors`` and, to resume from, ``training.pt``.
+"""Checkpoint files: weights as safetensors and, to resume from, the state of the training.
 
-Both files hold numbers and text alone.  ``training.pt`` is read with torch's ``weights_only`` unpickler, which refuses
-anything that would run code.  A folder is written aside and moved into place, and ``recover`` mends the one moment in
-between, so a process that is killed leaves either the old checkpoint or the new one.
+Both hold numbers and text alone, and say in themselves of which run, epoch and step they are.  The state of the
+training is read with torch's ``weights_only`` unpickler, which refuses anything that would run code.  Whoever reads a
+file knows its checksum, so that a single flipped bit is told.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
+import struct
 import warnings
+import zipfile
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pyro_vae.atomic_files import whole_folder
+from pyro_vae.bounded_files import first_line, read_bounded
 from pyro_vae.errors import InputError
 
-WEIGHTS, TRAINING = "weights.safetensors", "training.pt"
+MAX_BYTES = 64 << 30
+MAX_HEADER = 100 << 20  # bytes, as safetensors itself has it
+MAX_UNPACKED = 1.5  # of the bytes of a training state, which torch stores as they are
 
 
-def save_checkpoint(folder: Path, weights: dict[str, Tensor], training: dict[str, Any] | None = None) -> None:
-    """Write a checkpoint, replacing the one that is there.
+@dataclass(frozen=True)
+class Identity:
+    """Of which run and moment a checkpoint file is.
 
     Args:
-        folder: where it shall lie, for example ``checkpoints/last``.
-        weights: what ``Pair.state_dict`` gave.
-        training: what ``Trainer.state_dict`` gave, or None for a checkpoint that only evaluates.
+        run: a name that no other run has.
+        epoch: completed epochs.
+        step: completed steps of the epoch under way.
     """
-    with whole_folder(folder, folder.with_suffix(".new"), folder.with_suffix(".old")) as aside:
-        # clones, because safetensors refuses two names for one piece of memory, which tied weights are
-        save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, aside / WEIGHTS)
-        if training is not None:
-            torch.save(training, aside / TRAINING)
+
+    run: str
+    epoch: int
+    step: int
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}{f', step {self.step}' if self.step else ''} of run {self.run[:8]}"
 
 
-def recover(folder: Path) -> None:
-    """Finish what a killed ``save_checkpoint`` began: between its two moves the new checkpoint is whole, but aside."""
-    aside, old = folder.with_suffix(".new"), folder.with_suffix(".old")
-    if not folder.exists() and old.exists():
-        (aside if aside.exists() else old).rename(folder)
+class DamagedError(InputError):
+    """A checkpoint file that is missing, cut off, changed, or of another run or epoch."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"a whole checkpoint file at {path}",
+            f"one that cannot be read ({reason})",
+            "restore the file, use the run's other checkpoint, or fit again with --overwrite",
+        )
 
 
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint.
+def checksum(content: bytes, before: int = 0) -> int:
+    """The CRC-32 of bytes, going on from that of those before them."""
+    return zlib.crc32(content, before)
+
+
+def weights_to_bytes(weights: dict[str, Tensor], identity: Identity) -> bytes:
+    """Weights as a safetensors file."""
+    seen: set[int] = set()
+    apart = {}
+    for name, value in weights.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if storage in seen else tensor  # safetensors refuses two names for one memory
+        seen.add(storage)
+    metadata = {name: str(value) for name, value in vars(identity).items()}
+    return safetensors.torch.save(apart, metadata)
+
+
+def training_to_bytes(training: dict[str, Any], identity: Identity) -> bytes:
+    """The state of a training as torch saves it."""
+    file = io.BytesIO()
+    torch.save({**training, "identity": vars(identity)}, file)
+    return file.getvalue()
+
+
+def read_weights(path: Path, expected: int | None = None, identity: Identity | None = None) -> dict[str, Tensor]:
+    """The weights in a file.
+
+    Args:
+        path: the file.
+        expected: its checksum; default: not asked for.
+        identity: of what they have to be; default: of anything.
 
     Raises:
-        InputError: if they are missing or cut off.
+        DamagedError: if they are missing, cut off, changed, or of something else.
+        FileNotFoundError: if there is no such file.
     """
-    path = folder / WEIGHTS
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise _broken(path, error) from None
+        content = read_bounded(path, MAX_BYTES)
+        found = _identity_of_weights(content)
+        _check(path, content, expected, found, identity)
+        return safetensors.torch.load(content)
+    except FileNotFoundError:
+        raise
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+        raise _damaged(path, error) from None
 
 
-def load_training(folder: Path) -> dict[str, Any]:
-    """The training state of a checkpoint.
-
-    Raises:
-        InputError: if it is missing, cut off, or would run code.
-    """
-    path = folder / TRAINING
+def read_training(path: Path, expected: int | None = None, identity: Identity | None = None) -> dict[str, Any]:
+    """The state of a training in a file; arguments and errors are those of ``read_weights``."""
     try:
+        content = read_bounded(path, MAX_BYTES)
+        if identity is None:
+            _check(path, content, expected, None, None)
+        _check_unpacked(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about the pickle protocol of files that are refused anyway
-            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise _broken(path, error) from None
+            state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        if not isinstance(state, dict):
+            raise ValueError(f"a {type(state).__name__} in the place of a state")
+        _check(path, content, expected, _identity(state.pop("identity", None)), identity)
+    except (FileNotFoundError, DamagedError):
+        raise
+    except _UNREADABLE as error:
+        raise _damaged(path, error) from None
     return state
 
 
-def _broken(path: Path, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return InputError(
-        f"a whole checkpoint file at {path}",
-        f"one that cannot be read ({reason[0]})",
-        "restore the file, use the run's other checkpoint, or fit again with --overwrite",
-    )
+_UNREADABLE = (OSError, RuntimeError, EOFError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError,
+               AssertionError, MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error)  # fmt: skip
+
+
+def _damaged(path: Path, error: BaseException) -> DamagedError:
+    return error if isinstance(error, DamagedError) else DamagedError(path, first_line(error))
+
+
+def _check(path: Path, content: bytes, expected: int | None, found: Identity | None, wanted: Identity | None) -> None:
+    if wanted is not None and found is not None and found != wanted:
+        raise DamagedError(path, f"it is of {found}, in the place of {wanted}")
+    if expected is not None and checksum(content) != expected:
+        raise DamagedError(path, "its checksum is another: it was changed or damaged after it was written")
+    if wanted is not None and found is None:
+        raise DamagedError(path, "it does not say of which run it is")
+
+
+def _identity_of_weights(content: bytes) -> Identity | None:
+    if len(content) < 8:
+        raise ValueError("it is cut off")
+    (length,) = struct.unpack("<Q", content[:8])
+    if length > min(MAX_HEADER, len(content) - 8):
+        raise ValueError("its header is longer than the file")
+    header = json.loads(content[8 : 8 + length])
+    return _identity(header.get("__metadata__")) if isinstance(header, dict) else None
+
+
+def _identity(found: object) -> Identity | None:
+    try:
+        return Identity(str(found["run"]), int(found["epoch"]), int(found["step"]))  # type: ignore[index]
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _check_unpacked(content: bytes) -> None:
+    """Refuse an archive that unpacks to more than it is: torch packs nothing."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > MAX_UNPACKED * len(content):
+        raise ValueError(f"it unpacks to {unpacked:,} bytes, of {len(content):,}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from pyro_vae.data.images import Dataset
 from pyro_vae.data.sources import load_data
 from pyro_vae.errors import InputError
 
+MAX_NUMBERS = 1 << 40
 IN_MEMORY = "arrays"  # the name of data that came as such
 
 
@@ -31,6 +34,28 @@ class DataFacts:
     scale: float
     split: str
     digest: str
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> DataFacts:
+        """The facts that ``dataclasses.asdict`` made a dictionary of, and JSON may have been in between.
+
+        Raises:
+            ValueError, KeyError, TypeError: if something is missing, or of another type.
+        """
+        lists = {name: tuple(content[name]) for name in ("event_shape", "class_names", "num_data")}
+        facts = cls(**(content | lists))  # which refuses names that are missing, or that nobody knows
+        sizes = (*facts.event_shape, *facts.num_data)
+        texts = (facts.split, facts.digest, *facts.class_names)
+        if not (
+            all(type(size) is int and 0 <= size < MAX_NUMBERS for size in sizes)
+            and 0 < math.prod(facts.event_shape) < MAX_NUMBERS
+            and len(facts.num_data) == 3
+            and all(isinstance(text, str) for text in texts)
+            and isinstance(facts.scale, int | float)
+            and 0 < facts.scale < math.inf
+        ):
+            raise ValueError("the data are not described as fit does it")
+        return facts
 
     @property
     def num_classes(self) -> int | None:

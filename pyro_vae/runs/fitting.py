@@ -16,13 +16,13 @@ from pyro_vae.config import FitConfig
 from pyro_vae.data import Dataset, from_arrays, load_data
 from pyro_vae.errors import InputError
 from pyro_vae.runs.assembly import AUTO, Program, build_pair, check_names, resolve_classifier, resolve_likelihood
+from pyro_vae.runs.config_file import CHANGEABLE
 from pyro_vae.runs.data_facts import IN_MEMORY, check_same, load_same_data
 from pyro_vae.runs.display import Display, choose_display
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
 from pyro_vae.runs.session import Session, place
 
-CHANGEABLE = {"epochs", "patience", "device"}  # what a resumed run may change
 Data = str | Dataset | np.ndarray | torch.Tensor | tuple[Any, Any]
 
 
@@ -80,9 +80,10 @@ def fit(
         torch.manual_seed(config.seed)
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)
         under_way, shown = Session(config, dataset, pair, device), choose_display(display)
-        if folder is not None:
-            under_way.create_folder(folder, overwrite)
-        return _finished(under_way.train(shown), shown)
+        with under_way.writing():
+            if folder is not None:
+                under_way.create_folder(folder, overwrite)
+            return _finished(under_way.train(shown), shown)
 
 
 def resume(
@@ -102,10 +103,12 @@ def resume(
         guide: the guide program, where it was not one of this package's.
         data: the data, where they came as arrays.
         display: as for ``fit``.
-        **settings: ``epochs``, ``patience`` or ``device`` to change; any other must be what the run has.
+        **settings: ``epochs``, ``patience``, ``lr``, ``clip_norm`` or ``device`` to change, which the history keeps;
+            any other must be what the run has.
 
     Raises:
-        InputError: if there is no such run, or it was made from another model, other data or other settings.
+        InputError: if there is no such run, somebody else is writing it, or it was made from another model, other data
+            or other settings.
 
     Example:
         >>> import pyro_vae
@@ -114,9 +117,16 @@ def resume(
         >>> pyro_vae.resume("run", data=x, epochs=3, display=False).history["epoch"].tolist()
         [1, 2, 3]
     """
-    folder = RunFolder.open(Path(path))
-    old = folder.config
-    given = {"model": model, "guide": guide, "data": data}
+    folder = RunFolder.open_to_write(Path(path))
+    try:
+        return _resumed(folder, {"model": model, "guide": guide, "data": data}, settings, choose_display(display))
+    finally:
+        folder.release()
+
+
+def _resumed(folder: RunFolder, given: dict[str, Any], settings: dict[str, Any], display: Display) -> Run:
+    """Go on with a run that this process alone may write, with the programs and data that are given, if any."""
+    old, path, data = folder.config, folder.path, given["data"]
     settings = settings | {name: value for name, value in given.items() if isinstance(value, str)}
     settings = {name: value for name, value in settings.items() if value != AUTO}  # what the run has, then
     config = FitConfig.from_settings(**(old.model_dump() | settings))
@@ -131,15 +141,12 @@ def resume(
     else:
         dataset = _dataset(data)
         check_same(dataset, folder.facts)
+    model, guide = (given[name] or getattr(old, name) for name in ("model", "guide"))
     with torch.random.fork_rng():
-        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model or old.model, guide or old.guide)
-        under_way, shown = Session(config, dataset, pair, device), choose_display(display)
-        pair.load_state_dict(folder.weights("last"))
-        under_way.trainer.load_state_dict(training)
-        under_way.trainer.progress.stopped = ""
-        folder.save_config(config)
-        under_way.folder = folder
-        return _finished(under_way.train(shown), shown)
+        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)
+        under_way = Session(config, dataset, pair, device)
+        under_way.go_on(folder, training)
+        return _finished(under_way.train(display), display)
 
 
 def load(

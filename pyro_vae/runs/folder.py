@@ -1,21 +1,25 @@
 """The run directory: files, and nothing but files.
 
-    config.json              the configuration, what the data looked like, ``format_version``
-    history.csv              one row per epoch
-    checkpoints/last, best   weights, and in ``last`` what it takes to resume
-    evaluation.json          the figures of the last evaluation
-    diagnosis.json           what the last diagnosis found, with posterior.nc and figures/diagnosis/
-    figures/                 PNG files, and GIF
-    frames/0000.png, …       one small picture per epoch, of runs of pictures
+    config.json                the configuration, what the data looked like, ``format_version``, the name of the run
+    history.csv                one row per epoch
+    checkpoints/current.json   which of the other files there count
+    checkpoints/…              weights (.safetensors) and states to resume from (.pt), under names never used before
+    evaluation.json            the figures of the last evaluation
+    diagnosis.json             what the last diagnosis found, with posterior.nc and figures/diagnosis/
+    figures/                   PNG files, and GIF
+    frames/0000.png, …         one small picture per epoch, of runs of pictures
+    .lock                      who writes it, while somebody does
 
-It appears whole or not at all: it is written aside with a first checkpoint and moved into place, and every file after
-that is written aside and moved too.  Nothing in it is a pickle that could run code.
+It appears whole or not at all, and stays whole: see ``placing``, ``current`` and ``writer_lock``.  Reading it writes
+nothing.  Nothing in it is a pickle that could run code.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import errno
 import os
+import secrets
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -24,15 +28,31 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from pyro_vae.atomic_files import whole_file, whole_folder
+from pyro_vae.atomic_files import clear_leftovers, make_folders, why, write_new, write_whole
+from pyro_vae.bounded_files import read_json_object
 from pyro_vae.config import FitConfig
 from pyro_vae.diagnostics.findings import Finding
-from pyro_vae.errors import InputError
-from pyro_vae.runs.checkpoint import load_training, load_weights, recover, save_checkpoint
+from pyro_vae.errors import InputError, TrainingError
+from pyro_vae.runs import earlier, placing
+from pyro_vae.runs.checkpoint import read_training, read_weights
+from pyro_vae.runs.config_file import (
+    CONFIG,
+    RECORDED,
+    broken,
+    changed_content,
+    fixed,
+    new_content,
+    read_content,
+    recorded,
+    to_bytes,
+)
+from pyro_vae.runs.current import CHECKPOINTS, CURRENT, Current, HistoryMark, Saved, write_checkpoint
 from pyro_vae.runs.data_facts import DataFacts
+from pyro_vae.runs.history_file import HISTORY, HistoryFile, changed_settings, mark_of, read_history
+from pyro_vae.runs.overtaken import read_current, read_together
+from pyro_vae.runs.writer_lock import WriterLock
 
-FORMAT_VERSION = 1
-CONFIG, HISTORY, EVALUATION, DIAGNOSIS = "config.json", "history.csv", "evaluation.json", "diagnosis.json"
+EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
 
 
 class RunFolder:
@@ -44,6 +64,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._at = placing.found_at(path)
+        self._lock: WriterLock | None = None
+        self._history: HistoryFile | None = None
+        self._content: dict[str, Any] = {}
+        self._current: Current | None = None
 
     @classmethod
     def create(
@@ -55,22 +80,26 @@ class RunFolder:
         training: dict[str, Any],
         overwrite: bool = False,
     ) -> RunFolder:
-        """Make a run directory with its first checkpoint.
+        """Make a run directory with its first checkpoint, and hold the right to write into it.
 
         Raises:
-            InputError: if something is there already and ``overwrite`` is off, or the place cannot be written.
+            InputError: if something is there already and ``overwrite`` is off, somebody is writing it, or the place
+                cannot be written.
         """
         cls.check_free(path, overwrite)
-        content = {"format_version": FORMAT_VERSION, "config": config.model_dump(), "data": asdict(facts)}
-        new, old = (path.with_name(f".{path.name}.{ending}") for ending in ("new", "old"))
+        content = new_content(secrets.token_hex(16), config, facts)
         try:
-            with whole_folder(path, new, old) as aside:
-                _write(aside / CONFIG, json.dumps(content, indent=2) + "\n")
-                for name in ("last", "best"):
-                    save_checkpoint(aside / "checkpoints" / name, weights, training if name == "last" else None)
+            with placing.placed(path, overwrite) as (aside, lock):
+                folder = cls(aside)
+                folder._lock, folder._content = lock, content
+                write_new(aside / CONFIG, to_bytes(content))
+                os.mkdir(aside / CHECKPOINTS)
+                folder._write_checkpoint(weights, training, best=True)
         except OSError as error:
-            raise _unwritable(path, error) from None
-        return cls(path)
+            raise _unwritable(path, why(error)) from None
+        folder.path = folder._at = path
+        folder._history = HistoryFile(path, HistoryMark())
+        return folder
 
     @staticmethod
     def check_free(path: Path, overwrite: bool) -> None:
@@ -79,47 +108,61 @@ class RunFolder:
         Raises:
             InputError: as ``create`` would.
         """
-        if path.exists() and not (overwrite and (path / CONFIG).exists()):
-            what = "a run" if (path / CONFIG).exists() else "something that is no run"
-            mend = "use --overwrite to replace it, --resume to go on with it" if what == "a run" else "choose another"
-            raise InputError(
-                f"a new folder for --out {path}", f"{what} that is there already", f"{mend}, or another --out"
-            )
+        found = placing.found_at(path)
+        if os.path.lexists(found) and not (overwrite and placing.is_run(found)):
+            raise placing.taken(found)
         parent = path.absolute().parent
         while not parent.exists():
             parent = parent.parent
         if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-            raise _unwritable(path, PermissionError(f"{parent} is not a folder that you may write to"))
+            raise _unwritable(path, f"{parent} is not a folder that you may write to")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open the run directory at ``path``.
+        """Open the run directory at ``path`` to read it, at any time, and without changing anything in it.
 
         Raises:
-            InputError: if there is none, or a newer version of this package wrote it.
+            InputError: if there is none, it is damaged, or a newer version of this package wrote it.
         """
-        if not (path / CONFIG).is_file():
+        folder = cls(path)
+        if not (folder._at / CONFIG).is_file():
             raise InputError(
                 f"a run directory at {path}",
                 "no config.json there" if path.exists() else "no such folder",
                 "give the folder that fit wrote",
             )
-        folder = cls(path)
-        version = folder._content().get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise InputError(
-                f"a run of format {FORMAT_VERSION} or older at {path}",
-                f"format {version!r}",
-                "install a newer pyro-vae to read it",
-            )
-        for name in ("last", "best"):
-            recover(path / "checkpoints" / name)
+        folder._refresh()
         return folder
+
+    @classmethod
+    def open_to_write(cls, path: Path) -> RunFolder:
+        """Open the run directory at ``path`` with the right to write into it, which is ``release``'s to give back.
+
+        Raises:
+            InputError: if somebody else has that right, or ``open`` would refuse it.
+        """
+        folder = cls.open(path)
+        with contextlib.suppress(OSError):
+            placing.put_back(path)
+        folder._at = placing.found_at(path)
+        folder._lock = WriterLock(folder._at)
+        try:
+            folder._refresh()
+        except BaseException:
+            folder.release()
+            raise
+        return folder
+
+    def release(self) -> None:
+        """Give back the right to write checkpoints."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     @property
     def config(self) -> FitConfig:
         """The run's configuration."""
-        return FitConfig.from_settings(**self._content()["config"])
+        return FitConfig.from_settings(**self._content["config"])
 
     @property
     def facts(self) -> DataFacts:
@@ -128,87 +171,145 @@ class RunFolder:
         Raises:
             InputError: if that is not in its configuration.
         """
-        data = self._content()["data"]
         try:
-            lists = {name: tuple(data[name]) for name in ("event_shape", "class_names", "num_data")}
-            return DataFacts(**(data | lists))
-        except (KeyError, TypeError) as error:
-            raise _broken(self.path / CONFIG, error) from None
+            return DataFacts.from_dict(self._content["data"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise broken(self.path / CONFIG, error) from None
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row per epoch, in full precision.
+        """One row per epoch, in full precision; settings that a resumed run changed stand in the last columns.
 
         Raises:
-            InputError: if the file is not a table of numbers.
+            InputError: if the file is not a table of numbers, or not the one that was written.
         """
-        path = self.path / HISTORY
-        if not path.exists():
-            return pd.DataFrame()
-        try:
-            return pd.read_csv(path, dtype=str).astype(float).astype({"epoch": int})  # float() rounds as repr() does
-        except (OSError, ValueError, KeyError) as error:
-            raise _broken(path, error) from None
+
+        def read() -> pd.DataFrame:
+            return read_history(self._at, self._current.history if self._current else None)
+
+        return read_current(read, self._refresh, self.path / HISTORY)
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
         """The figures of the last evaluation, if there was one.
 
         Raises:
-            InputError: if the file is no JSON.
+            InputError: if the file is no JSON object.
         """
-        path = self.path / EVALUATION
+        path = self._at / EVALUATION
         try:
-            return json.loads(path.read_text()) if path.exists() else None
+            return read_json_object(path)
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError) as error:
-            raise _broken(path, error) from None
+            raise broken(self.path / EVALUATION, error) from None
 
     @property
     def figures(self) -> Path:
-        """The folder of figures, made when first asked for."""
-        path = self.path / "figures"
-        path.mkdir(exist_ok=True)
-        return path
+        """The folder of figures."""
+        return self._at / "figures"
 
     @property
     def frames(self) -> dict[int, Path]:
         """The pictures of the training, by epoch."""
-        paths = sorted((self.path / "frames").glob("*.png"), key=lambda path: (len(path.stem), path.stem))
-        return {int(path.stem): path for path in paths if path.stem.isdecimal()}
+        paths = sorted((self._at / "frames").glob("*.png"), key=lambda path: (len(path.stem), path.stem))
+        return {int(path.stem): path for path in paths if path.stem.isascii() and path.stem.isdecimal()}
 
     def weights(self, checkpoint: str) -> dict[str, Tensor]:
-        """The weights of checkpoint ``best`` or ``last``."""
-        return load_weights(self.path / "checkpoints" / checkpoint)
+        """The weights of checkpoint ``best`` or ``last``.
+
+        Raises:
+            InputError: if they are missing, damaged, or of another run or epoch.
+        """
+
+        def read() -> dict[str, Tensor]:
+            current = self._current
+            if current is None:
+                return earlier.weights_of(self._at, checkpoint)
+            saved: Saved = getattr(current, checkpoint)
+            path = self._at / CHECKPOINTS / saved.weights
+            return read_weights(path, saved.weights_crc32, current.identity(saved))
+
+        return read_current(read, self._refresh, self.path / CHECKPOINTS)
 
     def training(self) -> dict[str, Any]:
         """The state to resume from.
 
         Raises:
-            InputError: if it is missing, cut off, would run code or is something else.
+            InputError: if it is missing, damaged, would run code or is something else.
         """
-        state = load_training(self.path / "checkpoints" / "last")
-        if not {"optimizer", "order", "progress"} <= state.keys():
-            raise _broken(self.path / "checkpoints" / "last", KeyError("without optimizer, order or progress"))
+
+        def read() -> dict[str, Any]:
+            current = self._current
+            if current is None:
+                return earlier.training_of(self._at)
+            path = self._at / CHECKPOINTS / current.last.training
+            return read_training(path, current.last.training_crc32, current.identity(current.last))
+
+        state = read_current(read, self._refresh, self.path / CHECKPOINTS)
+        if not {"optimizer", "order", "progress"} <= state.keys() or not isinstance(state["progress"], dict):
+            raise broken(self.path / CHECKPOINTS, KeyError("without optimizer, order or progress"))
+        if self._current is not None:
+            rows = self.history.to_dict("records")
+            state["progress"]["history"] = [{str(name): value for name, value in row.items()} for row in rows]
         return state
 
-    def save_checkpoint(self, name: str, weights: dict[str, Tensor], training: dict[str, Any] | None = None) -> None:
-        """Replace checkpoint ``best`` or ``last``."""
-        save_checkpoint(self.path / "checkpoints" / name, weights, training)
+    def begin(self, config: FitConfig, training: dict[str, Any]) -> None:
+        """Go on writing a run, for example with more epochs: its configuration, its history as far as it counts.
 
-    def save_config(self, config: FitConfig) -> None:
-        """Replace the configuration, for example of a run that is resumed with more epochs."""
-        _write(self.path / CONFIG, json.dumps(self._content() | {"config": config.model_dump()}, indent=2) + "\n")
+        Args:
+            config: the configuration from now on.
+            training: the state that ``training`` gave; that of an earlier format is written anew in this one.
+        """
+        before = self.config
+        if self._current is None:
+            self._upgrade(training)
+        assert self._current is not None
+        self._clear()
+        mark = self._current.history
+        changed = [name for name in RECORDED if getattr(config, name) != getattr(before, name)]
+        names = dict.fromkeys([*changed_settings(self._at, mark), *changed])
+        self._history = HistoryFile(
+            self._at, mark, {name: recorded(config, name) for name in names if name in RECORDED}
+        )
+        self._history.trim({name: recorded(before, name) for name in changed})
+        content = changed_content(self._content, self._current.run, config)
+        if content != self._content:
+            write_whole(self._at / CONFIG, to_bytes(content))
+            self._content = content
 
-    def save_history(self, rows: list[dict[str, float]]) -> None:
-        """Replace the history."""
-        if rows:
-            _write(self.path / HISTORY, pd.DataFrame(rows).to_csv(index=False))
+    def save(self, weights: dict[str, Tensor], training: dict[str, Any], best: bool) -> None:
+        """Write a checkpoint, and the rows of the history that are new; with it the run stands at this moment.
+
+        Args:
+            weights: what ``Pair.state_dict`` gave.
+            training: what ``Trainer.state_dict`` gave.
+            best: whether this is the best epoch so far.
+
+        Raises:
+            TrainingError: if that fails; the checkpoint before is kept.
+        """
+        assert self._history is not None
+        assert self._lock is not None
+        try:
+            if not self._lock.is_in_place:
+                raise FileNotFoundError(f"the run directory {self.path} was moved or removed while it was written")
+            for row in training["progress"]["history"][self._history.mark.rows :]:
+                self._history.append(row)
+            self._write_checkpoint(weights, training, best)
+        except OSError as error:
+            kept = self._current.last.epoch if self._current else 0
+            raise TrainingError(
+                f"the checkpoint after epoch {training['progress']['epoch']} could not be written to {self.path}: "
+                f"{why(error)}; {f'the state after epoch {kept} is kept' if kept else 'nothing was learned before'}",
+                f"mend that and go on with: python cli.py fit --resume {self.path}",
+            ) from None
 
     def save_frame(self, epoch: int, png: bytes) -> None:
         """Write or replace the picture of an epoch; 0 is before training."""
         path = self._frame(epoch)
-        path.parent.mkdir(exist_ok=True)
-        _write(path, png)
+        make_folders(path.parent)
+        write_whole(path, png)
 
     def drop_frames(self, epochs: Iterable[int]) -> None:
         """Remove the pictures of these epochs."""
@@ -216,40 +317,82 @@ class RunFolder:
             self._frame(epoch).unlink(missing_ok=True)
 
     def save_evaluation(self, figures: dict[str, Any], findings: Iterable[Finding]) -> dict[str, Any]:
-        """Replace the last evaluation: its figures, and what was found wrong with the run; returns what was written."""
+        """Replace the last evaluation: its figures, and what was found wrong with the run; returns what was written.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
         content = figures | {"findings": [asdict(finding) for finding in findings]}
-        _write(self.path / EVALUATION, json.dumps(content, indent=2) + "\n")
+        write_whole(self._at / EVALUATION, to_bytes(content))
         return content
 
     def save_diagnosis(self, findings: dict[str, Any]) -> Path:
-        """Replace the findings of the last diagnosis, and say where they are."""
-        path = self.path / DIAGNOSIS
-        _write(path, json.dumps(findings, indent=2) + "\n")
-        return path
+        """Replace the findings of the last diagnosis, and say where they are.
+
+        Raises:
+            OSError: if they cannot be written.
+        """
+        write_whole(self._at / DIAGNOSIS, to_bytes(findings))
+        return self.path / DIAGNOSIS
 
     def _frame(self, epoch: int) -> Path:
-        return self.path / "frames" / f"{epoch:04}.png"
+        return self._at / "frames" / f"{epoch:04}.png"
 
-    def _content(self) -> dict[str, Any]:
-        path = self.path / CONFIG
+    def _write_checkpoint(self, weights: dict[str, Tensor], training: dict[str, Any], best: bool) -> None:
+        """Write the files of a checkpoint under new names, then the pointer to them, then remove what it left."""
+        saved = write_checkpoint(self._at / CHECKPOINTS, self._content["run"], weights, training)
+        kept = self._current.best if self._current and not best else saved.without_training()
+        mark = self._history.mark if self._history else HistoryMark()
+        self._point_to(Current(self._content["run"], fixed(self._content), saved, kept, mark))
+
+    def _point_to(self, current: Current) -> None:
+        before = self._current
+        current.replace(self._at / CHECKPOINTS, before)
+        self._current = current
+
+    def _upgrade(self, training: dict[str, Any]) -> None:
+        """Write the checkpoints of a run of format 1 anew in this one; its configuration comes after."""
+        run, folder, progress = secrets.token_hex(16), self._at / CHECKPOINTS, training["progress"]
+        best = {"progress": {"epoch": progress["best_epoch"], "step": 0}}
+        kept = write_checkpoint(folder, run, self.weights("best"), best).without_training()
+        saved = write_checkpoint(folder, run, self.weights("last"), training)
+        mark = mark_of(progress["history"])
+        self._point_to(Current(run, fixed(self._content), saved, kept, mark))
+
+    def _clear(self) -> None:
+        """Remove what does not count and what killed processes left."""
+        assert self._current is not None
+        self._current.clear(self._at / CHECKPOINTS)
+        for each in (self._at, self._at / CHECKPOINTS, self._at / "frames", self.figures, self.figures / "diagnosis"):
+            clear_leftovers(each)
+
+    def _read_current(self) -> Current | None:
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
-            if not {"format_version", "config", "data"} <= content.keys():
-                raise ValueError("without format_version, config or data")
-        except (OSError, ValueError, AttributeError) as error:
-            raise _broken(path, error) from None
-        return content
+            return Current.read(self._at)
+        except ValueError as error:
+            raise broken(self.path / CHECKPOINTS / CURRENT, error) from None
+
+    def _refresh(self) -> bool:
+        """Read anew what counts: the configuration, and the pointer that belongs to it; whether that is another now."""
+
+        def read() -> tuple[dict[str, Any], Current | None]:
+            self._at = placing.found_at(self.path)
+            content, current = read_content(self._at), self._read_current()
+            if content["format_version"] > 1 and current is None:
+                raise FileNotFoundError(errno.ENOENT, "no such file", str(self._at / CHECKPOINTS / CURRENT))
+            if current is not None and "run" in content:  # which one of format 1 that is being written anew has not yet
+                if current.run != content["run"]:
+                    raise ValueError("its checkpoints are those of another run")
+                if current.settings != fixed(content):
+                    raise ValueError("settings that cannot change are others than those that the run was made with")
+            return content, current
+
+        before = self._current
+        self._content, self._current = read_together(
+            read, lambda: [self._at / CONFIG, self._at / CHECKPOINTS / CURRENT]
+        )
+        return self._current != before
 
 
-def _write(path: Path, content: str | bytes) -> None:
-    with whole_file(path) as aside:
-        aside.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"a place that can be written for --out {path}", str(error), "choose another --out")
-
-
-def _broken(path: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"a file that fit wrote at {path}", reason, "restore it, or fit again with --overwrite")
+def _unwritable(path: Path, reason: str) -> InputError:
+    return InputError(f"a place that can be written for --out {path}", reason, "choose another --out")

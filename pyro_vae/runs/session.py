@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Iterator
@@ -59,6 +60,28 @@ class Session:
         weights, training = self.pair.state_dict(), self.trainer.state_dict()
         self.folder = RunFolder.create(path, self.config, self.facts, weights, training, overwrite)
 
+    def go_on(self, folder: RunFolder, training: dict[str, Any]) -> None:
+        """Take up a run where it stopped.
+
+        Args:
+            folder: its directory, with the right to write into it.
+            training: the state that it holds.
+        """
+        self.pair.load_state_dict(folder.weights("last"))
+        self.trainer.load_state_dict(training)
+        self.trainer.progress.stopped = ""
+        folder.begin(self.config, training)
+        self.folder = folder
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Give back the right to write into the run directory at the end."""
+        try:
+            yield
+        finally:
+            if self.folder is not None:
+                self.folder.release()
+
     def train(self, display: Display) -> Run:
         trainer = self.trainer
         best = self._weights() if self.folder is None else self.folder.weights("best")
@@ -70,12 +93,14 @@ class Session:
                 for row in trainer.epochs(display.step):
                     if trainer.is_best:
                         best = self._weights()
-                    animation.keep(self._run(), last=trainer.done)  # before the checkpoint, so that none is missing
+                    if animation.is_due(trainer.progress.epoch, self.config.num_epochs, last=trainer.done):
+                        animation.keep(self._run(), last=trainer.done)  # before the checkpoint, so that none is missing
                     self._save(trainer.is_best)
                     display.epoch(row)
             except TrainingError as error:
                 if self.folder is not None:
-                    self.folder.save_evaluation({}, [Finding("failed", error.found, error.mend)])
+                    with contextlib.suppress(OSError):
+                        self.folder.save_evaluation({}, [Finding("failed", error.found, error.mend)])
                 raise
         if trainer.progress.stopped:
             display.say(trainer.progress.stopped)
@@ -111,11 +136,7 @@ class Session:
     def _save(self, best: bool) -> None:
         if self.folder is None:
             return
-        self.folder.save_history(self.trainer.progress.history)
-        weights = self.pair.state_dict()
-        if best:
-            self.folder.save_checkpoint("best", weights)
-        self.folder.save_checkpoint("last", weights, self.trainer.state_dict())
+        self.folder.save(self.pair.state_dict(), self.trainer.state_dict(), best)
 
     def _run(self) -> Run:
         progress = self.trainer.progress

@@ -17,6 +17,7 @@ from pyro_vae.config import FitConfig
 from pyro_vae.runs import fitting
 from pyro_vae.runs.display import Silent
 from tests.conftest import FLAGS
+from tests.runs.checkpoint_files import training_file, weights_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -291,19 +292,19 @@ def test_an_unwritable_place(command, toy_npz, tmp_path):
 @pytest.mark.parametrize("words", [("evaluate", "run"), ("info", "run"), ("fit", "--resume", "run", "--epochs", "9")])
 def test_a_newer_format_is_refused(command, fitted, words):
     path = fitted / "config.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 3'))
     assert_refused(
-        command(*words), "expected a run of format 1 or older at run; got format 2; install a newer pyro-vae"
+        command(*words), "expected a run of format 2 or older at run; got format 3; install a newer pyro-vae"
     )
 
 
 def test_truncated_checkpoints_are_refused(command, fitted):
     for checkpoint in ("best", "last"):
-        path = fitted / "checkpoints" / checkpoint / "weights.safetensors"
+        path = weights_file(fitted, checkpoint)
         path.write_bytes(path.read_bytes()[:100])
     assert_refused(command("evaluate", "run"), "expected a whole checkpoint file")
     assert_refused(command("fit", "--resume", "run", "--epochs", 9), "expected a whole checkpoint file")
-    training = fitted / "checkpoints/last/training.pt"
+    training = training_file(fitted)
     training.write_bytes(training.read_bytes()[:100])
     assert_refused(command("fit", "--resume", "run", "--epochs", 9), "expected a whole checkpoint file")
 
@@ -313,7 +314,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(command, fitted, tmp_path):
         def __reduce__(self):
             return os.system, ("touch exploded",)
 
-    torch.save(Bomb(), fitted / "checkpoints/last/training.pt")
+    torch.save(Bomb(), training_file(fitted))
     assert_refused(command("fit", "--resume", "run", "--epochs", 9), "expected a whole checkpoint file")
     assert not (tmp_path / "exploded").exists()
 

@@ -1,67 +1,83 @@
+"""The two files of a checkpoint: what goes in comes out, and anything else is refused."""
+
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
 
-from pyro_vae.atomic_files import whole_file
 from pyro_vae.errors import InputError
-from pyro_vae.runs.checkpoint import load_training, load_weights, recover, save_checkpoint
+from pyro_vae.runs.checkpoint import (
+    Identity,
+    checksum,
+    read_training,
+    read_weights,
+    training_to_bytes,
+    weights_to_bytes,
+)
 
 WEIGHTS = {"model.w": torch.arange(6.0).view(2, 3), "guide.b": torch.tensor(1.5)}
+TRAINING = {"progress": {"epoch": 3, "history": [{"elbo": -1.25}]}, "tensor": torch.zeros(100)}
+HERE, ELSEWHERE, LATER = Identity("here", 3, 0), Identity("there", 3, 0), Identity("here", 4, 0)
+KINDS = {"weights": (read_weights, weights_to_bytes, WEIGHTS), "training": (read_training, training_to_bytes, TRAINING)}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request, tmp_path):
+    """How a file is read, its path, and its content, of an identity."""
+    read, to_bytes, value = KINDS[request.param]
+    path = tmp_path / "file"
+    path.write_bytes(to_bytes(value, HERE))
+    return read, path, lambda identity: to_bytes(value, identity)
 
 
 def test_round_trip(tmp_path):
-    training = {"progress": {"epoch": 3, "history": [{"elbo": -1.25}]}, "random": torch.get_rng_state()}
-    save_checkpoint(tmp_path / "last", WEIGHTS, training)
-    loaded = load_weights(tmp_path / "last")
+    for name, (_, to_bytes, value) in KINDS.items():
+        (tmp_path / name).write_bytes(to_bytes(value, HERE))
+    loaded = read_weights(tmp_path / "weights", identity=HERE)
     assert loaded.keys() == WEIGHTS.keys()
     assert all(torch.equal(loaded[name], value) for name, value in WEIGHTS.items())
-    assert load_training(tmp_path / "last")["progress"] == training["progress"]
+    state = read_training(tmp_path / "training", identity=HERE)
+    assert state.keys() == TRAINING.keys()
+    assert state["progress"] == TRAINING["progress"]
 
 
 def test_tied_weights_are_saved_twice(tmp_path):
     tied = torch.arange(3.0)
-    save_checkpoint(tmp_path / "last", {"model.a": tied, "guide.b": tied})
-    assert torch.equal(load_weights(tmp_path / "last")["guide.b"], tied)
+    (tmp_path / "w").write_bytes(weights_to_bytes({"model.a": tied, "guide.b": tied}, HERE))
+    assert torch.equal(read_weights(tmp_path / "w")["guide.b"], tied)
 
 
-def test_replacing_leaves_one_whole_checkpoint(tmp_path):
-    save_checkpoint(tmp_path / "last", WEIGHTS, {"n": 1})
-    save_checkpoint(tmp_path / "last", WEIGHTS, {"n": 2})
-    assert load_training(tmp_path / "last") == {"n": 2}
-    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+def test_those_of_another_run_or_epoch_are_refused(kind):
+    read, path, content = kind
+    for other in (ELSEWHERE, LATER):
+        path.write_bytes(content(other))
+        with pytest.raises(InputError, match=f"it is of epoch .*{other.run}, in the place of epoch 3 of run here"):
+            read(path, None, HERE)
+        read(path, None, other)
 
 
-def test_killed_between_the_two_moves(tmp_path):
-    save_checkpoint(tmp_path / "last", WEIGHTS, {"n": 1})
-    save_checkpoint(tmp_path / "next", WEIGHTS, {"n": 2})
-    (tmp_path / "last").rename(tmp_path / "last.old")
-    (tmp_path / "next").rename(tmp_path / "last.new")
-    recover(tmp_path / "last")
-    assert load_training(tmp_path / "last") == {"n": 2}
-
-
-def test_killed_while_writing(tmp_path):
-    save_checkpoint(tmp_path / "last", WEIGHTS, {"n": 1})
-    (tmp_path / "last.new").mkdir()
-    recover(tmp_path / "last")
-    assert load_training(tmp_path / "last") == {"n": 1}
-    save_checkpoint(tmp_path / "last", WEIGHTS, {"n": 3})
-    assert load_training(tmp_path / "last") == {"n": 3}
+def test_every_flipped_bit_is_told(kind):
+    read, path, content = kind
+    whole = content(HERE)
+    for place in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="expected a whole checkpoint file"):
+            read(path, checksum(whole), HERE)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 200])
-def test_truncated_files_are_refused(tmp_path, keep):
-    save_checkpoint(tmp_path / "last", WEIGHTS, {"tensor": torch.zeros(100)})
-    for name, load in (("weights.safetensors", load_weights), ("training.pt", load_training)):
-        path = tmp_path / "last" / name
-        content = path.read_bytes()
-        path.write_bytes(content[: min(keep, len(content) - 1)])
-        with pytest.raises(InputError, match=rf"expected a whole checkpoint file at .*{name}; got one that cannot be"):
-            load(tmp_path / "last")
+def test_truncated_files_are_refused(kind, keep):
+    read, path, content = kind
+    path.write_bytes(content(HERE)[:keep])
+    with pytest.raises(InputError, match=r"expected a whole checkpoint file at .*file; got one that cannot be"):
+        read(path)
 
 
 class Bomb:
@@ -70,26 +86,22 @@ class Bomb:
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda bomb, path: path.write_bytes(pickle.dumps(bomb))])
-def test_a_file_that_would_run_code_is_refused_and_never_run(tmp_path, monkeypatch, write):
+def test_a_file_that_would_run_code_is_refused_and_never_run(kind, monkeypatch, write, tmp_path):
     monkeypatch.chdir(tmp_path)
-    save_checkpoint(tmp_path / "last", WEIGHTS, {"n": 1})
-    for name, load in (("weights.safetensors", load_weights), ("training.pt", load_training)):
-        write(Bomb(), tmp_path / "last" / name)
-        with pytest.raises(InputError, match="expected a whole checkpoint file"):
-            load(tmp_path / "last")
+    read, path, _ = kind
+    write(Bomb(), path)
+    with pytest.raises(InputError, match="expected a whole checkpoint file"):
+        read(path)
     assert not (tmp_path / "exploded").exists()
 
 
-def test_what_a_killed_write_left_is_replaced_by_the_next(tmp_path):
-    """One hidden file per name, not one per process that was killed."""
-    path, left = tmp_path / "history.csv", tmp_path / ".history.csv.new"
-    left.write_text("half a l")
-    with whole_file(path) as aside:
-        assert aside == left
-        aside.write_text("whole")
-    assert path.read_text() == "whole"
-    assert [file.name for file in tmp_path.iterdir()] == ["history.csv"]
-    with pytest.raises(IsADirectoryError), whole_file(path) as aside:
-        aside.write_text("half") and tmp_path.write_text("no file")
-    assert path.read_text() == "whole"
-    assert [file.name for file in tmp_path.iterdir()] == ["history.csv"]
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    """Ten million zeros in ten kilobytes, where torch would look for a tensor."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(training_to_bytes(TRAINING, HERE))) as old, zipfile.ZipFile(packed, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+        new.writestr("archive/data/9", bytes(10_000_000), zipfile.ZIP_DEFLATED)
+    (tmp_path / "bomb").write_bytes(packed.getvalue())
+    with pytest.raises(InputError, match="it unpacks to 10,"):
+        read_training(tmp_path / "bomb")

@@ -17,6 +17,7 @@ from pyro_vae.cli import main
 from pyro_vae.diagnostics.effort import Effort
 from pyro_vae.errors import InputError
 from pyro_vae.runs.diagnosis import diagnose
+from tests.runs.checkpoint_files import change_weights
 
 QUICK = ["--num-data", "60", "--samples", "100", "--simulated", "30", "--split-gap", "0"]
 
@@ -167,16 +168,15 @@ def test_a_run_without_its_data_is_refused(tmp_path):
 
 def test_weights_that_are_no_numbers_are_said(plain, tmp_path):
     """A run whose decoder has a NaN in it: everything is counted, and JSON stays JSON."""
-    from safetensors.torch import load_file, save_file
-
     broken = tmp_path / "broken"
     shutil.copytree(plain, broken)
     (broken / "posterior.nc").unlink(missing_ok=True)
-    path = broken / "checkpoints/best/weights.safetensors"
-    weights = load_file(path)
-    name = next(name for name in weights if name.startswith("model.decoder") and name.endswith("bias"))
-    weights[name][0] = math.nan
-    save_file(weights, path)
+
+    def poison(weights):
+        name = next(name for name in weights if name.startswith("model.decoder") and name.endswith("bias"))
+        weights[name][0] = math.nan
+
+    change_weights(broken, poison)
     done = run("diagnose", broken, *QUICK, "--check", "latents", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout, parse_constant=pytest.fail)

@@ -16,7 +16,6 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer.autoguide import AutoDiagonalNormal
-from safetensors.torch import load_file
 
 import pyro_vae
 from pyro_vae.config import FitConfig
@@ -31,6 +30,7 @@ from pyro_vae.runs import fitting
 from pyro_vae.runs.display import Silent
 from pyro_vae.training import automatic
 from tests.conftest import FAST, PAIRS
+from tests.runs.checkpoint_files import training_file, weights, weights_file
 
 
 def quietly(**settings):
@@ -57,13 +57,13 @@ def test_fit_save_load_evaluate_is_identical(model, guide, toy_npz, tmp_path):
 def test_the_run_directory_holds_what_it_should(toy_npz, tmp_path):
     run = quietly(model="ss_vae", data=toy_npz, out=tmp_path / "run")
     found = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    files = {weights_file(run.path, name) for name in ("best", "last")}
     assert found == {
         "config.json",
         "history.csv",
         "evaluation.json",
-        "checkpoints/last/weights.safetensors",
-        "checkpoints/last/training.pt",
-        "checkpoints/best/weights.safetensors",
+        "checkpoints/current.json",
+        *(str(path.relative_to(run.path)) for path in (*files, training_file(run.path))),
         "figures/elbo.png",
         "figures/samples.png",
         "figures/reconstructions.png",
@@ -75,7 +75,7 @@ def test_the_run_directory_holds_what_it_should(toy_npz, tmp_path):
         "frames/0002.png",
     }
     content = json.loads((run.path / "config.json").read_text())
-    assert content["format_version"] == 1
+    assert content["format_version"] == 2
     assert content["data"]["num_data"] == [48, 6, 6]
     assert FitConfig.from_settings(**content["config"]) == run.config
     assert list(run.history["epoch"]) == [1, 2]
@@ -228,7 +228,7 @@ def test_resumed_in_two_parts_is_the_run_in_one(model, toy_npz, tmp_path):
 def assert_same_run(first, second):
     assert (first / "history.csv").read_bytes() == (second / "history.csv").read_bytes()
     for name in ("best", "last"):
-        ours, theirs = (load_file(path / "checkpoints" / name / "weights.safetensors") for path in (first, second))
+        ours, theirs = (weights(path, name) for path in (first, second))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -274,8 +274,8 @@ def test_resume_refuses_another_model_other_data_and_nothing_to_do(toy_npz, tmp_
         pyro_vae.resume(tmp_path / "run", model="ss_vae", epochs=9)
     with pytest.raises(InputError, match=r"expected data .*; got 'digits'"):
         pyro_vae.resume(tmp_path / "run", data="digits", epochs=9)
-    with pytest.raises(InputError, match="expected lr"):
-        pyro_vae.resume(tmp_path / "run", lr=1.0, epochs=9)
+    with pytest.raises(InputError, match="expected seed"):
+        pyro_vae.resume(tmp_path / "run", seed=1, epochs=9)
     with pytest.raises(InputError, match=r"expected more epochs than the 2 .*; got 2; use --epochs 4"):
         pyro_vae.resume(tmp_path / "run")
     np.savez(toy_npz, x=toy_arrays[0][::-1], y=toy_arrays[1])

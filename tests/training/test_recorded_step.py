@@ -12,7 +12,6 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import pyro_vae
 from pyro_vae import diagnostics
@@ -28,6 +27,7 @@ from pyro_vae.runs.display import Silent, listening
 from pyro_vae.training import Trainer
 from pyro_vae.training.validation_rows import CHUNK, Validation
 from tests.conftest import compiled_too, make_pair
+from tests.runs.checkpoint_files import weights
 
 
 class Listening(Silent):
@@ -161,7 +161,7 @@ def test_stopped_and_resumed_is_the_run_in_one(toy_npz, tmp_path):
     resumed = pyro_vae.resume(tmp_path / "parts", display=listening)
     assert any(line.startswith("compiling the step") for line in listening.lines)
     assert (whole.path / "history.csv").read_bytes() == (resumed.path / "history.csv").read_bytes()
-    first, second = (load_file(run.path / "checkpoints/last/weights.safetensors") for run in (whole, resumed))
+    first, second = (weights(run.path, "last") for run in (whole, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

@@ -1,0 +1,81 @@
+"""``config.json``: the settings of a run, what its data looked like, its format and its name."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pyro_vae.bounded_files import as_text, first_line, read_json_object
+from pyro_vae.config import FitConfig
+from pyro_vae.errors import InputError
+from pyro_vae.runs.checkpoint import DamagedError, checksum
+from pyro_vae.runs.data_facts import DataFacts
+
+CONFIG = "config.json"
+FORMAT_VERSION = 2
+CHANGEABLE = {"epochs", "patience", "lr", "clip_norm", "device"}  # what a resumed run may change
+RECORDED = ("lr", "clip_norm", "patience")  # and what of it the history keeps
+Content = dict[str, Any]
+
+
+def new_content(run: str, config: FitConfig, facts: DataFacts) -> Content:
+    """The content of the file of a new run."""
+    return {"format_version": FORMAT_VERSION, "run": run, "config": config.model_dump(), "data": asdict(facts)}
+
+
+def changed_content(content: Content, run: str, config: FitConfig) -> Content:
+    """The content in today's format, with what may change as a configuration has it, and all else as it was."""
+    settings = content["config"] | config.model_dump(include=CHANGEABLE)
+    return content | {"format_version": FORMAT_VERSION, "run": run, "config": settings}
+
+
+def read_content(folder: Path) -> Content:
+    """The content of the file in a folder.
+
+    Raises:
+        InputError: if a newer version of this package wrote it.
+        ValueError: if it is damaged.
+        OSError: if it cannot be read.
+    """
+    content = read_json_object(folder / CONFIG, ("format_version", "config", "data"))
+    version = content["format_version"]
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise InputError(
+            f"a run of format {FORMAT_VERSION} or older at {folder}",
+            f"format {as_text(repr(version), 40)}",
+            "install a newer pyro-vae to read it",
+        )
+    if not isinstance(content["config"], dict) or not isinstance(content["data"], dict):
+        raise ValueError("config and data are not objects")
+    if version > 1 and not isinstance(content.get("run"), str):
+        raise ValueError("without run")
+    return content
+
+
+def fixed(content: Content) -> int:
+    """The checksum of what cannot change in a configuration; where data lie can, and they know their own."""
+    config = {name: value for name, value in content["config"].items() if name not in CHANGEABLE | {"data"}}
+    return checksum(json.dumps([config, content["data"]], sort_keys=True).encode())
+
+
+def recorded(config: FitConfig, name: str) -> float:
+    """A setting as the history keeps it: a number."""
+    value = getattr(config, name)
+    return math.inf if value == "none" else float(value)
+
+
+def to_bytes(content: Content) -> bytes:
+    """Content as JSON."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def broken(path: Path, error: Exception) -> InputError:
+    """The refusal of a file that fit wrote and that is not as it wrote it."""
+    if isinstance(error, FileNotFoundError):
+        return DamagedError(Path(error.filename or path), "no such file")
+    return InputError(
+        f"a file that fit wrote at {path}", first_line(error), "restore it, or fit again with --overwrite"
+    )

@@ -1,0 +1,159 @@
+"""``history.csv``: one row per epoch, appended, never rewritten while a run trains.
+
+How many rows count is said by the run's pointer; what stands behind them is of an epoch whose checkpoint was not
+written.  Floats are written as ``repr`` has them, so that they are read back to the bit.  Where a resumed run changes
+settings, they stand in columns to the right of those that the training writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from pyro_vae.atomic_files import sync, write_all, write_whole
+from pyro_vae.bounded_files import read_bounded
+from pyro_vae.runs.checkpoint import checksum
+from pyro_vae.runs.current import HistoryMark
+
+HISTORY = "history.csv"
+MAX_BYTES = 1 << 30
+Row = dict[str, float]
+
+
+class HistoryFile:
+    """The history of a run that is being written.
+
+    Args:
+        folder: the run directory.
+        mark: how much of the file counts.
+        settings: the settings that stand in columns of their own, with what they are now.
+    """
+
+    def __init__(self, folder: Path, mark: HistoryMark, settings: Row | None = None) -> None:
+        self.path, self.mark, self._settings = folder / HISTORY, mark, dict(settings or {})
+
+    def append(self, row: Row) -> HistoryMark:
+        """Write a row, on the disk; it counts when the pointer says so, which is the caller's to write."""
+        names = list(row)
+        text = "" if self.mark.rows else _line([*names, *self._settings])
+        text += _line([*map(_shown, row.values()), *map(_shown, self._settings.values())])
+        mark = _marked(self.mark, row)
+        new = not self.path.exists()
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            before = os.fstat(descriptor).st_size
+            try:
+                write_all(descriptor, text.encode())
+                os.fsync(descriptor)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, before)
+                raise
+        finally:
+            os.close(descriptor)
+        if new:
+            sync(self.path.parent)
+        self.mark = mark
+        return mark
+
+    def trim(self, before: Row | None = None) -> None:
+        """Drop rows that do not count, and make room for settings that were not there.
+
+        Args:
+            before: what the settings were in the rows that have no column for them.
+        """
+        if not self.path.exists():
+            return
+        text = _read(self.path)
+        lines = _counted_lines(text, self.mark)
+        names = lines[0].split(",") if lines else []
+        known = names[self.mark.columns :]
+        added = [name for name in self._settings if name not in known]
+        self._settings = {name: self._settings.get(name, math.nan) for name in [*known, *added]}
+        heads = [",".join([lines[0], *added])] if lines else []
+        values = [_shown((before or {}).get(name, math.nan)) for name in added]
+        trimmed = "".join(f"{line}\n" for line in [*heads, *(",".join([line, *values]) for line in lines[1:])])
+        if trimmed != text:
+            write_whole(self.path, trimmed.encode())
+
+
+def mark_of(rows: list[Row]) -> HistoryMark:
+    """The mark of a history that holds these rows."""
+    mark = HistoryMark()
+    for row in rows:
+        mark = _marked(mark, row)
+    return mark
+
+
+def _marked(mark: HistoryMark, row: Row) -> HistoryMark:
+    """The mark of a history with one row more."""
+    counted = ("" if mark.rows else _line(row)) + _line(map(_shown, row.values()))
+    return HistoryMark(mark.rows + 1, len(row), checksum(counted.encode(), mark.crc32))
+
+
+def changed_settings(folder: Path, mark: HistoryMark) -> list[str]:
+    """The settings that have a column of their own in the history of a run."""
+    try:
+        lines = _counted_lines(_read(folder / HISTORY), mark)
+    except FileNotFoundError:
+        return []
+    return lines[0].split(",")[mark.columns :] if lines else []
+
+
+def read_history(folder: Path, mark: HistoryMark | None) -> pd.DataFrame:
+    """The history of a run, in full precision.
+
+    Args:
+        folder: the run directory.
+        mark: how much of the file counts; None: all of it.
+
+    Raises:
+        ValueError: if the file is not a table of numbers, or another than was written.
+        OSError: if it cannot be read.
+    """
+    if mark is not None and mark.rows == 0:
+        return pd.DataFrame()
+    try:
+        lines = _read(folder / HISTORY)
+    except FileNotFoundError:
+        if mark is None:
+            return pd.DataFrame()
+        raise
+    kept = lines.splitlines() if mark is None else _counted_lines(lines, mark)
+    names, rows = (kept[0].split(","), [line.split(",") for line in kept[1:]]) if kept else ([], [])
+    if len(set(names)) != len(names) or "epoch" not in names or any(len(row) != len(names) for row in rows):
+        raise ValueError("it is not a table with a column epoch")
+    columns = {name: [_number(row[i]) for row in rows] for i, name in enumerate(names)}
+    return pd.DataFrame(columns, columns=names).astype({"epoch": int})
+
+
+def _read(path: Path) -> str:
+    return read_bounded(path, MAX_BYTES).decode()
+
+
+def _counted_lines(text: str, mark: HistoryMark) -> list[str]:
+    """The heading and the rows that count, if they are as they were written."""
+    if mark.rows == 0:
+        return []
+    lines = text.split("\n", mark.rows + 1)[: mark.rows + 1]
+    counted = "".join(_line(line.split(",")[: mark.columns]) for line in lines)
+    if len(lines) <= mark.rows or checksum(counted.encode()) != mark.crc32:
+        raise ValueError("its checksum is another: it was changed or damaged after it was written")
+    return lines
+
+
+def _number(text: str) -> float:
+    return float(text) if text else math.nan
+
+
+def _shown(value: float | int) -> str:
+    return str(value) if type(value) is int else "" if math.isnan(value) else repr(float(value))
+
+
+def _line(cells: Iterable[str]) -> str:
+    return ",".join(cells) + "\n"

@@ -1,0 +1,146 @@
+"""How a run directory comes to its place, and takes the place of another.
+
+It is made whole under a name of its own beside its place, its writer holding the lock, and moved there in one step: to
+a free name by a rename that replaces nothing, to that of another run by letting the two change places.  Where a file
+system cannot do that, the old run steps aside under a name by which readers still find it, so that one of the two is
+there at any moment.  What a killed process left beside a place is known by its name and by a lock that nobody holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyro_vae import atomic_files
+from pyro_vae.atomic_files import make_folders, remove_empty, remove_tree, rename_new, short, sync
+from pyro_vae.errors import InputError
+from pyro_vae.runs.config_file import CONFIG
+from pyro_vae.runs.writer_lock import LOCK, WriterLock, is_free
+
+_ASIDE, _REPLACED = "pyro-vae-new", "pyro-vae-old"
+
+
+@contextmanager
+def placed(path: Path, overwrite: bool) -> Iterator[tuple[Path, WriterLock]]:
+    """A new folder to make a run in, which becomes ``path`` at the end, and its lock, which stays held.
+
+    Args:
+        path: where the run shall lie.
+        overwrite: whether it takes the place of a run that is there.
+
+    Raises:
+        InputError: if something is there, or came there meanwhile, that may not be replaced.
+        OSError: if the place cannot be written; nothing is left then.
+    """
+    place = path
+    path = Path(os.path.realpath(path))  # the run itself where a link leads to it
+    put_back(path)
+    _clear(path)
+    made = make_folders(path.parent)
+    aside, lock = _make_aside(path)
+    try:
+        yield aside, lock
+        sync(aside)
+        if overwrite and is_run(path):
+            _replace(path, aside)
+        else:
+            try:
+                rename_new(aside, path)
+            except FileExistsError:
+                raise taken(place) from None
+            sync(path.parent)
+    except BaseException:
+        lock.release()
+        with contextlib.suppress(OSError):
+            remove_tree(aside, last=LOCK)
+            remove_empty(made)
+        raise
+    lock.path = place / LOCK
+
+
+def taken(path: Path) -> InputError:
+    """The refusal of a place where something is."""
+    run = is_run(path)
+    what = "a run" if run else "something that is no run"
+    mend = "use --overwrite to replace it, --resume to go on with it" if run else "choose another"
+    return InputError(f"a new folder for --out {path}", f"{what} that is there already", f"{mend}, or another --out")
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run lies at a place."""
+    return (path / CONFIG).is_file()
+
+
+def found_at(path: Path) -> Path:
+    """Where a run lies that belongs to ``path``: there, or beside it where a killed ``--overwrite`` left it."""
+    return path if os.path.lexists(path) else next(_beside(path, _REPLACED), path)
+
+
+def put_back(path: Path) -> None:
+    """Undo a replacement that a killed process began and did not finish."""
+    found = found_at(path)
+    if found != path and (is_free(found) or not (found / LOCK).exists()):
+        rename_new(found, path)
+        sync(path.absolute().parent)
+
+
+def _replace(path: Path, aside: Path) -> None:
+    """Let a new run take the place of one that nobody is writing, and remove the old one."""
+    lock = WriterLock(path)
+    try:
+        if atomic_files.exchange(aside, path):
+            old = aside
+        else:
+            old = _name_beside(path, _REPLACED)
+            rename_new(path, old)
+            try:
+                rename_new(aside, path)
+            except OSError:
+                rename_new(old, path)
+                raise
+        sync(path.absolute().parent)
+        with contextlib.suppress(OSError):  # the new run is in place; what is left is cleared by the next
+            remove_tree(old, last=LOCK)
+    finally:
+        lock.release()
+
+
+def _make_aside(path: Path, tries: int = 3) -> tuple[Path, WriterLock]:
+    aside = _name_beside(path, _ASIDE)
+    os.mkdir(aside)
+    try:
+        return aside, WriterLock(aside)
+    except InputError:
+        with contextlib.suppress(OSError):
+            remove_tree(aside)
+        if tries == 1:
+            raise
+        return _make_aside(path, tries - 1)  # somebody who clears up took it for left behind
+
+
+def _clear(path: Path) -> None:
+    """Remove what killed processes left beside a place."""
+    with contextlib.suppress(OSError):
+        for left in [*_beside(path, _ASIDE), *(_beside(path, _REPLACED) if path.exists() else ())]:
+            if is_free(left):
+                remove_tree(left, last=LOCK)
+            elif not (left / LOCK).exists():
+                with contextlib.suppress(OSError):
+                    os.rmdir(left)  # killed before it was locked, or when all was removed
+
+
+def _name_beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{short(path.name)}.{secrets.token_hex(4)}.{kind}")
+
+
+def _beside(path: Path, kind: str) -> Iterator[Path]:
+    pattern = re.compile(rf"\.{re.escape(short(path.name))}\.[0-9a-f]{{8}}\.{kind}")
+    with contextlib.suppress(OSError):
+        for entry in sorted(path.absolute().parent.iterdir()):
+            if pattern.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+                yield entry

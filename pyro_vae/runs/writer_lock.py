@@ -1,0 +1,165 @@
+"""One writer per run directory: a lock that the system gives back when its holder dies.
+
+The lock is ``flock`` on the file ``.lock``, which says who holds it and since when.  The file is removed when the lock
+is given back; one that a killed process left is free to be taken.  A file system without locks is said to have none,
+and the file alone decides there: that of a process of this machine that has ended is taken over, any other is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pyro_vae.atomic_files import is_running, write_all
+from pyro_vae.bounded_files import as_text
+from pyro_vae.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+LOCK = ".lock"
+LONGEST = 4096  # bytes of a lock file that are read
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+
+
+class WriterLock:
+    """The right to write into a run directory, held from construction until ``release``.
+
+    Args:
+        folder: the run directory.
+
+    Raises:
+        InputError: if another process, or another fit of this one, holds it, or the directory cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+        self._descriptor: int | None = None
+        try:
+            while not self._take():
+                pass  # the holder removed the file between our opening and our locking it
+        except OSError as error:
+            self._close()
+            raise InputError(
+                f"a run directory that can be written at {folder}",
+                error.strerror or str(error),
+                "make it writable, or copy the run",
+            ) from None
+        except InputError:
+            self._close()
+            raise
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the directory that was locked still lies where it did."""
+        return self._descriptor is not None and _same_file(self._descriptor, self.path)
+
+    def release(self) -> None:
+        """Give the lock back; a second time nothing happens."""
+        if self._descriptor is None:
+            return
+        if self.is_in_place:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self._close()
+
+    def _take(self) -> bool:
+        self._close()
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        if not _lock(self._descriptor):
+            raise self._refusal()
+        if not self.is_in_place:
+            return False
+        os.ftruncate(self._descriptor, 0)
+        write_all(self._descriptor, json.dumps(_who()).encode())
+        return True
+
+    def _refusal(self) -> InputError:
+        return InputError(
+            f"a run that nobody else is writing at {self.path.parent}",
+            _in_words(_read(self._descriptor)),
+            "wait until that ends; to look at the run meanwhile is safe",
+        )
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder has a lock file that nobody holds; False without one."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    except OSError:
+        return False
+    try:
+        return _lock(descriptor)
+    except (OSError, InputError):
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file, without waiting; False if it is held."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno in _HELD:
+                return False
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+    logger.info("This file system has no locks: make sure that one process alone writes this run")
+    holder = _read(descriptor)
+    if not holder:
+        return True
+    pid = holder.get("pid")
+    return holder.get("host") == socket.gethostname() and isinstance(pid, int) and not is_running(pid)
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        found, mine = os.stat(path), os.fstat(descriptor)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def _who() -> dict[str, Any]:
+    since = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": since,
+    }
+
+
+def _read(descriptor: int | None) -> dict[str, Any]:
+    if descriptor is None:
+        return {}
+    try:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        content = json.loads(os.read(descriptor, LONGEST))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _in_words(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "one that another process is writing"
+    pid, host, since = (as_text(holder.get(name, "?"), 64) for name in ("pid", "host", "since"))
+    return f"one that process {pid} on {host} has been writing since {since}"

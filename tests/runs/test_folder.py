@@ -1,0 +1,332 @@
+"""The run directory as its writer and its readers find it: one writer, whole states, earlier formats."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import pyro_vae
+from pyro_vae import atomic_files
+from pyro_vae.errors import InputError, TrainingError
+from pyro_vae.runs import placing, report, writer_lock
+from pyro_vae.runs.current import CHECKPOINTS, Current
+from pyro_vae.runs.display import Silent
+from pyro_vae.runs.folder import RunFolder
+from pyro_vae.runs.writer_lock import LOCK, WriterLock
+from tests.conftest import FAST
+from tests.runs.checkpoint_files import training_file, weights_file
+from tests.runs.test_fitting import assert_same_run, quietly
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _without_figures():
+    """Figures are not what these tests are of, and most of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write_report", lambda run: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """A small run, not to be changed, of three epochs."""
+    return quietly(
+        data="toy", labels="none", epochs=3, batch_size=400, out=tmp_path_factory.mktemp("small") / "run"
+    ).path
+
+
+@pytest.fixture
+def run(small, tmp_path) -> Path:
+    return Path(shutil.copytree(small, tmp_path / "run"))
+
+
+def longer(path: Path, **settings) -> pyro_vae.Run:
+    return pyro_vae.resume(path, epochs=5, display=False, **settings)
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory) -> Path:
+    """The same run, resumed to five epochs."""
+    return longer(Path(shutil.copytree(small, tmp_path_factory.mktemp("whole") / "run"))).path
+
+
+# One writer
+
+
+def test_a_second_writer_is_refused_in_words_and_readers_never_are(run):
+    before = contents(run)
+    script = "import sys; from pathlib import Path; from pyro_vae.runs.writer_lock import WriterLock\n"
+    script += "WriterLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    held = subprocess.Popen([sys.executable, "-c", script, str(run)], stdin=-1, stdout=-1, text=True)
+    assert held.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(
+            InputError, match=rf"a run that nobody else is writing at .*; got one that process {held.pid}"
+        ):
+            longer(run)
+        with pytest.raises(InputError, match="been writing since 20"):
+            quietly(data="toy", labels="none", out=run, overwrite=True)
+        pyro_vae.load(run).evaluate(num_samples=5)
+        assert contents(run).keys() - before.keys() == {str(run / LOCK)}
+    finally:
+        held.kill()
+        held.communicate()
+    assert (run / LOCK).exists(), "left by the process that was killed"
+    longer(run)
+    assert not (run / LOCK).exists()
+
+
+def test_a_lock_is_of_its_folder_and_given_back_once(tmp_path):
+    lock = WriterLock(tmp_path)
+    assert not writer_lock.is_free(tmp_path)
+    with pytest.raises(InputError, match=f"process {os.getpid()} on "):
+        WriterLock(tmp_path)
+    assert lock.is_in_place
+    lock.release()
+    lock.release()
+    assert not (tmp_path / LOCK).exists()
+    WriterLock(tmp_path).release()
+
+
+def test_a_file_system_without_locks_is_said_to_have_none(tmp_path, monkeypatch, caplog):
+    def no_locks(*arguments):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(writer_lock.fcntl, "flock", no_locks)
+    with caplog.at_level("INFO", "pyro_vae"):
+        WriterLock(tmp_path)
+    assert "This file system has no locks" in caplog.text
+    with pytest.raises(InputError, match="nobody else is writing"):
+        WriterLock(tmp_path)  # of this process, which lives
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    holder = json.loads((tmp_path / LOCK).read_text())
+    (tmp_path / LOCK).write_text(json.dumps(holder | {"pid": ended.pid}))
+    WriterLock(tmp_path).release()
+    (tmp_path / LOCK).write_text(json.dumps(holder | {"pid": ended.pid, "host": "elsewhere"}))
+    with pytest.raises(InputError, match="on elsewhere"):
+        WriterLock(tmp_path)
+
+
+# Readers
+
+
+def test_a_reader_changes_nothing_even_of_what_a_killed_process_left(run):
+    (run / CHECKPOINTS / "00009-00000000.pt").write_bytes(b"half a checkpo")
+    (run / "history.csv").write_bytes((run / "history.csv").read_bytes() + b"4,0.5,1")
+    before = contents(run)
+    folder = RunFolder.open(run)
+    assert len(folder.history) == 3
+    folder.weights("last"), folder.training(), folder.evaluation, folder.frames
+    assert contents(run) == before
+
+
+def test_a_reader_who_is_overtaken_reads_what_counts_now(run):
+    folder = RunFolder.open(run)
+    longer(run)
+    assert not (run / CHECKPOINTS / folder._current.last.weights).exists()
+    assert folder.training()["progress"]["epoch"] == 5
+    assert len(folder.history) == 5
+
+
+def test_what_was_swapped_or_changed_is_refused(run, whole):
+    def refused(words, path, content):
+        kept = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=words):
+            longer(run)
+        path.write_bytes(kept)
+
+    for find in (training_file, lambda path: weights_file(path, "last")):
+        refused("it is of epoch 5 of run .*, in the place of epoch 3 of run", find(run), find(whole).read_bytes())
+    pointer, history, config = run / CHECKPOINTS / "current.json", run / "history.csv", run / "config.json"
+    refused("at .*current.json; got not a pointer to checkpoints", pointer, b"{}")
+    refused("its checksum is another", history, history.read_bytes().replace(b"1", b"2", 1))
+    refused("settings that cannot change are others", config, config.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
+    refused("of another run", config, config.read_bytes().replace(b'"run": "', b'"run": "f'))
+    longer(run)
+
+
+# Histories
+
+
+def test_the_history_is_appended_to_and_what_does_not_count_is_dropped(run, whole):
+    history = run / "history.csv"
+    inode, start = history.stat().st_ino, history.read_bytes()
+    longer(run)
+    assert history.stat().st_ino == inode
+    assert history.read_bytes().startswith(start)
+    assert history.read_bytes() == (whole / "history.csv").read_bytes()
+
+
+def test_rows_that_no_checkpoint_knows_are_dropped(run, whole):
+    with (run / "history.csv").open("a") as file:
+        file.write("4,0.1,0.2,0.3,0.4,0.5\n5,0.")
+    longer(run)
+    assert_same_run(run, whole)
+
+
+def test_changed_settings_stand_in_the_history(run):
+    rows = (run / "history.csv").read_text().splitlines()
+    changed = pyro_vae.resume(run, epochs=4, lr=0.5, patience="none", display=False)
+    assert changed.config.lr == 0.5
+    again = pyro_vae.resume(run, epochs=5, display=False)
+    found = (run / "history.csv").read_text().splitlines()
+    assert found[0] == rows[0] + ",lr,patience"
+    assert [line.rsplit(",", 2)[0] for line in found[1:4]] == rows[1:]
+    loaded = pyro_vae.load(run)
+    assert loaded.history["lr"].tolist() == [0.002] * 3 + [0.5] * 2
+    assert loaded.history["patience"].tolist()[2:] == [5.0, float("inf"), float("inf")]
+    assert again.config.patience == "none"
+
+
+# Overwriting
+
+
+@pytest.mark.parametrize("exchanging", [True, False])
+def test_overwriting_leaves_the_new_run_alone(exchanging, run, tmp_path, monkeypatch):
+    if not exchanging:
+        monkeypatch.setattr(atomic_files, "exchange", lambda first, second: False)
+    quietly(data="toy", labels="none", epochs=1, out=run, overwrite=True)
+    assert len(pyro_vae.load(run).history) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_plain_fit_deletes_nothing_that_it_did_not_make(tmp_path):
+    for name in (".run.new", ".run.old", ".run.0123.pyro-vae-new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("all there is")
+    before = contents(tmp_path)
+    run = quietly(data="toy", labels="none", epochs=1, out=tmp_path / "run")
+    assert {path: content for path, content in contents(tmp_path).items() if str(run.path) + "/" not in path} == before
+
+
+def test_a_run_that_stepped_aside_is_found_and_put_back(run, tmp_path):
+    """As a kill between two renames leaves it, on a file system that cannot exchange two names."""
+    aside = tmp_path / ".run.0123abcd.pyro-vae-old"
+    run.rename(aside)
+    assert len(pyro_vae.load(run).history) == 3
+    assert aside.exists(), "reading moves nothing"
+    with pytest.raises(InputError, match="a run that is there already"):
+        quietly(data="toy", labels="none", out=run)
+    assert len(longer(run).history) == 5
+    assert not aside.exists()
+
+
+def test_overwriting_through_a_link_spares_the_link(run, tmp_path):
+    (tmp_path / "link").symlink_to(run)
+    quietly(data="toy", labels="none", epochs=1, out=tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert len(pyro_vae.load(run).history) == 1
+
+
+def test_a_place_that_is_taken_meanwhile_is_respected(tmp_path, monkeypatch):
+    monkeypatch.setattr(RunFolder, "check_free", lambda path, overwrite: None)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match="something that is no run that is there already"):
+        quietly(data="toy", labels="none", out=tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+# Faults while a run trains
+
+
+class After(Silent):
+    """Does something after an epoch."""
+
+    def __init__(self, epoch, do):
+        self.at, self.do = epoch, do
+
+    def epoch(self, row):
+        if row["epoch"] == self.at:
+            self.do()
+
+
+def test_a_folder_that_is_moved_away_ends_the_run_and_keeps_the_last_epoch(tmp_path, whole):
+    moving = After(2, lambda: (tmp_path / "run").rename(tmp_path / "elsewhere"))
+    settings = FAST | {"data": "toy", "labels": "none", "epochs": 5, "batch_size": 400, "out": tmp_path / "run"}
+    with pytest.raises(
+        TrainingError, match=r"after epoch 3 could not be written .* was moved or removed .* epoch 2 is kept"
+    ):
+        pyro_vae.fit(display=moving, **settings)
+    assert not (tmp_path / "run").exists()
+    assert len(pyro_vae.resume(tmp_path / "elsewhere", display=False).history) == 5
+
+
+def test_a_disk_that_is_full_keeps_the_last_epoch_and_leaves_nothing_else(run, whole, monkeypatch):
+    real = os.write
+
+    def full(descriptor, content):
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).suffix == ".pt":
+            real(descriptor, bytes(content)[:100])
+            raise OSError(28, "No space left on device")
+        return real(descriptor, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(
+            TrainingError, match=r"No space left on device; the state after epoch 3 is kept; .*--resume"
+        ):
+            longer(run)
+    current = Current.read(run)
+    assert {path.name for path in (run / CHECKPOINTS).iterdir()} == current.files
+    longer(run)
+    assert_same_run(run, whole)
+
+
+# Earlier formats
+
+
+def as_format_1(run: Path) -> None:
+    """What the first version of this package would have written in the place of a run."""
+    folder, checkpoints = RunFolder.open(run), run / CHECKPOINTS
+    values, training = {name: folder.weights(name) for name in ("last", "best")}, folder.training()
+    shutil.rmtree(checkpoints)
+    for name in ("last", "best"):
+        (checkpoints / name).mkdir(parents=True)
+        save_file(values[name], checkpoints / name / "weights.safetensors")
+    content = io.BytesIO()
+    torch.save(training, content)
+    (checkpoints / "last/training.pt").write_bytes(content.getvalue())
+    config = json.loads((run / "config.json").read_text())
+    del config["run"]
+    (run / "config.json").write_text(json.dumps(config | {"format_version": 1}))
+
+
+LEFT = {
+    "whole": [],
+    "killed between the two renames": [("last", "last.old"), ("next", "last.new")],
+    "killed before it removed the old one": [("next", "last.old")],
+    "killed while it wrote": [("next", "best.new")],
+}
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_runs_of_format_1_load_and_resume(left, run, whole):
+    as_format_1(run)
+    checkpoints = run / CHECKPOINTS
+    shutil.copytree(checkpoints / "last", checkpoints / "next")
+    for source, target in LEFT[left]:
+        (checkpoints / source).rename(checkpoints / target)
+    shutil.rmtree(checkpoints / "next", ignore_errors=True)
+    before = contents(run)
+    loaded = pyro_vae.load(run, checkpoint="last")
+    assert len(loaded.history) == 3
+    assert contents(run) == before, "looking at it changes nothing"
+    longer(run)
+    assert_same_run(run, whole)
+    assert {path.name for path in checkpoints.iterdir()} == Current.read(run).files
+    assert json.loads((run / "config.json").read_text())["format_version"] == 2
+    assert placing.is_run(run)
