@@ -5,7 +5,9 @@ from pyro_vae.compiled.elbos import (
     CompiledRenyiELBO,
     CompiledTrace_ELBO,
     CompiledTraceEnum_ELBO,
+    CompiledTraceGraph_ELBO,
     CompiledTraceMeanField_ELBO,
+    CompiledTraceTMC_ELBO,
 )
 from pyro_vae.compiled.graphs import NotCompiled, Recompiled
 
@@ -13,7 +15,9 @@ __all__ = [
     "CompiledELBO",
     "CompiledRenyiELBO",
     "CompiledTraceEnum_ELBO",
+    "CompiledTraceGraph_ELBO",
     "CompiledTraceMeanField_ELBO",
+    "CompiledTraceTMC_ELBO",
     "CompiledTrace_ELBO",
     "NotCompiled",
     "Recompiled",

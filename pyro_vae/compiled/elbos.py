@@ -14,64 +14,74 @@ from call to call.  What cannot be recorded runs eagerly, and says why, once.
 
 from __future__ import annotations
 
-import copy
 import functools
 import types
 import weakref
-from collections.abc import Hashable
-from typing import Any, ClassVar, cast
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import torch
-from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import (
+    ELBO,
+    RenyiELBO,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+    TraceTMC_ELBO,
+)
 from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_vae.compiled.graphs import Call, CompiledPair, Outcome, Program
 
+_PLAIN = (bool, int, float, str, type(None))
+_OWN = ("_pairs", "_running", "_nesting_was_found")
 
-class CompiledELBO(ELBO):
-    """Base of the compiled estimators; a new one names the stock class that it compiles.
 
-    One object serves any number of programs.
+@dataclass
+class _Known:
+    """What is known of a pair of programs.
 
     Args:
-        num_particles: draws whose estimates are averaged.
-        max_plate_nesting: how deep plates are nested; default: found by a run.
-        vectorize_particles: whether the draws are made in one run.
-        **options: further arguments of the stock class.
+        pair: its graphs.
+        owners: of the programs; what is known is forgotten with them.
+        nesting: how deep its plates are nested, where a run has found that.
+    """
 
-    Attributes:
-        stock: the estimator of Pyro that is compiled.
+    pair: CompiledPair
+    owners: list[weakref.ref[Any]]
+    nesting: float = float("inf")
+
+
+class CompiledELBO(ELBO):
+    """Base of the compiled estimators; a new one derives from this class and from the stock class that it compiles.
+
+    It is an estimator of that class, with its arguments and attributes; what is set later has effect.  One object
+    serves any number of programs.
 
     Example:
-        >>> from pyro.infer import TraceGraph_ELBO
+        >>> from pyro.infer import TraceTailAdaptive_ELBO
         >>> from pyro_vae.compiled import CompiledELBO
         >>> from pyro_vae.guides import MeanField
         >>> from pyro_vae.models import VAE
-        >>> class CompiledTraceGraph_ELBO(CompiledELBO):
-        ...     stock = TraceGraph_ELBO
+        >>> class CompiledTraceTailAdaptive_ELBO(CompiledELBO, TraceTailAdaptive_ELBO):
+        ...     pass
         >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(3, 1, 8, 8).round()
-        >>> CompiledTraceGraph_ELBO().loss(model, MeanField(model), x) > 0
+        >>> elbo = CompiledTraceTailAdaptive_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=1)
+        >>> elbo.loss_and_grads(model, MeanField(model), x) > 0
         True
     """
 
-    stock: ClassVar[type[ELBO]]
+    _pairs: dict[Hashable, _Known]
+    _running: bool
+    _nesting_was_found: bool
 
-    def __init__(
-        self,
-        num_particles: int = 1,
-        max_plate_nesting: float = float("inf"),
-        vectorize_particles: bool = False,
-        **options: Any,
-    ) -> None:
-        given = {
-            "num_particles": num_particles,
-            "max_plate_nesting": max_plate_nesting,
-            "vectorize_particles": vectorize_particles,
-        }
-        self._stock = self.stock(**given, **options)
-        super().__init__(num_particles, max_plate_nesting, vectorize_particles=vectorize_particles)  # type: ignore[no-untyped-call]
-        self._pairs: dict[Hashable, tuple[CompiledPair, list[weakref.ref[Any]]]] = {}
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        new = super().__new__(cls)  # also of a copy: it has no graphs yet
+        new._pairs, new._running, new._nesting_was_found = {}, False, False
+        return new
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss, nats, without gradients; as the stock estimator's, and so are the arguments."""
@@ -95,31 +105,74 @@ class CompiledELBO(ELBO):
 
     def num_graphs(self, model: Program, guide: Program) -> int:
         """How many graphs were compiled for a pair of programs so far."""
-        return len(self._pair(model, guide).graphs)
-
-    def _get_trace(self, *args: Any) -> Any:
-        return self._stock._get_trace(*args)
+        return len(self._known(model, guide).pair.graphs)
 
     def _evaluate(
         self, method: str, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Outcome | Any:
-        return self._pair(model, guide).evaluate(Call(method, model, guide, args, kwargs))
+        call = Call(method, model, guide, args, kwargs, self._settings())
+        if self._running:
+            return self._run_stock(call)
+        self._restore_nesting(model, guide)
+        return self._known(model, guide).pair.evaluate(call)
 
-    def _pair(self, model: Program, guide: Program) -> CompiledPair:
+    def _run_stock(self, call: Call) -> Any:
+        """A call of the stock estimator, which may call itself by another of its methods."""
+        before, self._running = self._running, True
+        try:
+            return getattr(super(), call.method)(call.model, call.guide, *call.args, **call.kwargs)
+        finally:
+            self._running = before
+
+    def _settings(self) -> Hashable:
+        """The attributes of the estimator, on which a graph depends; a nesting that was found follows from programs."""
+        found = self._nesting_was_found
+        return tuple(
+            (name, (type(value), value) if isinstance(value, _PLAIN) else id(value))
+            for name, value in vars(self).items()
+            if name not in _OWN and not (found and name == "max_plate_nesting")
+        )
+
+    def _known(self, model: Program, guide: Program) -> _Known:
         key = _identity(model), _identity(guide)
         if key not in self._pairs:
-            forget = functools.partial(
-                _forget, weakref.ref(self), key
-            )  # an identity is given anew once its owner is gone
+            here = weakref.ref(self)
+            forget = functools.partial(_forget, here, key)  # an identity is given anew once its owner is gone
             owners = [weakref.ref(getattr(program, "__self__", program), forget) for program in (model, guide)]
-            self._pairs[key] = CompiledPair(copy.copy(self._stock)), owners
-        return self._pairs[key][0]
+            self._pairs[key] = _Known(CompiledPair(self._stock_name(), functools.partial(_run_stock, here)), owners)
+        return self._pairs[key]
+
+    def _stock_name(self) -> str:
+        classes = type(self).__mro__
+        return classes[classes.index(CompiledELBO) + 1].__name__
+
+    def _get_traces(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Any]:
+        self._restore_nesting(model, guide)
+        yield from super()._get_traces(model, guide, args, kwargs)  # type: ignore[no-untyped-call]
+
+    def _guess_max_plate_nesting(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
+        super()._guess_max_plate_nesting(model, guide, args, kwargs)  # type: ignore[no-untyped-call]
+        self._known(model, guide).nesting = self.max_plate_nesting
+        self._find_nesting(self.max_plate_nesting)
+
+    def _restore_nesting(self, model: Program, guide: Program) -> None:
+        if self._nesting_was_found:  # it may be that of other programs
+            self._find_nesting(self._known(model, guide).nesting)
+
+    def _find_nesting(self, nesting: float) -> None:
+        self.max_plate_nesting = nesting
+        self._nesting_was_found = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "max_plate_nesting":  # it is given now
+            self._nesting_was_found = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_pairs": {}}  # graphs are not copied
+        return {name: value for name, value in vars(self).items() if name not in _OWN}  # graphs are not copied
 
 
-class CompiledTrace_ELBO(CompiledELBO):
+class CompiledTrace_ELBO(CompiledELBO, Trace_ELBO):
     """Pyro's ``Trace_ELBO``, compiled.
 
     Example:
@@ -134,10 +187,8 @@ class CompiledTrace_ELBO(CompiledELBO):
         tensor(True)
     """
 
-    stock = Trace_ELBO
 
-
-class CompiledTraceMeanField_ELBO(CompiledELBO):
+class CompiledTraceMeanField_ELBO(CompiledTrace_ELBO, TraceMeanField_ELBO):
     """Pyro's ``TraceMeanField_ELBO``, compiled: KL terms in closed form where there is one.
 
     Example:
@@ -152,10 +203,8 @@ class CompiledTraceMeanField_ELBO(CompiledELBO):
         tensor(True)
     """
 
-    stock = TraceMeanField_ELBO
 
-
-class CompiledTraceEnum_ELBO(CompiledELBO):
+class CompiledTraceEnum_ELBO(CompiledELBO, TraceEnum_ELBO):
     """Pyro's ``TraceEnum_ELBO``, compiled: discrete sites summed over where they ask for it.
 
     Example:
@@ -171,26 +220,51 @@ class CompiledTraceEnum_ELBO(CompiledELBO):
         True
     """
 
-    stock = TraceEnum_ELBO
 
-    def compute_marginals(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
-        """The stock estimator's own, not compiled."""
-        return cast(TraceEnum_ELBO, self._stock).compute_marginals(model, guide, *args, **kwargs)
+class CompiledTraceGraph_ELBO(CompiledELBO, TraceGraph_ELBO):
+    """Pyro's ``TraceGraph_ELBO``, compiled: score-function terms of what lies downstream alone, with baselines.
 
-    def sample_posterior(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Any:
-        """The stock estimator's own, not compiled."""
-        return cast(TraceEnum_ELBO, self._stock).sample_posterior(model, guide, *args, **kwargs)
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> from pyro.infer import TraceGraph_ELBO
+        >>> from pyro_vae.compiled import CompiledTraceGraph_ELBO
+        >>> def model(x):
+        ...     rate = 1.0 + pyro.sample("z", dist.Poisson(2.0))
+        ...     pyro.sample("x", dist.Poisson(rate).expand([len(x)]).to_event(1), obs=x)
+        >>> def guide(x):
+        ...     rate = pyro.param("rate", torch.tensor(3.0))
+        ...     pyro.sample("z", dist.Poisson(rate), infer={"baseline": {"use_decaying_avg_baseline": True}})
+        >>> x = torch.tensor([1.0, 4.0, 2.0])
+        >>> with torch.random.fork_rng():
+        ...     stock = TraceGraph_ELBO().loss(model, guide, x)
+        >>> CompiledTraceGraph_ELBO().loss(model, guide, x) == stock
+        True
+    """
 
 
-class CompiledRenyiELBO(CompiledELBO):
+class CompiledTraceTMC_ELBO(CompiledELBO, TraceTMC_ELBO):
+    """Pyro's ``TraceTMC_ELBO``, compiled: tensor Monte Carlo, several draws of each site in all combinations.
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> from pyro.infer import config_enumerate
+        >>> from pyro_vae.compiled import CompiledTraceTMC_ELBO
+        >>> @config_enumerate(default="parallel", expand=False, num_samples=100, tmc="diagonal")
+        ... def model(x):
+        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     pass
+        >>> loss = CompiledTraceTMC_ELBO(max_plate_nesting=0).loss(model, guide, torch.tensor(0.5))
+        >>> abs(loss + dist.Normal(0.0, 2**0.5).log_prob(torch.tensor(0.5)).item()) < 0.1  # the evidence itself
+        True
+    """
+
+
+class CompiledRenyiELBO(CompiledELBO, RenyiELBO):
     """Pyro's ``RenyiELBO``, compiled; at alpha = 0, the default, the importance-weighted bound.
-
-    Args:
-        alpha: the order of the divergence, not 1.
-        num_particles: draws, at least 2.
-        max_plate_nesting: how deep plates are nested; default: found by a run.
-        vectorize_particles: whether the draws are made in one run.
-        **options: further arguments of the stock class.
 
     Example:
         >>> from pyro_vae.compiled import CompiledRenyiELBO
@@ -204,16 +278,6 @@ class CompiledRenyiELBO(CompiledELBO):
     """
 
     stock = RenyiELBO
-
-    def __init__(
-        self,
-        alpha: float = 0.0,
-        num_particles: int = 2,
-        max_plate_nesting: float = float("inf"),
-        vectorize_particles: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(num_particles, max_plate_nesting, vectorize_particles, alpha=alpha, **options)
 
 
 class _Differentiable(torch.autograd.Function):
@@ -235,6 +299,12 @@ def _number(outcome: Outcome | Any) -> float:
         return cast(float, outcome)
     warn_if_nan(outcome.loss, "loss")
     return outcome.loss.item()
+
+
+def _run_stock(owner: weakref.ref[CompiledELBO], call: Call) -> Any:
+    elbo = owner()
+    assert elbo is not None  # it makes the call
+    return elbo._run_stock(call)
 
 
 def _forget(owner: weakref.ref[CompiledELBO], key: Hashable, _: weakref.ref[Any]) -> None:

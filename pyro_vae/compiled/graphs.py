@@ -20,7 +20,6 @@ import pyro
 import torch
 import torch.utils._pytree as pytree
 from pyro import poutine
-from pyro.infer import ELBO
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
@@ -73,16 +72,14 @@ class Recompiled(UserWarning):
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an estimator: its programs, and what they are called with."""
+    """One call of an estimator: its programs, what they are called with, and how the estimator is set."""
 
     method: str
     model: Program
     guide: Program
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-
-    def run(self, stock: ELBO) -> Any:
-        return getattr(stock, self.method)(self.model, self.guide, *self.args, **self.kwargs)
+    settings: Hashable = ()
 
     def tensors(self) -> list[Tensor]:
         return [leaf for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
@@ -109,7 +106,7 @@ class Call:
             torch.is_grad_enabled(),
             torch.is_inference_mode_enabled(),
         )
-        return (self.method, str(layout), described, switches)
+        return (self.method, self.settings, str(layout), described, switches)
 
 
 @dataclass(frozen=True)
@@ -155,10 +152,15 @@ class Outcome:
 
 
 class CompiledPair:
-    """One pair of programs under one estimator."""
+    """One pair of programs under one estimator.
 
-    def __init__(self, stock: ELBO) -> None:
-        self.stock = stock
+    Args:
+        name: of the estimator, for a person.
+        run_stock: makes a call as Pyro's own estimator does.
+    """
+
+    def __init__(self, name: str, run_stock: Callable[[Call], Any]) -> None:
+        self._name, self._run_stock = name, run_stock
         self.graphs: dict[Hashable, _Graph] = {}
         self._watch = Watch()
         self._started = False
@@ -188,7 +190,7 @@ class CompiledPair:
 
     def _run(self, key: Key | None, call: Call) -> Any:
         with poutine.trace(param_only=True) as seen:
-            result = call.run(self.stock)
+            result = self._run_stock(call)
         if not self._started:  # now the programs have made what they make at their first call
             self._started = True
             key = self._key(call)
@@ -206,7 +208,7 @@ class CompiledPair:
         before = Snapshot(tensor for tensor in self._watch.tensors.values() if not tensor.requires_grad)
         try:
             with poutine.block(), pyro.validation_enabled(False):
-                recording = record(lambda: (_with_gradients(call.run(self.stock)),), inputs, differentiable)
+                recording = record(lambda: (_with_gradients(self._run_stock(call)),), inputs, differentiable)
             self._check_reached(recording)
         except Exception as error:  # of any kind: what cannot be recorded still runs
             before.restore()
@@ -286,7 +288,7 @@ class CompiledPair:
     def _say(self, reason: str) -> None:
         if reason not in self._said:
             self._said.add(reason)
-            warnings.warn(f"{type(self.stock).__name__} runs eagerly: {reason}", NotCompiled, stacklevel=2)
+            warnings.warn(f"{self._name} runs eagerly: {reason}", NotCompiled, stacklevel=2)
 
 
 def _with_gradients(loss: Any) -> Any:

@@ -31,6 +31,7 @@ import torch.utils._pytree as pytree
 from pyro import util as pyro_util
 from pyro.distributions.transforms.spline import _monotonic_rational_spline
 from pyro.infer.util import Dice
+from pyro.ops.provenance import detach_provenance
 from torch import Tensor, fx, nn
 from torch.distributions import Distribution, distribution
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot, make_fx
@@ -147,7 +148,8 @@ class _Recording(TorchFunctionMode):
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType
     ) -> Any:
         if func is Tensor.item:
-            return args[0].detach() if _varies(args[0]) else _constant(func, args, kwargs)
+            value = detach_provenance(args[0])
+            return value.detach() if _varies(value) else _constant(func, args, kwargs)
         if func is Tensor.backward:
             return self._collect(*args, **kwargs)
         if func is Tensor.register_hook and asking.f_code in _ANSWERS:

@@ -114,7 +114,7 @@ def test_methods_of_an_object_that_knows_both_are_let_go():
 def test_an_estimator_is_let_go_before_its_programs():
     elbo = CompiledTrace_ELBO()
     losses(elbo, gaussian)
-    pair = weakref.ref(elbo._pair(gaussian, guide))
+    pair = weakref.ref(elbo._known(gaussian, guide).pair)
     del elbo
     gc.collect()
     assert pair() is None

@@ -18,6 +18,7 @@ from pyro_vae.compiled import CompiledELBO, CompiledTrace_ELBO, CompiledTraceEnu
 from pyro_vae.guides import GUIDES
 from pyro_vae.models import MODELS
 from pyro_vae.pairs import Pair
+from tests.compiled.comparing import stock_of
 from tests.conftest import EVENT_SHAPE, combinations, make_pair
 
 QUICK = [("vae", "mean_field"), ("ss_vae", "mean_field")]
@@ -49,7 +50,7 @@ def check(model: str, guide: str, labelled: bool, kind: type[CompiledELBO] | Non
     kind = kind or (CompiledTraceEnum_ELBO if enumerated else CompiledTrace_ELBO)
     elbo = kind(max_plate_nesting=1)
     losses, gradients = train(ours, elbo, batches)
-    expected_losses, expected_gradients = train(stock, kind.stock(max_plate_nesting=1), batches)
+    expected_losses, expected_gradients = train(stock, stock_of(kind)(max_plate_nesting=1), batches)
     assert elbo.num_graphs(ours.model, ours.guide) == 1
     assert losses == pytest.approx(expected_losses, rel=1e-4)
     for found, expected in zip(gradients, expected_gradients, strict=True):

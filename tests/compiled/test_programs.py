@@ -26,7 +26,7 @@ from torch import nn
 from torch.distributions import constraints
 
 from pyro_vae.compiled import CompiledRenyiELBO, CompiledTrace_ELBO, CompiledTraceEnum_ELBO, CompiledTraceMeanField_ELBO
-from tests.compiled.comparing import Make, call, compare, run
+from tests.compiled.comparing import Make, call, compare, run, stock_of
 from tests.conftest import compiled_too
 
 pytestmark = pytest.mark.usefixtures("graph")
@@ -356,7 +356,7 @@ def test_the_loss_as_a_module_with_an_optimizer_of_torch(kind, local):
             assert elbo.num_graphs(model, guide) == 1
         return losses, [*loss.parameters()]
 
-    stock = kind.stock(**options)
+    stock = stock_of(kind)(**options)
     with pyro.settings.context(module_local_params=local):
         expected, expected_parameters = train(stock)
         losses, parameters = train(kind(**options))

@@ -1,0 +1,98 @@
+"""One program in a process of its own, with one set of estimators; what its calls gave is written to a file.
+
+    python -m benchmarks.compatibility.worker OUT stock|compiled|replayed SECONDS CALLS PROGRAM [ARGUMENT …]
+
+It is run in a folder that it may write to.  The program ends by itself, after so many seconds, or after so many calls
+of its estimators (0: no limit); the file says which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pyro
+
+from benchmarks.compatibility import notebooks, patching, provisions
+from benchmarks.compatibility.calls import Enough, Log, logged
+from pyro_vae.compiled import NotCompiled, Recompiled
+
+SEED = 0
+
+
+class TimeUp(BaseException):
+    """As many seconds as were asked for."""
+
+
+def main() -> None:
+    out, way, limit, most, program, *arguments = sys.argv[1:]
+    folder = Path.cwd()
+    log, said = Log(int(most)), _listen()
+    patching.replace(patching.choices(way, lambda kind: logged(kind, log)))
+    if way == "replayed":
+        patching.interpret_recordings()
+    provisions.provide(folder)
+    source = Path(program)
+    if source.suffix == ".ipynb":
+        source = folder / f"{source.stem}.py"
+        source.write_text(notebooks.script(Path(program)), encoding="utf-8")
+    pyro.set_rng_seed(SEED)
+    signal.signal(signal.SIGALRM, _time_up)
+    signal.alarm(int(limit))
+    start = time.perf_counter()
+    end, problem = _run(source, [program, *arguments])
+    signal.alarm(0)
+    found = {**log.to_dict(), "whole": time.perf_counter() - start, "end": end, "problem": problem, "said": said}
+    Path(out).write_text(json.dumps(found))
+    sys.stdout.flush()
+    os._exit(0)  # whatever threads and workers a program leaves behind
+
+
+def _run(source: Path, argv: list[str]) -> tuple[str, str]:
+    """Run a script as ``python`` would; how it ended, and the last line of its error."""
+    sys.argv = argv
+    sys.path[0] = str(Path(argv[0]).parent)
+    main_module: Any = type(sys)("__main__")
+    main_module.__file__ = str(source)
+    sys.modules["__main__"] = main_module
+    try:
+        exec(compile(source.read_text(encoding="utf-8"), str(source), "exec"), vars(main_module))
+    except TimeUp:
+        return "time", ""
+    except Enough:
+        return "calls", ""
+    except SystemExit as error:
+        return ("failed", f"exit status {error.code}") if error.code else ("finished", "")
+    except BaseException as error:
+        traceback.print_exc()
+        return "failed", "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    return "finished", ""
+
+
+def _time_up(*_: Any) -> None:
+    raise TimeUp
+
+
+def _listen() -> list[list[str]]:
+    """What is said of compiling, whatever a program's own filters let through."""
+    said: list[list[str]] = []
+    original = warnings.warn
+
+    def warn(message: Any, category: Any = None, stacklevel: int = 1, *args: Any, **kwargs: Any) -> None:
+        if category in (NotCompiled, Recompiled):
+            said.append([category.__name__, str(message)])
+        original(message, category, stacklevel + 1, *args, **kwargs)
+
+    warnings.warn = warn
+    return said
+
+
+if __name__ == "__main__":
+    main()
