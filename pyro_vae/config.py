@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pyro_vae.errors import InputError, nearest
-from pyro_vae.option_types import Name, Whole, Wholes, shown, wanted
+from pyro_vae.option_types import Name, Positive, Whole, Wholes, shown, wanted
 
 
 def _none_by_name(value: Any) -> Any:
@@ -43,10 +43,21 @@ class DataConfig(_Group):
     """
 
     data: Name = Field(
-        "digits", description="a data set by name, or the path of an .npz or .npy file or a folder of images"
+        "digits", description="a data set by name, or the path of a file of arrays, of a table or a folder of images"
     )
     labels: Whole | Literal["all", "none"] = Field(
         100, description="how many labels training sees, spread over the classes; or all, or none"
+    )
+    label_column: Name = Field("auto", description="the column of labels in a table; auto: the one named so; or none")
+    scale: Positive | Literal["auto"] = Field(
+        "auto",
+        description="what the numbers of arrays are divided by; auto: 255 for bytes of pictures, else 1",
+    )
+    channels: Literal["auto", "first", "last"] = Field(
+        "auto", description="where the channels of the images in a file lie; auto: by their number"
+    )
+    missing: Literal["refuse", "mask"] = Field(
+        "refuse", description="what becomes of missing values: mask leaves them out of the likelihood"
     )
     binarization: Literal["auto", "dynamic", "threshold", "none"] = Field(
         "auto", description="auto: dynamic for gray pixels with a Bernoulli likelihood, else none"

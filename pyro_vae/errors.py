@@ -20,7 +20,8 @@ class PyroVAEError(Exception):
         ...     load_data("no/such/folder")
         ... except PyroVAEError as error:
         ...     print(error)
-        expected a folder of images, or an .npz or .npy file, at no/such/folder; got no such folder; check the path
+        expected a folder of images, or a file of arrays or a table, at no/such/folder; got no such folder;
+        check the path
         >>> PyroVAEError.exit_status
         1
     """

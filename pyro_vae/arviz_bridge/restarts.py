@@ -123,8 +123,10 @@ def _constant_data(images: Images, class_names: Sequence[str], scale: float) -> 
     dims = ["datum", *(f"pixels_dim_{i}" for i in range(pixels.ndim - 1))]
     coordinates = {dim: np.arange(size) for dim, size in zip(dims, pixels.shape, strict=True)}
     variables: dict[str, Any] = {"pixels": (dims, pixels, {"scale": scale})}
+    if images.missing is not None:
+        variables["missing"] = (dims, images.missing.cpu().numpy())
     if images.labels is not None:
-        names = {"class_names": ", ".join(class_names)}
+        names = {"class_names": ", ".join(class_names), "no_label": -1}
         variables["label"] = ("datum", images.labels.cpu().numpy(), names)
     return xr.Dataset(variables, coordinates)
 

@@ -11,6 +11,7 @@ import click
 from pyro_vae.cli.app import main
 from pyro_vae.cli.options import (
     checkpoint_option,
+    data_option,
     device_option,
     json_option,
     open_run,
@@ -34,6 +35,7 @@ from pyro_vae.runs.display import listening
 @click.option("--check", "only", multiple=True, metavar="NAME", help=f"only these: {', '.join(CHECKS)}")
 @split_option
 @checkpoint_option
+@data_option
 @device_option
 @seed_option
 @json_option
@@ -47,6 +49,7 @@ def diagnose(
     only: tuple[str, ...],
     split: str,
     checkpoint: str,
+    data: str | None,
     device: str,
     seed: int,
     as_json: bool,
@@ -56,7 +59,7 @@ def diagnose(
     from pyro_vae.runs import diagnosis
 
     effort = Effort(samples, simulated, split_gap, nuts, only=only)
-    opened = open_run(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device, data)
     with listening(partial(click.echo, err=True)):
         found = diagnosis.diagnose(opened, num_data, effort, split, seed)
         files = found.save()

@@ -10,6 +10,7 @@ import click
 from pyro_vae.cli.app import main
 from pyro_vae.cli.options import (
     checkpoint_option,
+    data_option,
     device_option,
     json_option,
     open_run,
@@ -31,17 +32,26 @@ if TYPE_CHECKING:
 @click.option("--num", type=int, default=64, show_default=True, help="how many images")
 @click.option("--label", help="the class to generate, by name")
 @checkpoint_option
+@data_option
 @device_option
 @seed_option
 @out_option
 @json_option
 def sample(
-    run: Path, num: int, label: str | None, checkpoint: str, device: str, seed: int, out: Path | None, as_json: bool
+    run: Path,
+    num: int,
+    label: str | None,
+    checkpoint: str,
+    data: str | None,
+    device: str,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Draw images from the model into a PNG."""
     from pyro_vae.runs import report
 
-    opened = open_run(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device, data)
     figure = report.samples_figure(opened, num, _class_index(opened, label), seed)
     _save(opened, figure, out, "samples" if label is None else f"samples-{label}", as_json)
 
@@ -51,14 +61,17 @@ def sample(
 @click.option("--num", type=click.IntRange(min=1), default=30, show_default=True, help="how many images")
 @split_option
 @checkpoint_option
+@data_option
 @device_option
 @out_option
 @json_option
-def reconstruct(run: Path, num: int, split: str, checkpoint: str, device: str, out: Path | None, as_json: bool) -> None:
+def reconstruct(
+    run: Path, num: int, split: str, checkpoint: str, data: str | None, device: str, out: Path | None, as_json: bool
+) -> None:
     """Put images beside their reconstructions into a PNG."""
     from pyro_vae.runs import report
 
-    opened = open_run(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device, data)
     _save(opened, report.reconstructions_figure(opened, num, split), out, "reconstructions", as_json)
 
 
@@ -74,6 +87,7 @@ def reconstruct(run: Path, num: int, split: str, checkpoint: str, device: str, o
 @click.option("--span", type=click.FloatRange(min=0, min_open=True), help="rows from -span to span in z  [default: 3]")
 @click.option("--label", help="the class to hold, by name")
 @checkpoint_option
+@data_option
 @device_option
 @seed_option
 @out_option
@@ -86,6 +100,7 @@ def traverse(
     span: float | None,
     label: str | None,
     checkpoint: str,
+    data: str | None,
     device: str,
     seed: int,
     out: Path | None,
@@ -94,7 +109,7 @@ def traverse(
     """Walk through the latent space: a grid over a plane, or a row a dimension."""
     from pyro_vae.runs import report
 
-    opened = open_run(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device, data)
     figure = report.traverse_figure(opened, site, num, dims, span, _class_index(opened, label), seed)
     _save(opened, figure, out, "traverse" if label is None else f"traverse-{label}", as_json)
 
@@ -105,6 +120,7 @@ def traverse(
 @site_option
 @click.option("--num", type=click.IntRange(min=2), default=2000, show_default=True, help="how many images at most")
 @checkpoint_option
+@data_option
 @device_option
 @out_option
 @json_option
@@ -114,6 +130,7 @@ def latent(
     site: str | None,
     num: int,
     checkpoint: str,
+    data: str | None,
     device: str,
     out: Path | None,
     as_json: bool,
@@ -121,7 +138,7 @@ def latent(
     """Map where the images lie in the latent space, coloured by class."""
     from pyro_vae.runs import report
 
-    opened = open_run(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device, data)
     _save(opened, report.latent_figure(opened, split, site, num), out, "latent", as_json)
 
 

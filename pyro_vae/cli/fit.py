@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from pyro_vae.cli.app import main
 from pyro_vae.cli.options import (
     checkpoint_option,
+    data_option,
     device_option,
     json_option,
     open_run,
@@ -101,14 +102,15 @@ def fit(
 )
 @split_option
 @checkpoint_option
+@data_option
 @device_option
 @seed_option
 @json_option
 def evaluate(
-    run: Path, samples: int | None, split: str, checkpoint: str, device: str, seed: int, as_json: bool
+    run: Path, samples: int | None, split: str, checkpoint: str, data: str | None, device: str, seed: int, as_json: bool
 ) -> None:
     """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
-    opened = open_run(run, checkpoint, device)
+    opened = open_run(run, checkpoint, device, data)
     with listening(partial(click.echo, err=True)):
         figures = opened.evaluate(split=split, num_samples=samples, seed=seed, track=track)
     assert opened.folder is not None

@@ -18,6 +18,9 @@ checkpoint_option = click.option("--checkpoint", default="best", metavar="NAME",
 device_option = click.option(
     "--device", default="auto", envvar="PYRO_VAE_DEVICE", metavar="NAME", help="auto, cpu or cuda"
 )
+data_option = click.option(
+    "--data", metavar="NAME", help="the run's data, where they came as arrays or lie elsewhere now: a name or a path"
+)
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, envvar="PYRO_VAE_SEED", show_default=True)
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 site_option = click.option(
@@ -28,8 +31,8 @@ out_option = click.option(
 )
 
 
-def open_run(path: Path, checkpoint: str, device: str) -> Run:
-    """The run in a directory, with the weights of a checkpoint, on a device."""
+def open_run(path: Path, checkpoint: str, device: str, data: str | None = None) -> Run:
+    """The run in a directory, with the weights of a checkpoint, on a device, and with its data from elsewhere."""
     from pyro_vae.runs import fitting
 
-    return fitting.load(path, checkpoint=checkpoint, device=device)
+    return fitting.load(path, checkpoint=checkpoint, device=device, data=data)

@@ -1,6 +1,6 @@
 """Named data sets, files and folders of images, as tensors in memory; binarization, label splits, batches."""
 
-from pyro_vae.data.arrays import from_arrays
+from pyro_vae.data.arrays import from_arrays, from_data
 from pyro_vae.data.augmentation import random_affine
 from pyro_vae.data.base import DATA
 from pyro_vae.data.batches import Batch, Batches, Rows
@@ -14,6 +14,7 @@ from pyro_vae.data.binarization import (
 )
 from pyro_vae.data.images import Dataset, Images, PixelKind
 from pyro_vae.data.labelled_rows import Labels, labelled_rows
+from pyro_vae.data.pixels import Reading
 from pyro_vae.data.sources import load_data
 from pyro_vae.registry import import_siblings
 
@@ -28,6 +29,7 @@ __all__ = [
     "Images",
     "Labels",
     "PixelKind",
+    "Reading",
     "Rows",
     "binarize",
     "binarize_once",
@@ -35,6 +37,7 @@ __all__ = [
     "describe_pixels",
     "fitting_likelihood",
     "from_arrays",
+    "from_data",
     "labelled_rows",
     "load_data",
     "random_affine",

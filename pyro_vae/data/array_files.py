@@ -1,4 +1,4 @@
-"""Files that numpy wrote: ``.npz`` with arrays x and y, ``.npy`` with x alone."""
+"""Files of arrays: ``.npz`` with arrays x, y and missing, ``.npy`` with x alone, and tables."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_vae.data.arrays import Array, from_arrays
+from pyro_vae.data import tables
+from pyro_vae.data.arrays import READ, from_data
+from pyro_vae.data.containers import MAY_HOLD
 from pyro_vae.data.images import Dataset
+from pyro_vae.data.pixels import Array, Reading
 from pyro_vae.errors import InputError
 
-SUFFIXES = (".npz", ".npy")
+SUFFIXES = (".npz", ".npy", *tables.SUFFIXES)
 _MENDS = {
     ".npz": "write one with numpy.savez(path, x=images, y=labels)",
     ".npy": "write one with numpy.save(path, images)",
 }
 
 
-def load_file(path: Path) -> Dataset:
-    """Read an ``.npz`` file with an array ``x`` and, if there are labels, ``y``, or an ``.npy`` file of ``x`` alone.
+def load_file(path: Path, reading: Reading = READ) -> Dataset:
+    """Read an ``.npz`` file with an array ``x`` and perhaps ``y`` and ``missing``, an ``.npy`` file of ``x``, a table.
 
     See ``from_arrays`` for their shapes and what becomes of them.
 
@@ -27,8 +30,11 @@ def load_file(path: Path) -> Dataset:
         InputError: if the file is missing or not of that format, holds objects that would run code, or x or y are not
             as ``from_arrays`` takes them.
     """
-    mend = _MENDS[path.suffix]
-    what = f"an {path.suffix} file with {'an array x' if path.suffix == '.npz' else 'one array'} at {path}"
+    suffix = path.suffix.lower()
+    if suffix in tables.SUFFIXES:
+        return from_data(tables.read_table_file(path), str(path), reading)
+    mend = _MENDS[suffix]
+    what = f"an {suffix} file with {'an array x' if suffix == '.npz' else 'one array'} at {path}"
     try:
         arrays, found = _read(path)
     except FileNotFoundError:
@@ -37,18 +43,18 @@ def load_file(path: Path) -> Dataset:
         raise InputError(what, f"a file that numpy refuses ({str(error).splitlines()[0]})", mend) from error
     if "x" not in arrays:
         raise InputError(what, f"a file with {found}", mend)
-    return from_arrays(arrays["x"], arrays.get("y"), str(path))
+    return from_data(arrays, str(path), reading)
 
 
 def _read(path: Path) -> tuple[dict[str, Array], str]:
-    """The arrays x and y of a file, and what there is in it, in words."""
+    """The arrays of a file that may be data, and what there is in it, in words."""
     with path.open("rb") as file:
         content = np.load(file, allow_pickle=False)
         is_archive = isinstance(content, np.lib.npyio.NpzFile)
-        if is_archive != (path.suffix == ".npz"):
+        if is_archive != (path.suffix.lower() == ".npz"):
             raise ValueError(f"it is an {'.npz' if is_archive else '.npy'} file by another name")
         if not is_archive:
             return {"x": content}, "x"
         with content as archive:
-            arrays = {key: archive[key] for key in archive.files if key in ("x", "y")}
+            arrays = {key: archive[key] for key in archive.files if key in MAY_HOLD}
             return arrays, ", ".join(archive.files) or "nothing"

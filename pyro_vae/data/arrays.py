@@ -1,16 +1,21 @@
-"""Data sets from arrays: checked once, cut by a permutation that never changes."""
+"""Data sets from arrays, and from what holds arrays: checked once, cut by a permutation that never changes."""
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from dataclasses import replace
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from pyro_vae.data.classes import read_classes
+from pyro_vae.data.containers import Arrays, unpack
 from pyro_vae.data.images import Dataset, Images, PixelKind
+from pyro_vae.data.pixels import Reading, read_pixels
 from pyro_vae.errors import InputError
 
-Array = NDArray[np.generic]
 MIN_ROWS = 10
+READ = Reading()
 
 
 def split_at_random(
@@ -44,19 +49,23 @@ def split_at_random(
     )
 
 
-def from_arrays(x: Array, y: Array | None = None, name: str = "arrays") -> Dataset:
+def from_arrays(x: Any, y: Any = None, name: str = "arrays", missing: Any = None, reading: Reading = READ) -> Dataset:
     r"""A data set from images and, if there are any, their labels.
 
-    uint8 pixels are divided by 255, unless all are 0 or 1; any other number is taken as it is.  A tenth of the rows
-    validates, a tenth tests.
+    ``data.pixels`` says by which rule numbers become pixels, ``data.classes`` what a label is and what is none.  A
+    tenth of the rows validates, a tenth tests.
 
     Args:
-        x: images of shape (N, D), (N, H, W) or (N, C, H, W), an array or what NumPy makes one of, such as a tensor.
-        y: one whole number or string per row; the classes are its sorted values.
+        x: images of shape (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C): an array or tensor of any type, a list, a
+            table.  NaN and masked values are missing.
+        y: one label per row, or one-hot rows; -1, NaN, None and "" are no label.
         name: what to call it in messages and in the run's configuration.
+        missing: true where a number of x is missing, bool of the shape of x, or None.
+        reading: what is not to be found out.
 
     Raises:
-        InputError: if shapes or types are not as described, or x is not finite.
+        InputError: if shapes or types are not as described, x can be read in two ways or is infinite, or values are
+            missing and ``reading`` does not let them be.
 
     Example:
         >>> import numpy as np
@@ -67,46 +76,51 @@ def from_arrays(x: Array, y: Array | None = None, name: str = "arrays") -> Datas
         ((1, 8, 8), ('cat', 'dog'))
         >>> len(data.train), len(data.validation), len(data.test)
         (16, 2, 2)
+        >>> data.reading
+        'whole numbers from 0 to 1279, as they are'
     """
-    x, y = np.asarray(x), None if y is None else np.asarray(y)
-    if x.ndim not in (2, 3, 4) or x.shape[0] < MIN_ROWS or 0 in x.shape:
-        raise InputError(
-            f"x of shape (N, D), (N, H, W) or (N, C, H, W) with at least {MIN_ROWS} rows in {name}",
-            f"shape {x.shape}",
-            "save the images as one array, row by row",
-        )
-    if x.dtype.kind not in "buif":
-        raise InputError(f"numbers in x of {name}", f"dtype {x.dtype}", "save x as uint8 or float32")
-    if not np.isfinite(x).all():
-        raise InputError(
-            f"finite numbers in x of {name}",
-            f"{int((~np.isfinite(x)).sum())} that are NaN or infinite",
-            "drop or fill those rows",
-        )
-    if x.ndim == 3:
-        x = x[:, None]
-    is_byte = x.dtype == np.uint8
-    pixels = torch.from_numpy(np.ascontiguousarray(x if is_byte else x.astype(np.float32)))
-    scale = 255.0 if is_byte else 1.0
-    labels, class_names = (None, ()) if y is None else _classes(y, len(x), name)
-    tenth = max(1, len(x) // 10)
-    is_binary = not (pixels.to(torch.bool) != pixels).any()
-    scale = 1.0 if is_binary else scale
-    kind: PixelKind = "binary" if is_binary else "numbers"
-    return split_at_random(name, Images(pixels, labels, scale), tenth, tenth, class_names, kind)
+    return from_data({"x": x, "y": y, "missing": missing}, name, reading)
 
 
-def _classes(y: Array, num_rows: int, name: str) -> tuple[torch.Tensor, tuple[str, ...]]:
-    if y.shape != (num_rows,) or y.dtype.kind not in "buiUS":
+def from_data(data: Any, name: str = "arrays", reading: Reading = READ) -> Dataset:
+    """A data set from a container of arrays: an array, a pair (x, y), a mapping, a table, a data set of torch.
+
+    Args:
+        data: the container; see ``pyro_vae.data.containers``.
+        name: what to call it.
+        reading: what is not to be found out.
+
+    Raises:
+        InputError: as ``from_arrays`` does, and if it is nothing that holds arrays.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pyro_vae.data import from_data
+        >>> flowers = pd.DataFrame({"width": torch.rand(20), "length": torch.rand(20), "label": ["iris", "rose"] * 10})
+        >>> data = from_data(flowers)
+        >>> data.event_shape, data.class_names
+        ((2,), ('iris', 'rose'))
+    """
+    return _dataset(unpack(data, name, reading.label_column), name, reading)
+
+
+def _dataset(arrays: Arrays, name: str, reading: Reading) -> Dataset:
+    shape = arrays.x.shape
+    if len(shape) not in (2, 3, 4) or shape[0] < MIN_ROWS or 0 in shape:
+        mend = "save the images as one array, row by row"
+        if len(shape) == 1:
+            mend = "use x[:, None] if each row is one number"
         raise InputError(
-            f"one whole number or string per row in y of {name}, shape ({num_rows},)",
-            f"shape {y.shape}, dtype {y.dtype}",
-            "save one class label for each row of x, or leave y out",
+            f"x of shape (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C) with at least {MIN_ROWS} rows in {name}",
+            f"shape {shape}",
+            mend,
         )
-    classes, labels = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise InputError(
-            f"at least two classes in y of {name}", str(len(classes)), "leave y out, or label more classes"
-        )
-    names = tuple(c.decode() if isinstance(c, bytes) else str(c) for c in classes)
-    return torch.from_numpy(labels.astype(np.int64)), names
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+    if arrays.y is not None:
+        labels, class_names = read_classes(arrays.y, shape[0], name, arrays.class_names)
+    pixels = read_pixels(arrays.x, arrays.missing, name, reading)
+    tenth = max(1, shape[0] // 10)
+    images = Images(pixels.values, labels, pixels.scale, missing=pixels.missing)
+    cut = split_at_random(name, images, tenth, tenth, class_names, pixels.kind)
+    return replace(cut, reading=pixels.said, channels_last=pixels.channels_last)

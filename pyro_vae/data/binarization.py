@@ -15,6 +15,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from pyro_vae.data.images import Dataset, Images
+from pyro_vae.data.pixels import DARK
 from pyro_vae.errors import InputError, nearest
 
 Binarization = Literal["dynamic", "threshold", "none"]
@@ -108,11 +109,14 @@ def check_range(data: Dataset, how: Binarization, support: Constraint | None) ->
     if fits is None:
         return
     for images in (data.train, data.validation, data.test):
-        outside = [values[~fits.check(values)] for values in (chunk.values() for chunk in images.chunks(1000))]
+        chunks = (chunk.values() for chunk in images.chunks(1000))
+        outside = [values[~(fits.check(values) | values.isnan())] for values in chunks]
         found = torch.cat(outside)
         if len(found):
             purpose = "to binarize" if how != "none" else "which the likelihood is a density for"
             mend = f"use --likelihood {fitting_likelihood(data)} --binarization none"
+            if data.reading and data.train.scale == 1 and found.min() >= 0:
+                mend += f", or --scale {255 if DARK <= found.max() <= 255 else found.max().item():g} to divide them"
             if how == "none" and fits is constraints.boolean and constraints.unit_interval.check(found).all():
                 mend = f"use --binarization dynamic or threshold, or {mend.removeprefix('use ')}"
             raise InputError(
@@ -145,6 +149,8 @@ def describe_pixels(data: Dataset) -> str:
         >>> describe_pixels(load_data("digits"))
         'pixels that count from 0 to 16'
     """
+    if data.reading:
+        return data.reading
     return {
         "counts": f"pixels that count from 0 to {data.train.scale:g}",
         "intensities": "gray pixels from 0 to 1",

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.arrays import MIN_ROWS, Array, from_arrays
+from pyro_vae.data.arrays import MIN_ROWS, from_arrays
 from pyro_vae.data.cache import cached, fingerprint_of
 from pyro_vae.data.decoding import SUFFIXES, decode_all, is_image
 from pyro_vae.data.images import Dataset
+from pyro_vae.data.pixels import Array, Reading
 from pyro_vae.errors import InputError
 from pyro_vae.option_types import SizeOrNone
 from pyro_vae.registry import read_options
@@ -47,7 +48,8 @@ def load_folder(path: Path, strict: bool = False, name: str | None = None, size:
     classes = arrays["classes"]
     if len(classes):
         _check_classes(path, sorted(set(classes.tolist())))
-    return from_arrays(arrays["x"], classes if len(classes) else None, name or str(path))
+    reading = Reading(None if arrays["x"].max() <= 1 else 255.0, "first")  # bytes, of however dark images
+    return from_arrays(arrays["x"], classes if len(classes) else None, name or str(path), reading=reading)
 
 
 def folder_options(path: Path, given: dict[str, str]) -> dict[str, Any]:

@@ -19,9 +19,10 @@ class Images:
     Args:
         pixels: shape (N, \*event_shape); uint8 where the source has whole numbers (a quarter of the memory), else
             float32.
-        labels: class indices of shape (N,), int64, or None.
+        labels: class indices of shape (N,), int64, -1 where a row has none; or None.
         scale: the pixel value that means 1.
         binary: the same pixels binarized for good, uint8, where an evaluation wants them so.
+        missing: which pixels are missing, bool of their shape, or None; they are NaN for the programs.
 
     Example:
         >>> from pyro_vae.data import Images
@@ -37,6 +38,7 @@ class Images:
     labels: Tensor | None = None
     scale: float = 1.0
     binary: Tensor | None = None
+    missing: Tensor | None = None
 
     def __len__(self) -> int:
         return self.pixels.shape[0]
@@ -50,26 +52,36 @@ class Images:
         return self._each(lambda tensor: tensor.to(device))
 
     def values(self) -> Tensor:
-        r"""The images as they are, float32 of shape (N, \*event_shape)."""
-        return self.pixels.float() / self.scale if self.scale != 1.0 else self.pixels.float()
+        r"""The images as they are, float32 of shape (N, \*event_shape), NaN where a pixel is missing."""
+        return self._holed(self.pixels.float() / self.scale if self.scale != 1.0 else self.pixels.float())
 
     def x(self) -> Tensor:
         r"""The images as the programs see them, binary where they are to be, float32 of shape (N, \*event_shape)."""
-        return self.values() if self.binary is None else self.binary.float()
+        return self.values() if self.binary is None else self._holed(self.binary.float())
 
     def tensors(self) -> list[Tensor]:
         """The tensors that are there, pixels first."""
-        return [tensor for tensor in (self.pixels, self.labels, self.binary) if tensor is not None]
+        return [tensor for tensor in (self.pixels, self.labels, self.binary, self.missing) if tensor is not None]
 
     def chunks(self, size: int) -> Iterator[Images]:
         """Runs of at most ``size`` rows, in order."""
         for start in range(0, len(self), size):
             yield self[slice(start, start + size)]
 
+    def labelled(self) -> Images | None:
+        """The rows that have a label: all of them as they are, or None where there is none."""
+        if self.labels is None or not (known := self.labels >= 0).any():
+            return None
+        return self if known.all() else self[known.nonzero().squeeze(1)]
+
+    def _holed(self, values: Tensor) -> Tensor:
+        return values if self.missing is None else values.masked_fill(self.missing, torch.nan)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Images:
-        labels = None if self.labels is None else change(self.labels)
-        binary = None if self.binary is None else change(self.binary)
-        return replace(self, pixels=change(self.pixels), labels=labels, binary=binary)
+        labels, binary, missing = (
+            None if tensor is None else change(tensor) for tensor in (self.labels, self.binary, self.missing)
+        )
+        return replace(self, pixels=change(self.pixels), labels=labels, binary=binary, missing=missing)
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,8 @@ class Dataset:
         split: one line that says where the splits come from.
         kind: what the pixels are: ``counts`` from 0 to ``scale``; ``intensities`` in [0, 1] that the literature
             binarizes by draws, such as MNIST's; ``binary``, 0 or 1; ``numbers`` of any other kind.
+        reading: how they were read off arrays, in words; empty where they were not.
+        channels_last: whether the channels of these arrays were last.
 
     Example:
         >>> from pyro_vae.data import Dataset, Images
@@ -101,6 +115,13 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     split: str = ""
     kind: PixelKind = "numbers"
+    reading: str = ""
+    channels_last: bool = False
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether any pixel is missing."""
+        return self.train.missing is not None
 
     @property
     def event_shape(self) -> tuple[int, ...]:

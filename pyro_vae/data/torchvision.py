@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pyro_vae.data.arrays import Array, split_at_random
+from pyro_vae.data.arrays import split_at_random
 from pyro_vae.data.base import DATA, data_folder
 from pyro_vae.data.cache import cached, fingerprint_of
 from pyro_vae.data.decoding import Pixels, decode_all
 from pyro_vae.data.images import Dataset, Images
+from pyro_vae.data.pixels import Array
 from pyro_vae.errors import InputError, nearest
 from pyro_vae.option_types import NameOrNone, Whole, WholeOrNone
 

@@ -129,8 +129,9 @@ def evaluate(
     figures["effective_samples"] = columns["effective_samples"].median().item()
     active = int((means.var(0) > ACTIVE_VARIANCE).sum()) if len(means) > 1 else 0
     labelled: dict[str, float] = {}
-    if "probabilities" in columns and images.labels is not None:
-        probabilities, labels = columns["probabilities"], images.labels.cpu()
+    if "probabilities" in columns and images.labels is not None and (images.labels >= 0).any():
+        labels = images.labels.cpu()
+        probabilities, labels = columns["probabilities"][labels >= 0], labels[labels >= 0]
         right = accuracy(probabilities, labels)
         labelled = {
             "accuracy": right,

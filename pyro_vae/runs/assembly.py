@@ -125,6 +125,15 @@ def resolve_likelihood(config: FitConfig, dataset: Dataset, model: Program) -> F
     return config.model_copy(update={"likelihood": fitting_likelihood(dataset)})
 
 
+def resolve_reading(config: FitConfig, dataset: Dataset) -> FitConfig:
+    """``auto`` as arrays were read, so that they are read alike when the run is opened; others leave it as it is."""
+    if not dataset.reading:
+        return config
+    missing = config.missing if dataset.has_missing else "refuse"  # where none is, programs need not look for any
+    channels = "last" if dataset.channels_last else "first"
+    return config.model_copy(update={"scale": dataset.train.scale, "channels": channels, "missing": missing})
+
+
 def resolve_classifier(config: FitConfig, dataset: Dataset, model: Program, guide: Program) -> FitConfig:
     """``auto`` as the shape of the data wants it, for a guide by name and a model that may have a label site.
 

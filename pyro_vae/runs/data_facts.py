@@ -7,7 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from pyro_vae.config import DataConfig
 from pyro_vae.data.images import Dataset
+from pyro_vae.data.pixels import Reading
 from pyro_vae.data.sources import load_data
 from pyro_vae.errors import InputError
 
@@ -26,6 +28,10 @@ class DataFacts:
         scale: the value of a whole-number pixel that means 1.
         split: one line that says where the splits come from.
         digest: a fingerprint of all pixels and labels.
+        low: the smallest value that the programs see; None where it is not known, as of older runs.
+        high: the largest.
+        channels_last: whether the channels of the arrays were last.
+        has_missing: whether any value is missing.
     """
 
     event_shape: tuple[int, ...]
@@ -34,6 +40,10 @@ class DataFacts:
     scale: float
     split: str
     digest: str
+    low: float | None = None
+    high: float | None = None
+    channels_last: bool = False
+    has_missing: bool = False
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DataFacts:
@@ -53,6 +63,7 @@ class DataFacts:
             and all(isinstance(text, str) for text in texts)
             and isinstance(facts.scale, int | float)
             and 0 < facts.scale < math.inf
+            and all(isinstance(bound, int | float | None) for bound in (facts.low, facts.high))
         ):
             raise ValueError("the data are not described as fit does it")
         return facts
@@ -63,16 +74,33 @@ class DataFacts:
         return len(self.class_names) or None
 
 
+def reading_of(config: DataConfig, pictures: bool = True) -> Reading:
+    """How a configuration has arrays read; see ``Reading`` for pictures."""
+    scale = None if config.scale == "auto" else config.scale
+    return Reading(scale, config.channels, config.label_column, config.missing, pictures)
+
+
 def facts_of(dataset: Dataset) -> DataFacts:
     """The facts of a data set."""
     digest = hashlib.blake2b(digest_size=16)
     for images in (dataset.train, dataset.validation, dataset.test):
         digest.update(images.pixels.cpu().contiguous().numpy().data)
-        if images.labels is not None:
-            digest.update(images.labels.cpu().contiguous().numpy().data)
+        for tensor in (images.labels, images.missing):
+            if tensor is not None:
+                digest.update(tensor.cpu().contiguous().numpy().data)
     sizes = (len(dataset.train), len(dataset.validation), len(dataset.test))
+    scale = dataset.train.scale
     return DataFacts(
-        dataset.event_shape, dataset.class_names, sizes, dataset.train.scale, dataset.split, digest.hexdigest()
+        dataset.event_shape,
+        dataset.class_names,
+        sizes,
+        scale,
+        dataset.split,
+        digest.hexdigest(),
+        low=dataset.train.pixels.min().item() / scale,
+        high=dataset.train.pixels.max().item() / scale,
+        channels_last=dataset.channels_last,
+        has_missing=dataset.has_missing,
     )
 
 
@@ -91,14 +119,18 @@ def check_same(dataset: Dataset, facts: DataFacts) -> None:
         )
 
 
-def load_same_data(name: str, facts: DataFacts) -> Dataset:
+def load_same_data(config: DataConfig, facts: DataFacts) -> Dataset:
     """Load the data of a run again.
 
     Raises:
         InputError: if they are gone, or are others now.
     """
-    if name == IN_MEMORY:
-        raise InputError("the data of the run", "a run that was fitted on arrays", "pass them as data=")
-    dataset = load_data(name)
+    if config.data == IN_MEMORY:
+        raise InputError(
+            "the data of the run, which was fitted on arrays",
+            "none",
+            "open it with pyro_vae.load(path, data=…), or save them to a file and use --data FILE",
+        )
+    dataset = load_data(config.data, reading=reading_of(config))
     check_same(dataset, facts)
     return dataset

@@ -15,7 +15,6 @@ from typing import Any
 
 import pyro
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from pyro_vae.arviz_bridge.netcdf import save_posterior
 from pyro_vae.arviz_bridge.tree import from_chains
@@ -156,9 +155,10 @@ def diagnose(
     part = run.split(split)
     images = part[slice(0, num_data)] if run.structure.data_dim is not None else part
     iterates, names = run.iterates
-    probabilities: Tensor | None = None
-    if run.structure.has_label and images.labels is not None:
-        probabilities = run.class_probabilities(images.pixels)
-    known = TrainingFacts(probabilities, images.labels, iterates if len(iterates) else None, names)
+    probabilities, labels = None, None
+    labelled = images.labelled() if run.structure.has_label else None
+    if labelled is not None:
+        probabilities, labels = run.class_probabilities(labelled.values()), labelled.labels
+    known = TrainingFacts(probabilities, labels, iterates if len(iterates) else None, names)
     found = criticise_pair(run.probed, images.x(), effort, known=known, seed=seed)
     return Diagnosis(run, split, images, found, effort, time.perf_counter() - begin)

@@ -5,25 +5,34 @@ This is the one room that knows all the others.  ``fit`` starts a run, ``resume`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pyro_vae.config import FitConfig
-from pyro_vae.data import Dataset, from_arrays, load_data
+from pyro_vae.data import Dataset, Reading, from_data, load_data
+from pyro_vae.data.containers import is_path
 from pyro_vae.errors import InputError
-from pyro_vae.runs.assembly import AUTO, Program, build_pair, check_names, resolve_classifier, resolve_likelihood
+from pyro_vae.runs.assembly import (
+    AUTO,
+    Program,
+    build_pair,
+    check_names,
+    resolve_classifier,
+    resolve_likelihood,
+    resolve_reading,
+)
 from pyro_vae.runs.config_file import CHANGEABLE
-from pyro_vae.runs.data_facts import IN_MEMORY, check_same, load_same_data
+from pyro_vae.runs.data_facts import IN_MEMORY, DataFacts, check_same, load_same_data, reading_of
 from pyro_vae.runs.display import Display, choose_display
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
 from pyro_vae.runs.session import Session, place
 
-Data = str | Dataset | np.ndarray | torch.Tensor | tuple[Any, Any]
+Data = Any  # a name, a path, a Dataset, or whatever ``data.containers.unpack`` takes
 
 
 def fit(
@@ -43,8 +52,9 @@ def fit(
     Args:
         model: a name, or any Pyro program called with (x) or (x, y).
         guide: a name, or any Pyro program called the same way; a name pairs with models of this package.
-        data: a name, the path of an ``.npz`` or ``.npy`` file or of a folder of images, a ``Dataset``, an array x, or
-            a pair of arrays (x, y).
+        data: a name; the path of a file of arrays (``.npz``, ``.npy``), of a table (``.csv``, ``.parquet``) or of a
+            folder of images; a ``Dataset``; an array x; a pair (x, y); a mapping with x, y and missing; a table of
+            pandas or polars; a data set or loader of torch.
         out: the run directory to write; None keeps the run in memory.
         overwrite: whether ``out`` may replace a run that is there.
         download: whether a data set that is not there may be fetched.
@@ -65,7 +75,7 @@ def fit(
         >>> run.sample(3).shape  # vectors of five numbers
         torch.Size([3, 5])
     """
-    names = {"model": _name_of(model), "guide": _name_of(guide), "data": data if isinstance(data, str) else IN_MEMORY}
+    names = {"model": _name_of(model), "guide": _name_of(guide), "data": _name_of_data(data)}
     config = FitConfig.from_settings(**names, **settings)
     check_names(config, model, guide)
     if not isinstance(model, str) and config.beta == AUTO:
@@ -74,7 +84,8 @@ def fit(
     if folder is not None:
         RunFolder.check_free(folder, overwrite)
     device = _device(config.device)
-    dataset = _dataset(data, download, strict)
+    dataset = _dataset(data, reading_of(config, pictures=isinstance(model, str)), download, strict)
+    config = resolve_reading(config, dataset)
     config = resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -101,7 +112,7 @@ def resume(
         path: the run directory.
         model: the program, where it was not one of this package's.
         guide: the guide program, where it was not one of this package's.
-        data: the data, where they came as arrays.
+        data: the data, where they came as arrays, or lie elsewhere now.
         display: as for ``fit``.
         **settings: ``epochs``, ``patience``, ``lr``, ``clip_norm`` or ``device`` to change, which the history keeps;
             any other must be what the run has.
@@ -119,14 +130,16 @@ def resume(
     """
     folder = RunFolder.open_to_write(Path(path))
     try:
-        return _resumed(folder, {"model": model, "guide": guide, "data": data}, settings, choose_display(display))
+        return _resumed(folder, {"model": model, "guide": guide}, data, settings, choose_display(display))
     finally:
         folder.release()
 
 
-def _resumed(folder: RunFolder, given: dict[str, Any], settings: dict[str, Any], display: Display) -> Run:
+def _resumed(
+    folder: RunFolder, given: dict[str, Any], data: Data | None, settings: dict[str, Any], display: Display
+) -> Run:
     """Go on with a run that this process alone may write, with the programs and data that are given, if any."""
-    old, path, data = folder.config, folder.path, given["data"]
+    old, path = folder.config, folder.path
     settings = settings | {name: value for name, value in given.items() if isinstance(value, str)}
     settings = {name: value for name, value in settings.items() if value != AUTO}  # what the run has, then
     config = FitConfig.from_settings(**(old.model_dump() | settings))
@@ -136,11 +149,8 @@ def _resumed(folder: RunFolder, given: dict[str, Any], settings: dict[str, Any],
     if done >= epochs:
         raise InputError(f"more epochs than the {done} that {path} has", f"{epochs}", f"use --epochs {done + epochs}")
     device = _device(config.device)
-    if data is None or isinstance(data, str):
-        dataset = load_same_data(config.data, folder.facts)
-    else:
-        dataset = _dataset(data)
-        check_same(dataset, folder.facts)
+    is_named = data is None or (is_path(data) and os.fspath(data) == old.data)
+    dataset = load_same_data(config, folder.facts) if is_named else _same(data, config, folder.facts)
     model, guide = (given[name] or getattr(old, name) for name in ("model", "guide"))
     with torch.random.fork_rng():
         pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)
@@ -155,6 +165,7 @@ def load(
     checkpoint: str = "best",
     model: Callable[..., Any] | None = None,
     guide: Callable[..., Any] | None = None,
+    data: Data | None = None,
     device: str = "auto",
 ) -> Run:
     """Open a run directory.
@@ -164,10 +175,11 @@ def load(
         checkpoint: ``best``, by the validation objective, or ``last``.
         model: the program, where it was not one of this package's; its weights are put back.
         guide: the guide program, where it was not one of this package's.
+        data: the data, where they came as arrays, or lie elsewhere now; read as ``fit`` read them.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: if there is no run, it is of a newer format, or its checkpoint is cut off.
+        InputError: if there is no run, it is of a newer format, its checkpoint is cut off, or the data are others.
 
     Example:
         >>> import pyro_vae
@@ -181,11 +193,12 @@ def load(
         raise InputError("a checkpoint: best or last", repr(checkpoint), "use --checkpoint best")
     folder = RunFolder.open(Path(path))
     config, facts = folder.config, folder.facts
+    dataset = None if data is None else _same(data, config, facts)
     with torch.random.fork_rng():
         pair = build_pair(config, facts.event_shape, facts.num_classes, model or config.model, guide or config.guide)
         probed = place(pair, facts.event_shape, _device(device))
     pair.load_state_dict(folder.weights(checkpoint))
-    return Run(config, facts, probed, dataset=None, folder=folder, history=folder.history)
+    return Run(config, facts, probed, dataset=dataset, folder=folder, history=folder.history)
 
 
 def _check_unchanged(config: FitConfig, old: FitConfig, path: str | Path) -> None:
@@ -218,13 +231,21 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _dataset(data: Data, download: bool = False, strict: bool = False) -> Dataset:
-    if isinstance(data, str):
-        return load_data(data, download=download, strict=strict)
-    if isinstance(data, Dataset):
-        return data
-    x, y = data if isinstance(data, tuple) else (data, None)
-    return from_arrays(np.asarray(x), None if y is None else np.asarray(y), IN_MEMORY)
+def _dataset(data: Data, reading: Reading, download: bool = False, strict: bool = False) -> Dataset:
+    if is_path(data):
+        return load_data(data, download=download, strict=strict, reading=reading)
+    return data if isinstance(data, Dataset) else from_data(data, IN_MEMORY, reading)
+
+
+def _same(data: Data, config: FitConfig, facts: DataFacts) -> Dataset:
+    """Data that are given anew, read as the run's were, and known again."""
+    dataset = _dataset(data, reading_of(config))
+    check_same(dataset, facts)
+    return dataset
+
+
+def _name_of_data(data: Data) -> str:
+    return os.fspath(data) if is_path(data) else IN_MEMORY
 
 
 def _name_of(program: Program) -> str:

@@ -162,7 +162,9 @@ class RunFolder:
     @property
     def config(self) -> FitConfig:
         """The run's configuration."""
-        return FitConfig.from_settings(**self._content["config"])
+        content = self._content
+        was = {"scale": content["data"]["scale"], "channels": "first"}  # how arrays were read before it could be said
+        return FitConfig.from_settings(**((was if "scale" not in content["config"] else {}) | content["config"]))
 
     @property
     def facts(self) -> DataFacts:

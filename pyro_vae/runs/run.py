@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,7 @@ class Run(Generator):
     def data(self) -> Dataset:
         """The data of the run, loaded when first asked for and known again by their fingerprint."""
         if self._dataset is None:
-            self._dataset = load_same_data(self.config.data, self.facts)
+            self._dataset = load_same_data(self.config, self.facts)
         return self._dataset
 
     @property
@@ -120,6 +121,11 @@ class Run(Generator):
         if self._split is None or self._split[0] != name:
             self._split = name, binarize_once(self.data.of_split(name), self.binarization).to(self.device)
         return self._split[1]
+
+    def part(self, name: str) -> Images:
+        """The old name of ``split``."""
+        warnings.warn("run.part is run.split", DeprecationWarning, stacklevel=2)
+        return self.split(name)
 
     def evaluate(
         self,
@@ -159,8 +165,10 @@ class Run(Generator):
         beta = parse_schedule(self.config.beta)
         rows = self.history.to_dict("records")
         found += judge_curve([score(row, beta.final) for row in rows], beta.length, len(rows) < self.config.num_epochs)
-        if self.structure.has_label and images.labels is not None:
-            found += judge_classifier(self.class_probabilities(images.values()), images.labels)
+        labelled = images.labelled() if self.structure.has_label else None
+        if labelled is not None:
+            assert labelled.labels is not None
+            found += judge_classifier(self.class_probabilities(labelled.values()), labelled.labels)
         return found
 
     def to_arviz(

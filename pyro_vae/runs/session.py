@@ -46,7 +46,7 @@ class Session:
         binarization = resolve_binarization(config, self.probed, dataset.kind)
         check_range(dataset, binarization, self.probed.support)
         labels = config.labels if self.probed.has_label else "none"
-        rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed)
+        rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed, dataset.class_names)
         batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed)
         validation = binarize_once(dataset.validation, binarization).to(device)
         augment = random_affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None

@@ -44,6 +44,8 @@ class Validation:
         self.probed, self.images = probed, images
         self.objective, self.beta = objective, beta
         self._replay: Replay | None = None
+        labelled = images.labelled()
+        self._rows_per_label = len(images) / len(labelled) if labelled is not None else 0.0  # of a mean over all rows
 
     @property
     def num_full_chunks(self) -> int:
@@ -91,7 +93,8 @@ class Validation:
         row = {"elbo": terms.elbo.sum(), "log_likelihood": terms.log_likelihood.sum(), "kl": terms.kl.sum()}
         if not self.objective.is_elbo:
             row["objective"] = -self.objective(images.x(), beta=self.beta) * len(images)
-        if self.probed.has_label and images.labels is not None:
+        if self.probed.has_label and images.labels is not None and self._rows_per_label:
             guess = label_distribution(self.probed.pair, images.values()).probs.argmax(-1)
-            row["accuracy"] = (guess == images.labels).sum()
+            right = (guess == images.labels).sum()
+            row["accuracy"] = right if self._rows_per_label == 1 else right * self._rows_per_label
         return row

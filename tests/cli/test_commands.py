@@ -170,7 +170,7 @@ BAD_FLAGS = [
     (["--beta", "linear:1"], "linear:START:END:EPOCHS"),
     (["--seed", "-1"], "expected seed"),
     (["--labels", "2"], "expected --labels from 3 (one per class) to 48"),
-    (["--labels", "49"], "use --labels 48"),
+    (["--labels", "49"], "use --labels all"),
     (["--device", "tpu"], "expected device"),
     (["--epoch", "3"], "No such option"),
     (["--config", "nowhere.json"], "a JSON file of settings at nowhere.json"),
@@ -242,7 +242,7 @@ def test_missing_data_set(command, monkeypatch, tmp_path):
     ("arrays", "message"),
     [
         ({"y": np.arange(20)}, "got a file with y"),
-        ({"x": np.full((20, 4), np.nan)}, "that are NaN or infinite"),
+        ({"x": np.full((20, 4), np.nan)}, "use --missing mask"),
         ({"x": np.full((20, 4), 1.5)}, "in [0, 1]"),
         ({"x": np.zeros((20, 4)), "y": np.arange(19) % 2}, "got shape (19,)"),
     ],
@@ -324,7 +324,9 @@ def test_resume_with_another_model_or_other_data(command, fitted, toy_npz, tmp_p
     assert_refused(
         command("fit", "--resume", "run", "--model", "vae"), "expected model 'ss_vae', as the run at run has it"
     )
-    assert_refused(command("fit", "--resume", "run", "--data", "digits"), "got 'digits'")
+    assert_refused(
+        command("fit", "--resume", "run", "--data", "digits", "--epochs", 9), "got other data under that name"
+    )
     assert_refused(command("fit", "--resume", "run", "--out", "other"), "expected --resume alone, or a new run")
     x = np.load(toy_npz)["x"]
     np.savez(toy_npz, x=x[::-1], y=np.arange(60) % 3)

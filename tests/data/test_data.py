@@ -164,9 +164,10 @@ GOOD = np.zeros((20, 4), dtype=np.float32)
     ("arrays", "message"),
     [
         ({"images": GOOD}, "an array x at .*; got a file with images"),
-        ({"x": np.full((20, 4), np.nan)}, "finite numbers in x .*; got 80 that are NaN or infinite"),
-        ({"x": GOOD, "y": np.zeros(19, int)}, r"one whole number or string per row in y .*; got shape \(19,\)"),
-        ({"x": GOOD, "y": np.zeros(20)}, "one whole number or string per row in y .*; got .* dtype float64"),
+        ({"x": np.full((20, 4), np.nan)}, "every value of x .*; got 80 missing .*100 % of them; use --missing mask"),
+        ({"x": GOOD + np.inf}, "finite numbers in x .*; got 80 that are infinite"),
+        ({"x": GOOD, "y": np.zeros(19, int)}, r"one label per row in y .*; got shape \(19,\)"),
+        ({"x": GOOD, "y": np.arange(20) + 0.5}, r"class labels in y .*; got 0.5; give classes"),
         ({"x": GOOD, "y": np.zeros(20, int)}, "at least two classes in y .*; got 1"),
         ({"x": np.zeros(20)}, r"x of shape .*; got shape \(20,\)"),
         ({"x": GOOD[:3]}, r"at least 10 rows .*; got shape \(3, 4\)"),

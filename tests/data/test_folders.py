@@ -187,10 +187,10 @@ def test_folders_that_are_refused(classes, store, change, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("./photos", "a folder of images, or an .npz or .npy file, at photos; got no such folder"),
-        ("phtos:size=3", "a known data set, an .npz or .npy file, or a folder of images; got 'phtos:size=3'"),
-        ("n" * 300, "a known data set, an .npz or .npy file, or a folder of images; got 'nnn"),
-        ("file.png", "at file.png; got a file of another kind; check the path"),
+        ("./photos", "a folder of images, or a file of arrays or a table, at photos; got no such folder"),
+        ("phtos:size=3", "a known data set, a file of arrays or a table, or a folder of images; got 'phtos:size=3'"),
+        ("n" * 300, "a known data set, a file of arrays or a table, or a folder of images; got 'nnn"),
+        ("file.png", "at file.png; got a file of another kind; give one of .npz, .npy, .csv"),
     ],
 )
 def test_paths_that_are_no_data(tmp_path, monkeypatch, name, message):

@@ -1,0 +1,155 @@
+"""Tables with named columns: pandas and polars frames, ``.csv``, ``.tsv`` and ``.parquet`` files.
+
+One column may be the labels: the one that is named so, or else the one that is called label, class, target or y.  All
+others are numbers or truth values, a row per datum.  A frame's index is not a column.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pyro_vae.data.pixels import Array
+from pyro_vae.errors import InputError
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+LABEL_COLUMNS = ("label", "class", "target", "y")
+MOST_NAMED = 4  # columns in a message
+
+
+def is_table(data: Any) -> bool:
+    """Whether data have named columns."""
+    if isinstance(data, np.ndarray):
+        return data.dtype.names is not None
+    is_foreign = type(data).__module__.partition(".")[0] in ("polars", "pyarrow") and hasattr(data, "columns")
+    return isinstance(data, pd.DataFrame) or is_foreign
+
+
+def read_table_file(path: Path) -> pd.DataFrame:
+    """The table in a file.
+
+    Raises:
+        InputError: if it cannot be read, or pyarrow is needed and not there.
+    """
+    what = f"a table in {path}"
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+        return _read_text(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    except FileNotFoundError:
+        raise InputError(what, "no such file", "check the path") from None
+    except ImportError:
+        raise InputError(
+            f"pyarrow, to read {path}", "none installed", "pip install pyarrow, or pip install 'pyro-vae[tables]'"
+        ) from None
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            what, f"a file that pandas refuses ({reason})", "write one with frame.to_csv(path, index=False)"
+        ) from error
+
+
+def _read_text(path: Path, separator: str) -> pd.DataFrame:
+    frame = pd.read_csv(path, sep=separator)
+    if frame.shape[1] == 1 and ";" in str(frame.columns[0]):
+        separator = ";"
+        frame = pd.read_csv(path, sep=separator)
+    if len(frame.columns) and all(map(_is_number, frame.columns)):  # a file without a header
+        frame = pd.read_csv(path, sep=separator, header=None)
+    first = frame.columns[0] if frame.shape[1] > 1 else None
+    if first is not None and str(first).startswith("Unnamed") and frame[first].equals(pd.Series(range(len(frame)))):
+        frame = frame.drop(columns=first)  # the index, which to_csv writes unless it is told not to
+    return frame
+
+
+def _is_number(name: Any) -> bool:
+    try:
+        float(str(name))
+    except ValueError:
+        return False
+    return True
+
+
+def numbers_of_table(table: Any, name: str, label_column: str = "auto") -> tuple[Array, Any]:
+    """The numbers of a table, shape (N, D), NaN where one is missing, and its column of labels, or None.
+
+    Args:
+        table: the table.
+        name: what to call it.
+        label_column: the column of labels, ``auto`` or ``none``.
+
+    Raises:
+        InputError: if there is no such column, or several may be it, or another one is no numbers.
+    """
+    frame = _as_frame(table)
+    label = _label_column([str(column) for column in frame.columns], name, label_column)
+    labels = None if label is None else frame.iloc[:, label]
+    frame = frame if label is None else frame.drop(columns=frame.columns[label])
+    frame = frame.infer_objects()
+    if not frame.shape[1]:
+        raise InputError(f"columns of numbers in {name}", "none", "give a table with features")
+    types = [frame.iloc[:, place].dtype for place in range(frame.shape[1])]
+    wrong = [str(c) for c, t in zip(frame.columns, types, strict=True) if not _are_numbers(t)]
+    if wrong:
+        named = ", ".join(map(repr, wrong[:MOST_NAMED])) + (", …" if len(wrong) > MOST_NAMED else "")
+        raise InputError(
+            f"columns of numbers in {name}",
+            f"{len(wrong)} of {len(types)} that hold text or dates: {named}",
+            f"drop them, encode them with pandas.get_dummies, or use --label-column {wrong[0]} if these are the labels",
+        )
+    whole = all(pd.api.types.is_integer_dtype(t) or pd.api.types.is_bool_dtype(t) for t in types)
+    if whole and not frame.isna().any(axis=None):
+        kinds = {np.dtype(str(t).lower()) if str(t).lower() != "boolean" else np.dtype(bool) for t in types}
+        return frame.to_numpy(dtype=np.result_type(*kinds) if len(kinds) > 1 else kinds.pop()), labels
+    return frame.to_numpy(dtype=np.float64, na_value=np.nan), labels
+
+
+def labels_of_table(column: pd.Series) -> tuple[Array, tuple[str, ...]]:
+    """Labels out of a column, and the names of the classes where they are categories, in their order."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        names = column.cat.categories
+        if not any(each == "" or str(each) in ("-1", "-1.0") for each in names):
+            return column.cat.codes.to_numpy(), tuple(map(str, names))
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
+        return column.to_numpy(), ()
+    return column.to_numpy(dtype=object), ()
+
+
+def _label_column(columns: list[str], name: str, wanted: str) -> int | None:
+    if wanted == "none":
+        return None
+    if wanted != "auto":
+        if columns.count(wanted) != 1:
+            found = "none of that name" if wanted not in columns else "several of that name"
+            shown = ", ".join(columns[:8]) + (", …" if len(columns) > 8 else "")
+            raise InputError(f"the column {wanted!r} of labels in {name}", found, f"choose one of: {shown}")
+        return columns.index(wanted)
+    found_places = [place for place, column in enumerate(columns) if column.lower() in LABEL_COLUMNS]
+    if len(found_places) > 1:
+        named = ", ".join(columns[place] for place in found_places)
+        raise InputError(
+            f"one column of labels in {name}", named, f"use --label-column {columns[found_places[0]]}, or none"
+        )
+    return found_places[0] if found_places else None
+
+
+def _are_numbers(dtype: Any) -> bool:
+    is_complex = pd.api.types.is_complex_dtype(dtype)
+    return (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)) and not is_complex
+
+
+def _as_frame(table: Any) -> pd.DataFrame:
+    if isinstance(table, pd.DataFrame):
+        return table
+    if isinstance(table, np.ndarray):  # with named fields
+        return pd.DataFrame.from_records(table)
+    if type(table).__module__.partition(".")[0] == "pyarrow":
+        return table.to_pandas()
+    columns = {}
+    for column in table.columns:  # of polars, whose own to_pandas needs pyarrow
+        series = table[column]
+        columns[column] = series.to_numpy() if series.dtype.is_numeric() else pd.Series(series.to_list())
+    return pd.DataFrame(columns)
