@@ -15,7 +15,7 @@ from torch import nn
 
 import pyro_vae
 from pyro_vae.cli import main
-from pyro_vae.compiled import graphs, lowering
+from pyro_vae.compiled import lowering, payoff, recorded_graph
 from pyro_vae.guides import GUIDES, MeanField
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models import MODELS, VAE
@@ -152,8 +152,14 @@ def uncompiled(monkeypatch):
 
         return run
 
-    for module in (graphs, lowering):
+    for module in (recorded_graph, lowering):
         monkeypatch.setattr(module, "compile_recording", run_as_recorded)
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Graphs of the estimators are compiled when they first run."""
+    monkeypatch.setattr(payoff.CompileEstimate, "is_due", True)
 
 
 @pytest.fixture(params=["recorded", pytest.param("compiled", marks=pytest.mark.exhaustive)])
@@ -161,6 +167,8 @@ def graph(request):
     """Recordings run as they are; the exhaustive run has each test once more, with all that it records compiled."""
     if request.param == "recorded":
         request.getfixturevalue("uncompiled")
+    else:
+        request.getfixturevalue("at_once")
 
 
 compiled_too = pytest.mark.parametrize("graph", ["recorded", "compiled"], indirect=True)  # in the default run as well

@@ -13,7 +13,7 @@ import pyro.infer
 from pyro.infer import ELBO
 
 import pyro_vae.compiled as ours
-from pyro_vae.compiled import graphs, lowering
+from pyro_vae.compiled import lowering, recorded_graph
 
 METHODS = ("loss", "loss_and_grads", "differentiable_loss")
 STOCK: dict[str, type[ELBO]] = {
@@ -49,7 +49,7 @@ def replace(replacements: Mapping[str, type[ELBO]]) -> None:
 
 def interpret_recordings() -> None:
     """Let recordings be interpreted, operation by operation, in the place of compiling them: a second, not ten."""
-    vars(graphs)["compile_recording"] = lambda recording, inputs: lowering.interpret(recording)
+    vars(recorded_graph)["compile_recording"] = lambda recording, inputs: lowering.interpret(recording)
 
 
 def choices(way: str, wrap: Callable[[type[ELBO]], type[ELBO]]) -> dict[str, type[ELBO]]:

@@ -3,13 +3,13 @@
     svi = pyro.infer.SVI(model, guide, optimizer, loss=CompiledTrace_ELBO())
 
 is stock Pyro otherwise.  The estimator is Pyro's own: its ``loss`` or its ``loss_and_grads`` is recorded on one run
-(see ``tracing``), and compiled (see ``lowering``) the second time that programs meet arguments of the same kind.  The
-first time they run as they are, with Pyro's validation if it is on; that makes parameters which a program makes at its
-first call, and shows a mistake in a program as stock Pyro would.
+(see ``tracing``), the second time that programs meet arguments of the same kind, and later compiled (see ``lowering``).
+The first time they run as they are, with Pyro's validation if it is on; that makes parameters which a program makes at
+its first call, and shows a mistake in a program as stock Pyro would.
 
 A graph serves one pair of programs, one set of shapes, dtypes, devices and plain values among the arguments, and one
-state of the programs' own switches (see ``program_state``).  Tensors are never part of that: their values may change
-from call to call.  What cannot be recorded runs eagerly, and says why, once.
+state of the programs' own switches (see ``readings``).  Tensors are never part of that: their values may change from
+call to call.  What cannot be recorded runs eagerly, and says why, once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from pyro.infer import (
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyro_vae.compiled.graphs import Call, CompiledPair, Outcome, Program
+from pyro_vae.compiled.graphs import CompiledPair
+from pyro_vae.compiled.readings import Call, Program
+from pyro_vae.compiled.recorded_graph import Outcome
 
 _PLAIN = (bool, int, float, str, type(None))
 _OWN = ("_pairs", "_running", "_nesting_was_found")
@@ -104,8 +106,8 @@ class CompiledELBO(ELBO):
         return loss
 
     def num_graphs(self, model: Program, guide: Program) -> int:
-        """How many graphs were compiled for a pair of programs so far."""
-        return len(self._known(model, guide).pair.graphs)
+        """How many graphs were recorded for a pair of programs so far."""
+        return self._known(model, guide).pair.num_graphs
 
     def _evaluate(
         self, method: str, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -1,41 +1,43 @@
 """The graphs of one pair of programs, under one estimator.
 
-A call runs in one of three ways.  The first of its kind runs as it is, eagerly; the second is recorded as it runs, and
-the recording compiled; from the third on the graph runs.  Each way is one evaluation of the estimator that draws the
-same noise, so that a sequence of calls gives what stock Pyro gives.
+A call runs in one of several ways.  The first of its kind runs as it is, eagerly; the second is recorded as it runs;
+the third runs once more as it is, with the graph beside it, and the two must agree; from the fourth on the graph runs.
+Each way is one evaluation of the estimator that draws the same noise, so that a sequence of calls gives what stock Pyro
+gives.  A graph is replayed as it was recorded until its runs have lost what compiling it costs (see ``payoff``).
 
-The *kind* of a call is what its graph depends on: shapes, dtypes and devices of the tensors among the arguments, the
-plain values among them, torch's own switches, and the state of the programs (see ``program_state``).
+The *kind* of a call is what its graph depends on: the form of the arguments (see ``arguments``), torch's own switches,
+and the form of the programs (see ``program_state``); and the numbers among both, as long as they stay.  A number that
+is another one at a later call is handed over as a tensor from then on, if the programs can take it.
+
+Whatever goes wrong while a graph is made or first run leaves everything as it was, and the call is run as it is.
 """
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
-import torch
-import torch.utils._pytree as pytree
-from pyro import poutine
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
 
-from pyro_vae.compiled.lowering import Flat, compile_recording
-from pyro_vae.compiled.parameters import Parameter, announce, find, used
-from pyro_vae.compiled.payoff import reason
-from pyro_vae.compiled.program_state import Watch
-from pyro_vae.compiled.snapshot import Snapshot
-from pyro_vae.compiled.tracing import Recording, Untraceable, record
+from pyro_vae.compiled import payoff
+from pyro_vae.compiled.making import Failed, Unsettled, make_graph, try_graph
+from pyro_vae.compiled.payoff import CompileEstimate, Credit, reason
+from pyro_vae.compiled.readings import Call, Reader, Reading, Run
+from pyro_vae.compiled.recorded_graph import Outcome, RecordedGraph
+from pyro_vae.compiled.tracing import MAX_NODES, TooLarge
+from pyro_vae.compiled.walk import Unwatchable
 
-Program = Callable[..., Any]
-Key = tuple[Hashable, int]  # the kind of the arguments, and the number of the programs' state
-MAX_GRAPHS = 16  # of one pair; further kinds of calls run eagerly
+logger = logging.getLogger(__name__)
+
+MAX_GRAPHS = 16  # of one pair; then the one that was used least recently gives way
 _PATIENCE = 3  # calls in a row that change their own programs, until these run eagerly for good
-_COMPARED = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, Enum, slice, range)
+_MAX_KINDS = 64  # of calls, while there is no graph
+_SLOW = 10.0  # seconds of a compilation that is announced
 
 
 class NotCompiled(UserWarning):
@@ -55,7 +57,7 @@ class NotCompiled(UserWarning):
 
 
 class Recompiled(UserWarning):
-    """A program has changed, and a graph was compiled anew; the text says what has changed.
+    """A program has changed, and a graph was recorded anew; the text says what has changed.
 
     Example:
         >>> import warnings
@@ -70,85 +72,13 @@ class Recompiled(UserWarning):
     """
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of an estimator: its programs, what they are called with, and how the estimator is set."""
+@dataclass
+class _Kind:
+    """Calls that share their graphs: several only where programs bind one tensor, or several, in some places."""
 
-    method: str
-    model: Program
-    guide: Program
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    settings: Hashable = ()
-
-    def tensors(self) -> list[Tensor]:
-        return [leaf for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
-
-    def kind(self) -> Hashable:
-        """What a graph depends on, of the arguments and of torch's own switches.
-
-        Raises:
-            TypeError: if an argument cannot be compared with that of another call.
-        """
-        leaves, layout = pytree.tree_flatten((self.args, self.kwargs))
-        for leaf in leaves:
-            if not isinstance(leaf, (Tensor, *_COMPARED)):
-                name = type(leaf).__name__
-                raise TypeError(
-                    f"an argument is of type {name}; hand over tensors, plain values and containers of them"
-                )
-        described = tuple(_describe(leaf) if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in leaves)
-        switches = (
-            torch.get_default_dtype(),
-            torch.get_default_device(),
-            torch.is_autocast_enabled("cpu"),
-            torch.is_autocast_enabled("cuda"),
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-        )
-        return (self.method, self.settings, str(layout), described, switches)
-
-
-@dataclass(frozen=True)
-class _Graph:
-    """A compiled run.
-
-    Args:
-        run: a function of the parameters and of the tensors among the arguments.
-        held: further tensors that it reads, each with its description when it was compiled.
-        leaves: those with a gradient that are none of its inputs.
-        has_gradient: of the inputs that can be differentiated, then of the leaves, which have a gradient.
-    """
-
-    run: Flat
-    held: list[tuple[Tensor, Hashable]]
-    leaves: list[Tensor]
-    has_gradient: list[bool]
-
-    def fits(self) -> bool:
-        return all(_describe(tensor) == description for tensor, description in self.held)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A loss, and the gradients of the tensors that have one."""
-
-    loss: Tensor
-    tensors: list[Tensor]
-    gradients: list[Tensor]
-
-    def accumulate(self) -> None:
-        """Add the gradients to those that the tensors have, as ``backward`` does."""
-        taken: set[int] = set()
-        for tensor, gradient in zip(self.tensors, self.gradients, strict=True):
-            place = gradient.data_ptr()
-            fresh = place not in taken and gradient.stride() == tensor.stride()
-            taken.add(place)
-            hooked = tensor._backward_hooks or tensor._post_accumulate_grad_hooks
-            if fresh and tensor.is_leaf and tensor.grad is None and not hooked:
-                tensor.grad = gradient
-            else:
-                torch.autograd.backward(tensor, gradient)
+    size: int = 0  # operations that its run is known to take, at least
+    calls: int = 0  # that ran eagerly since a graph did: parameters may have been cleared, and are made by the next
+    graphs: list[RecordedGraph] = field(default_factory=list)
 
 
 class CompiledPair:
@@ -157,106 +87,156 @@ class CompiledPair:
     Args:
         name: of the estimator, for a person.
         run_stock: makes a call as Pyro's own estimator does.
+
+    Attributes:
+        num_graphs: how many graphs were recorded so far.
     """
 
-    def __init__(self, name: str, run_stock: Callable[[Call], Any]) -> None:
+    def __init__(self, name: str, run_stock: Run) -> None:
         self._name, self._run_stock = name, run_stock
-        self.graphs: dict[Hashable, _Graph] = {}
-        self._watch = Watch()
+        self.num_graphs = 0
+        self._reader = Reader()
+        self._kinds: dict[Hashable, _Kind] = {}
+        self._forms: dict[Hashable, int] = {}  # of the programs, at the last graph for arguments of a form
+        self._graphs: dict[RecordedGraph, _Kind] = {}  # the least recently used first
+        self._credit = Credit()
         self._started = False
-        self._parameters: dict[Key, list[Parameter]] = {}
-        self._states: dict[Hashable, int] = {}  # that of the last graph of a kind
+        self._evicted = 0
         self._unsettled = 0
         self._reason = ""
         self._said: set[str] = set()
 
     def evaluate(self, call: Call) -> Outcome | Any:
         """An outcome, or what the stock estimator returned where it ran."""
-        key = self._key(call) if self._started else None
-        names = None if key is None else self._parameters.get(key)
-        parameters = None if names is None else find(names)
-        if key is None or names is None or parameters is None:
-            return self._run(key, call)
-        inputs = [*parameters, *call.tensors()]
-        identities = list(map(id, inputs))
-        same = tuple(map(identities.index, identities)), tuple(map(self._watch.position, inputs))
-        whole = (key, tuple(map(_describe, parameters)), same)
-        graph = self.graphs.get(whole)
-        if graph is None or not graph.fits():
-            return self._record(key, whole, inputs, call)
-        loss, *gradients = graph.run(inputs)
-        announce(names)
-        return Outcome(loss, _chosen([*_differentiable(inputs), *graph.leaves], graph.has_gradient), gradients)
+        if self._reason:
+            return self._run_stock(call)
+        reading = self._read(call) if self._started else None
+        if reading is None:
+            return self._start(call)
+        kind = self._kinds.setdefault(reading.kind, _Kind())
+        bound = reading.bound
+        for graph in kind.graphs:
+            held = graph.find(bound)
+            if held is not None:
+                return self._replay(graph, kind, reading, held)
+        if kind.calls >= payoff.EAGER_CALLS and self._credit.operations > 2 * kind.size and self._has_room():
+            return self._record(kind, reading)
+        return self._run(kind, reading)
 
-    def _run(self, key: Key | None, call: Call) -> Any:
-        with poutine.trace(param_only=True) as seen:
-            result = self._run_stock(call)
-        if not self._started:  # now the programs have made what they make at their first call
+    def _start(self, call: Call) -> Any:
+        """A call that is not looked at, and the first one, at which programs make what they hold later."""
+        result = self._run_stock(call)
+        if not self._started:
             self._started = True
-            key = self._key(call)
-        if key is None:
-            return result
-        self._has_settled(key, call)
-        if key in self._parameters or len(self._parameters) < MAX_GRAPHS:
-            self._parameters[key] = used(seen.trace)
-        else:
-            self._say_too_many(key)
+            reading = self._read(call)
+            if reading is not None:
+                self._kinds.setdefault(reading.kind, _Kind()).calls += 1
         return result
 
-    def _record(self, key: Key, whole: Hashable, inputs: list[Tensor], call: Call) -> Outcome | Any:
-        differentiable = _differentiable(inputs)
-        before = Snapshot(tensor for tensor in self._watch.tensors.values() if not tensor.requires_grad)
+    def _run(self, kind: _Kind, reading: Reading) -> Any:
+        result = self._run_stock(reading.call)
+        kind.calls += 1
+        self._credit.earn(kind.size)
+        self._has_settled(reading)
+        if len(self._kinds) > _MAX_KINDS and not self._graphs and not self._reason:
+            self._give_up("its calls are all of other kinds; hand over as tensors what changes from call to call")
+        return result
+
+    def _record(self, kind: _Kind, reading: Reading) -> Outcome | Any:
         try:
-            with poutine.block(), pyro.validation_enabled(False):
-                recording = record(lambda: (_with_gradients(self._run_stock(call)),), inputs, differentiable)
-            self._check_reached(recording)
-        except Exception as error:  # of any kind: what cannot be recorded still runs
-            before.restore()
+            graph, outcome = make_graph(self._run_stock, reading, self._credit.operations)
+        except Failed as failed:
+            result = self._run_stock(reading.call)  # which raises what the programs themselves do wrong
+            self._fail(kind, reading, failed.__cause__)
+            return result
+        self._credit.spend(graph.nodes)
+        kind.size, kind.calls = graph.nodes, 0
+        if self._has_settled(reading):
+            self._say_changes(reading)
+            kind.graphs.append(graph)
+            self._graphs[graph] = kind
+            self.num_graphs += 1
+            self._make_room()
+        return outcome
+
+    def _replay(self, graph: RecordedGraph, kind: _Kind, reading: Reading, held: list[Tensor]) -> Outcome | Any:
+        self._graphs[graph] = self._graphs.pop(graph)
+        kind.calls = 0
+        if not graph.is_tried:
+            graph.is_tried = True
+            result, error = try_graph(graph, self._run_stock, reading, held)
+            if error is not None:
+                self._drop(graph)
+                self._fail(kind, reading, error)
+            return result
+        inputs = reading.inputs
+        estimate = graph.counted()
+        if estimate is not None:
+            self._compile(graph, estimate, inputs, held)
+        self._credit.earn(graph.nodes)
+        return graph.outcome(graph.run(inputs, held), reading.differentiable, held)
+
+    def _compile(
+        self, graph: RecordedGraph, estimate: CompileEstimate, inputs: list[Tensor], held: list[Tensor]
+    ) -> None:
+        logger.log(logging.WARNING if estimate.cost > _SLOW else logging.INFO, f"compiling {self._name}: {estimate}")
+        try:
+            graph.compile(inputs, held)
+        except Exception as error:
+            logger.info(f"{self._name} is replayed as recorded: {reason(error)}")
+
+    def _fail(self, kind: _Kind, reading: Reading, error: BaseException | None) -> None:
+        """Draw the consequence of what went wrong with a graph: again later, with numbers as they are, or never."""
+        assert isinstance(error, Exception)
+        if isinstance(error, Unsettled):
+            kind.calls = 0
+        elif isinstance(error, TooLarge) and self._credit.operations < MAX_NODES:
+            kind.size = self._credit.operations
+            self._credit.spend(kind.size)
+        elif reading.lifted:
+            whole = [path for path, number in reading.lifted.items() if isinstance(number, int)]
+            self._reader.never_lift(whole or reading.lifted)
+        else:
             self._give_up(reason(error))
-            return self._run(key, call)
-        announce(self._parameters[key])
-        has_gradient = [gradient is not None for gradient in recording.gradients]
-        if self._has_settled(key, call):
-            self._say_changes(key)
-            try:
-                run = compile_recording(recording, inputs)
-            except Exception as error:
-                self._give_up(reason(error))
-            else:
-                held = [(tensor, _describe(tensor)) for tensor in recording.held]
-                self.graphs[whole] = _Graph(run, held, recording.leaves, has_gradient)
-        found = [gradient for gradient in recording.gradients if gradient is not None]
-        return Outcome(recording.results[0], _chosen([*differentiable, *recording.leaves], has_gradient), found)
 
-    def _check_reached(self, recording: Recording) -> None:
-        """A tensor that the programs do not hold, out of an iterator say, may be another one at the next call."""
-        reached = {_storage(tensor) for tensor in self._watch.tensors.values()}
-        for tensor in recording.held:
-            if _storage(tensor) not in reached:
-                shape = tuple(tensor.shape)
-                raise Untraceable(f"a tensor of shape {shape} is none that the programs hold; hand it over as argument")
+    def _has_room(self) -> bool:
+        return self._evicted < MAX_GRAPHS
 
-    def _has_settled(self, key: Key, call: Call) -> bool:
+    def _make_room(self) -> None:
+        if len(self._graphs) > MAX_GRAPHS:
+            self._evicted += 1
+            self._say(
+                f"calls of more than {MAX_GRAPHS} kinds; the graph that was used least recently gives way. "
+                "Hand over as tensors what changes from call to call"
+            )
+            self._drop(next(iter(self._graphs)))
+
+    def _drop(self, graph: RecordedGraph) -> None:
+        self._graphs.pop(graph).graphs.remove(graph)
+
+    def _has_settled(self, before: Reading) -> bool:
         """Whether a run has left the programs as they were; gives up if one after another does not."""
-        state, after = key[1], self._read(call)
-        self._unsettled = 0 if after == state else self._unsettled + 1
+        after = self._read(before.call)
+        if after is None:
+            return False
+        changes = self._reader.changes(before, after)
+        self._unsettled = self._unsettled + 1 if changes else 0
         if self._unsettled >= _PATIENCE:
-            changes = "" if after is None else ", ".join(self._watch.difference(state, after))
-            self._give_up(f"the program changes itself at each call ({changes})")
-        return after == state
+            self._give_up(f"the program changes itself at each call ({', '.join(changes)})")
+        return not changes
 
-    def _say_changes(self, key: Key) -> None:
+    def _say_changes(self, reading: Reading) -> None:
         """Say what is another now than at the last graph, but for what tells training from evaluation."""
-        kind, state = key
-        before = self._states.get(kind, state)
-        self._states[kind] = state
-        changes = [text for text in self._watch.difference(before, state) if ".training: " not in text]
+        form = reading.state.form
+        before = self._forms.get(reading.around, form)
+        self._forms[reading.around] = form
+        changes = [text for text in self._reader.difference(before, form) if ".training: " not in text]
         if changes:
-            text = f"compiled anew, because the program has changed: {', '.join(changes)}"
+            text = f"recorded anew, because the program has changed: {', '.join(changes)}"
             warnings.warn(text, Recompiled, stacklevel=2)
 
-    def _key(self, call: Call) -> Key | None:
-        """What tells one graph from another; None where there is to be none."""
+    def _read(self, call: Call) -> Reading | None:
+        """What a call depends on; None where there is to be no graph."""
         if self._reason:
             return None
         around = [handler for handler in _PYRO_STACK if not _only_looks(handler)]
@@ -264,25 +244,16 @@ class CompiledPair:
             self._say(f"an effect handler stands around the call ({type(around[-1]).__name__})")
             return None
         try:
-            kind = call.kind()
-        except TypeError as error:
+            return self._reader.read(call)
+        except Unwatchable as error:
             self._give_up(str(error))
             return None
-        state = self._read(call)
-        return None if state is None else (kind, state)
-
-    def _read(self, call: Call) -> int | None:
-        return self._watch.read((("model", call.model), ("guide", call.guide)))
-
-    def _say_too_many(self, key: Key) -> None:
-        others = [state for kind, state in self._parameters if kind == key[0]]
-        changes = ", ".join(self._watch.difference(others[-1], key[1])) if others else "the arguments"
-        self._say(
-            f"calls of more than {MAX_GRAPHS} kinds; hand over as tensors what changes from call to call ({changes})"
-        )
 
     def _give_up(self, why: str) -> None:
         self._reason = why
+        self._kinds.clear()
+        self._graphs.clear()
+        self._reader = Reader()
         self._say(why)
 
     def _say(self, reason: str) -> None:
@@ -291,27 +262,5 @@ class CompiledPair:
             warnings.warn(f"{self._name} runs eagerly: {reason}", NotCompiled, stacklevel=2)
 
 
-def _with_gradients(loss: Any) -> Any:
-    if isinstance(loss, Tensor) and loss.requires_grad:
-        loss.backward()
-    return loss
-
-
 def _only_looks(handler: Any) -> bool:
     return isinstance(handler, TraceMessenger) and bool(handler.param_only)
-
-
-def _differentiable(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return list({id(tensor): tensor for tensor in tensors if tensor.requires_grad}.values())
-
-
-def _chosen(tensors: Sequence[Tensor], chosen: Sequence[bool]) -> list[Tensor]:
-    return [tensor for tensor, choice in zip(tensors, chosen, strict=True) if choice]
-
-
-def _describe(tensor: Tensor) -> Hashable:
-    return (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad)
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata

@@ -29,6 +29,10 @@ SECONDS_AN_OPERATION = 0.025
 SAVED_AN_OPERATION = 6e-6
 SAVED_A_BYTE = 1 / 8e9
 FEWEST_RUNS = 200  # for which anything is recorded at all
+MAX_COMPILED = 5_000  # operations of a graph that is compiled at all: the time grows faster than their number
+EAGER_CALLS = 1  # of a kind, before it is recorded
+RECORDED_AT_ONCE = 3_000  # operations that may be recorded on credit: two seconds, as long as importing torch
+CALLS_FOR_A_RECORDING = 40  # eager calls that take as long as recording one of them
 
 
 Way = Literal["eager", "replayed", "compiled"]
@@ -67,12 +71,44 @@ class CompileEstimate:
         return self.runs * (SAVED_AN_OPERATION * self.operations + SAVED_A_BYTE * self.traffic)
 
     @property
+    def is_due(self) -> bool:
+        """Whether the runs so far have lost what compiling costs, so that more of them would lose more.
+
+        Who does not know how many runs are to come and compiles now loses at most as much again.
+        """
+        return self.operations <= MAX_COMPILED and self.pays
+
+    @property
     def pays(self) -> bool:
         """Whether compiling saves more than it costs."""
         return self.gain > self.cost
 
     def __str__(self) -> str:
         return f"compiling takes about {self.cost:.0f} s and would save about {self.gain:.0f} s in {self.runs:,} runs"
+
+
+class Credit:
+    """How many operations may be recorded, given what was run: recording must never cost more than running did.
+
+    A script does not say how long it runs.  What records once the eager calls have taken as long as recording takes
+    at most twice as long as what does the better of the two.  Operations are counted, not seconds, so that runs repeat.
+    """
+
+    def __init__(self) -> None:
+        self._operations = float(RECORDED_AT_ONCE)
+
+    def earn(self, operations: int) -> None:
+        """Note a call of so many operations."""
+        self._operations += operations / CALLS_FOR_A_RECORDING
+
+    def spend(self, operations: int) -> None:
+        """Note a recording of so many operations."""
+        self._operations -= operations
+
+    @property
+    def operations(self) -> int:
+        """How many operations a recording may have now."""
+        return int(self._operations)
 
 
 def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, way: Way | None = None) -> tuple[C | None, Way]:

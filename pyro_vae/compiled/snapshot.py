@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pyro
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Snapshot:
@@ -29,3 +32,87 @@ class Snapshot:
         with torch.no_grad():
             for tensor, value in self._values:
                 tensor.copy_(value)
+
+
+# Operations that write to their running statistics, and do not say so.
+_STATISTICS = {"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"}
+
+
+class Writes(TorchDispatchMode):
+    """What a run writes to tensors that were there before, kept as it was: nothing else is copied.
+
+    Used around a run, ``with Writes() as writes: ...``, after which ``writes.restore()`` undoes it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._noise = Snapshot(())
+        self._made: set[int] = set()  # storages of the run's own
+        self._kept: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._after: list[Tensor] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        for tensor in written(func, args, kwargs or {}):
+            self._keep(tensor)
+        result = func(*args, **(kwargs or {}))
+        if not any(value.alias_info for value in func._schema.returns):
+            leaves = (result,) if isinstance(result, Tensor) else pytree.tree_leaves(result)
+            self._made.update(storage(leaf) for leaf in leaves if _has_storage(leaf))
+        return result
+
+    def storages(self) -> set[int]:
+        """The storages that were written to."""
+        return {storage(tensor) for tensor, _ in self._kept.values()}
+
+    def restore(self) -> None:
+        """Undo what the run did to tensors and to the random states."""
+        self._noise.restore()
+        with torch.no_grad():
+            for tensor, value in reversed(self._kept.values()):
+                tensor.copy_(value)
+
+    def swap(self) -> Callable[[], None]:
+        """Undo the run for a while; gives what does it again."""
+        values = [(tensor, tensor.clone()) for tensor, _ in self._kept.values()]
+        after = Snapshot(())
+        self.restore()
+
+        def redo() -> None:
+            after.restore()
+            with torch.no_grad():
+                for tensor, value in values:
+                    tensor.copy_(value)
+
+        return redo
+
+    def _keep(self, tensor: Tensor) -> None:
+        if not _has_storage(tensor) or storage(tensor) in self._made or tensor.numel() == 0:
+            return
+        place = (storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride())
+        if place not in self._kept:
+            with torch.no_grad():
+                plain = tensor.detach()
+                self._kept[place] = plain, plain.clone()
+
+
+def written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+    """The arguments of an operation that it writes to; tensors, or nodes of a graph in their place."""
+    for i, argument in enumerate(func._schema.arguments):
+        writes = argument.alias_info is not None and argument.alias_info.is_write
+        if not writes and func._schema.name.split("::")[-1] in _STATISTICS:
+            writes = argument.name.startswith("running_")
+        if writes:
+            value = args[i] if i < len(args) else kwargs.get(argument.name)
+            if value is not None:
+                yield from value if isinstance(value, (list, tuple)) else (value,)
+
+
+def storage(tensor: Tensor) -> int:
+    """The memory of a tensor, as a number."""
+    return tensor.untyped_storage()._cdata
+
+
+def _has_storage(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.layout is torch.strided and leaf.device.type != "meta"

@@ -15,12 +15,13 @@ operations on the very objects that ``record`` was given are operations on its i
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -33,6 +34,8 @@ from pyro.distributions.transforms.spline import _monotonic_rational_spline
 from pyro.infer.util import Dice
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor, fx, nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributions import Distribution, distribution
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot, make_fx
 from torch.overrides import TorchFunctionMode
@@ -61,11 +64,19 @@ _VALUES = {
     Tensor.__array__: "an array",
 }
 _COPIES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new)
+# What these do depends on the values of a tensor, lengths or offsets, which they read without an operation.
+_READ_ELSEWHERE = {"_pack_padded_sequence", "_pad_packed_sequence", "ctc_loss", "_ctc_loss", "segment_reduce"}
+_SPLITS = (torch.tensor_split, Tensor.tensor_split, torch.narrow, Tensor.narrow)
+MAX_NODES = 50_000  # operations of a graph
 _LITERALS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
 
 
 class Untraceable(Exception):
     """A function cannot be recorded; the text says why."""
+
+
+class TooLarge(Untraceable):
+    """A function takes more operations than are recorded."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,7 @@ class Recording:
         gradients: the gradients of the tensors asked for, then of further leaves, None for one that the result does not
             depend on; in the graph's outputs those that are there follow the results.
         leaves: tensors with a gradient that the function met and that were not asked for.
+        kept: further outputs, at the end: what the function left behind.
     """
 
     graph: fx.GraphModule
@@ -86,10 +98,19 @@ class Recording:
     results: list[Tensor]
     gradients: list[Tensor | None]
     leaves: list[Tensor]
+    kept: Sequence[Tensor] = ()
+
+    def copy(self) -> Recording:
+        """The same with a graph of its own, to be rewritten."""
+        return replace(self, graph=copy.deepcopy(self.graph))
 
 
 def record(
-    function: Callable[[], Sequence[Tensor]], inputs: Sequence[Tensor], differentiate: Sequence[Tensor] = ()
+    function: Callable[[], Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    differentiate: Sequence[Tensor] = (),
+    left: Callable[[], Sequence[Tensor]] = tuple,
+    max_nodes: int = MAX_NODES,
 ) -> Recording:
     """Run a function once and record what it did.
 
@@ -99,49 +120,71 @@ def record(
         function: takes no arguments, reads the inputs by identity, and returns tensors.
         inputs: the tensors whose values may differ in later runs.
         differentiate: of these, what ``backward`` inside the function collects the gradients of.
+        left: gives the tensors that the function left behind, once it has run.
+        max_nodes: how many operations are recorded, at most.
 
     Raises:
         Untraceable: if Python asked for the value of a tensor, or the shape of one depends on values.
+        TooLarge: if there are more operations.
     """
-    mode = _Recording(list(differentiate))
+    mode = _Recording(list(differentiate), max_nodes)
     results: list[Tensor] = []
+    kept: list[Tensor] = []
 
     def run(*_: Tensor) -> tuple[Tensor, ...]:
         with mode:
             results.extend(torch.as_tensor(result).detach() for result in function())
-        return (*results, *(gradient for gradient in mode.gradients if gradient is not None))
+            if mode.refused is not None:  # and the function went on without it
+                raise mode.refused
+            kept.extend(tensor.detach() for tensor in left())
+        return (*results, *(gradient for gradient in mode.gradients if gradient is not None), *kept)
 
     noise = _foreign_noise()
-    graph = make_fx(run)(*inputs)
+    shapes = FakeTensorMode(allow_fallback_kernels=True)  # one for all nodes, where there would be one for each
+    with tracing(TracingContext(shapes)):
+        graph = make_fx(run)(*inputs)
     if _foreign_noise() != noise:
         raise Untraceable("random numbers of Python or NumPy are drawn; draw them with torch")
-    return Recording(graph, _lift(graph), results, mode.gradients, mode.differentiate[len(differentiate) :])
+    return Recording(graph, _lift(graph), results, mode.gradients, mode.differentiate[len(differentiate) :], kept)
 
 
 class _Recording(TorchFunctionMode):
     """Answers what cannot be recorded."""
 
-    def __init__(self, differentiate: list[Tensor]) -> None:
+    def __init__(self, differentiate: list[Tensor], max_nodes: int) -> None:
         super().__init__()
-        self.differentiate = differentiate
+        self.differentiate, self._max_nodes = differentiate, max_nodes
         self.gradients: list[Tensor | None] = [None] * len(differentiate)
+        self.refused: Untraceable | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        asking = _asking(sys._getframe(1))
+        try:
+            return self._record(func, args, kwargs or {}, _asking(sys._getframe(1)))
+        except Untraceable as error:
+            self.refused = error
+            raise
+
+    def _record(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType
+    ) -> Any:
         nodes = _nodes()
         before = len(nodes)
         try:
-            result = self._answer(func, args, kwargs or {}, asking)
+            result = self._answer(func, args, kwargs, asking)
         except RuntimeError as error:
             if "tracing tensor" not in str(error):
                 raise
             name = getattr(func, "__name__", str(func))
             raise Untraceable(f"{name} depends on the value of a tensor ({_place(asking)})") from error
+        if len(nodes) > self._max_nodes:
+            raise TooLarge(f"a run takes more than {self._max_nodes:,} operations")
         for node in itertools.islice(reversed(nodes), len(nodes) - before):
             if _has_varying_shape(node):
                 raise Untraceable(f"the shape of what {node.target} returns depends on values ({_place(asking)})")
+            if getattr(node.target, "_opname", None) in _READ_ELSEWHERE:
+                raise Untraceable(f"{node.target} reads the values of a tensor in C++ ({_place(asking)})")
         return result
 
     def _answer(
@@ -152,6 +195,9 @@ class _Recording(TorchFunctionMode):
             return value.detach() if _varies(value) else _constant(func, args, kwargs)
         if func is Tensor.backward:
             return self._collect(*args, **kwargs)
+        if func is torch.tensor and isinstance(args[0], Tensor) and not kwargs.get("requires_grad"):
+            given = args[0].detach().clone()
+            return given.to(kwargs.get("device") or given.device, kwargs.get("dtype") or given.dtype)
         if func is Tensor.register_hook and asking.f_code in _ANSWERS:
             return None  # it would ask the same of the gradient
         if func is Tensor.masked_select and asking.f_code in _ANSWERS:
@@ -165,6 +211,8 @@ class _Recording(TorchFunctionMode):
             raise Untraceable(f"a tensor is made of the values of others; use torch.stack ({_place(asking)})")
         if func in _VALUES:
             return _value(func, args, kwargs, asking)
+        if func in _SPLITS and any(isinstance(arg, Tensor) and _varies(arg) for arg in (*args[1:], *kwargs.values())):
+            raise Untraceable(f"{func.__name__} reads the values of a tensor in C++ ({_place(asking)})")
         return func(*args, **kwargs)
 
     def _collect(self, loss: Tensor, gradient: Tensor | None = None, **options: Any) -> None:

@@ -34,7 +34,7 @@ def ignored(kind):
         yield
 
 
-def losses(elbo, model, *changes, each=3, args=(DATA,)) -> list[float]:
+def losses(elbo, model, *changes, each=4, args=(DATA,)) -> list[float]:
     """The losses of some calls before the first change, after it, and so on."""
     pyro.clear_param_store()
     torch.manual_seed(0)
@@ -45,7 +45,7 @@ def losses(elbo, model, *changes, each=3, args=(DATA,)) -> list[float]:
     return found
 
 
-def agree(make_model, *changes, each=3, args=(DATA,)) -> CompiledTrace_ELBO:
+def agree(make_model, *changes, each=4, args=(DATA,)) -> CompiledTrace_ELBO:
     """Both estimators agree on programs that change; ``changes`` take the model."""
     found, elbo = [], CompiledTrace_ELBO()
     for loss in (Trace_ELBO(), elbo):

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from pyro_vae.compiled import graphs, lowering
+from pyro_vae.compiled import lowering, recorded_graph
 
 compile_recording = lowering.compile_recording
 
 
 @pytest.fixture
-def compiled(uncompiled, monkeypatch):
-    """Recordings are compiled after all."""
-    for module in (graphs, lowering):
+def compiled(uncompiled, at_once, monkeypatch):
+    """Recordings are compiled after all, and at once."""
+    for module in (recorded_graph, lowering):
         monkeypatch.setattr(module, "compile_recording", compile_recording)

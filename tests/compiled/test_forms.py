@@ -171,15 +171,15 @@ def test_a_cleared_store_starts_again():
 
 
 def test_parameters_of_another_shape_after_clearing():
-    sizes = iter([3, 3, 5, 5])
+    size = torch.zeros(3)
 
     def wide(x):
-        loc = pyro.param("loc", lambda: torch.zeros(next(sizes)))
+        loc = pyro.param("loc", lambda: torch.zeros(len(size)))
         pyro.sample("z", dist.Normal(loc.sum(), 1.0))
 
     elbo = CompiledTrace_ELBO()
-    for _ in range(2):
-        found = []
+    for length in (3, 5):
+        found, size = [], torch.zeros(length)
         for loss in (elbo, Trace_ELBO()):
             pyro.clear_param_store()
             torch.manual_seed(0)

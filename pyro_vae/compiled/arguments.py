@@ -1,0 +1,110 @@
+"""What an estimator is called with, taken apart: tensors, numbers, objects, and the form of it all.
+
+A graph takes the tensors as inputs and depends on the form: how lists, tuples and dictionaries are nested, shapes and
+dtypes, words and truth values.  Numbers are given apart, since one that changes from call to call can be handed over as
+a tensor.  Objects, such as a module, a function, a dataclass or an ``argparse.Namespace``, are looked into as the
+programs are (see ``program_state``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pyro_vae.compiled.places import PLAIN
+from pyro_vae.compiled.walk import LARGEST_ARRAY, Number, Unwatchable, checksum, describe, value_of
+
+_COMPARED = (*PLAIN, slice, range)
+
+
+class Arguments:
+    """The arguments of one call.
+
+    Args:
+        args: by position.
+        kwargs: by name.
+
+    Attributes:
+        form: what a graph depends on.
+        tensors: the tensors, in order; one that is handed over twice is there twice.
+        numbers: the numbers, by the path to them.
+        objects: what is to be looked into, with what it is called.
+
+    Raises:
+        Unwatchable: if something among them changes as it is read.
+    """
+
+    def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.tensors: list[Tensor] = []
+        self.numbers: dict[str, Number] = {}
+        self.objects: list[tuple[str, Any]] = []
+        self._form: list[Hashable] = []
+        self._args, self._kwargs = args, kwargs
+        for i, value in enumerate(args):
+            self._take(f"argument {i + 1}", value)
+        for name, value in kwargs.items():
+            self._take(f"the argument {name}", value)
+        self.form = (len(args), tuple(kwargs), tuple(self._form))
+
+    def exchanged(self, tensors: list[Tensor], numbers: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same arguments with other tensors, and with tensors in the place of some numbers."""
+        following = iter(tensors)
+
+        def exchange(path: str, value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return next(following)
+            return _mapped(lambda key, inner: exchange(f"{path}[{key!r}]", inner), value, numbers.get(path, value))
+
+        args = tuple(exchange(f"argument {i + 1}", value) for i, value in enumerate(self._args))
+        return args, {name: exchange(f"the argument {name}", value) for name, value in self._kwargs.items()}
+
+    def _take(self, path: str, value: Any) -> None:
+        form: list[Hashable] = self._form
+        kind: Any = type(value)
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            form.append((describe(value), value.requires_grad))
+        elif kind in (int, float):
+            self.numbers[path] = value
+            form.append(kind)
+        elif kind in _COMPARED:
+            form.append((kind, value if kind is not slice else repr(value)))
+        elif isinstance(value, Enum):
+            form.append(str(value))
+        elif isinstance(value, np.generic):
+            form.append((kind, value_of(value.item())))
+        elif isinstance(value, np.ndarray):
+            form.append(self._array(path, value))
+        elif kind in (list, tuple, dict) or _is_named_tuple(value):
+            form.append((kind, tuple(value) if kind is dict else len(value)))
+            for key, inner in value.items() if kind is dict else enumerate(value):
+                self._take(f"{path}[{key!r}]", inner)
+        elif isinstance(value, Iterator):
+            raise Unwatchable(f"{path} is a {kind.__name__}, which can be read once; hand over what it gives")
+        else:
+            form.append(kind)
+            self.objects.append((path, value))
+
+    def _array(self, path: str, value: np.ndarray) -> Hashable:
+        if value.dtype.hasobject or value.nbytes > LARGEST_ARRAY:
+            raise Unwatchable(f"{path} is a NumPy array of {value.nbytes:,} bytes; hand over a tensor")
+        return (value.shape, str(value.dtype), checksum(value))
+
+
+def _mapped(function: Callable[[Any, Any], Any], value: Any, default: Any) -> Any:
+    """A container of what a function gives for each entry; anything else is exchanged for the default."""
+    if type(value) is dict:
+        return {key: function(key, inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(function(key, inner) for key, inner in enumerate(value))
+    if _is_named_tuple(value):
+        return type(value)(*(function(key, inner) for key, inner in enumerate(value)))
+    return default
+
+
+def _is_named_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and hasattr(value, "_fields")

@@ -1,0 +1,220 @@
+"""Making the graph of a call, and trying it: both are runs of the programs, and both can fail.
+
+Making is a run of the programs that is recorded and answers the call.  Trying is a run of the programs as they are,
+which answers the call, and one of the graph on the same noise, of which nothing is left; the two must give the same
+loss and gradients, and leave the generators of random numbers in the same state.  What a program does that no recording
+sees, numbers of NumPy, a seed of its own, a choice made in C, shows there.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+from unittest import mock
+
+import numpy as np
+import pyro
+import torch
+import torch.utils._pytree as pytree
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.compiled.parameters import used
+from pyro_vae.compiled.places import ABSENT, PLAIN
+from pyro_vae.compiled.program_state import Marks
+from pyro_vae.compiled.readings import Call, Reading, Run
+from pyro_vae.compiled.recorded_graph import (
+    Outcome,
+    Rebound,
+    RecordedGraph,
+    check_agreement,
+    find_sources,
+    summary,
+)
+from pyro_vae.compiled.snapshot import Writes
+from pyro_vae.compiled.tracing import Untraceable, record
+
+
+class Unsettled(Untraceable):
+    """A run has made parameters, and the next one will not."""
+
+
+class Failed(Exception):
+    """A graph could not be made; the text says why.  The programs, and all they hold, are as they were."""
+
+
+def make_graph(run: Run, reading: Reading, max_nodes: int) -> tuple[RecordedGraph, Outcome]:
+    """Run a call and record it.
+
+    Args:
+        run: makes a call as Pyro's own estimator does.
+        reading: the call.
+        max_nodes: how many operations may be recorded.
+
+    Returns:
+        The graph, and the answer to the call.
+
+    Raises:
+        Failed: from whatever went wrong; everything is as it was before.
+    """
+    marks, writes = Marks(reading.walks), Writes()
+    try:
+        return _make(run, reading, max_nodes, marks, writes)
+    except BaseException as error:
+        writes.restore()
+        marks.restore()
+        if isinstance(error, Exception):
+            raise Failed from error
+        raise
+
+
+def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writes) -> tuple[RecordedGraph, Outcome]:
+    tensors = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in reading.arguments.tensors]
+    numbers = dict(zip(reading.lifted, reading.numbers(), strict=True))
+    call = _exchanged(reading, tensors, numbers)
+    bound = reading.bound
+    rebound: list[Rebound] = []
+
+    def left() -> list[Tensor]:
+        found = list(_rebound(marks, call.method, set(map(id, numbers.values()))))
+        rebound.extend(entry for entry, _ in found)
+        return [tensor for _, tensors in found for tensor in tensors]
+
+    torch.clear_autocast_cache()  # a copy made before would be a constant of the graph
+    with _in_place(reading, numbers), poutine.block(), poutine.trace(param_only=True) as seen:
+        with pyro.validation_enabled(False), _nothing_said(), writes:
+            recording = record(
+                lambda: (_with_gradients(run(call)),),
+                [*tensors, *numbers.values()],
+                [tensor for tensor in tensors if tensor.requires_grad],
+                left,
+                max_nodes,
+            )
+    if marks.made_parameters():
+        raise Unsettled("a run has made parameters")
+    if marks.drew():
+        raise Untraceable("a generator of random numbers of its own is drawn from; draw with torch's")
+    graph = RecordedGraph(recording, find_sources(recording.held, bound), used(seen.trace), rebound)
+    gradients = [gradient for gradient in recording.gradients if gradient is not None]
+    outputs = [*recording.results, *gradients, *recording.kept]
+    return graph, graph.outcome(outputs, reading.differentiable, recording.held)
+
+
+def try_graph(graph: RecordedGraph, run: Run, reading: Reading, held: Sequence[Tensor]) -> tuple[Any, Exception | None]:
+    """Run a call as it is, and its graph beside it.
+
+    Args:
+        graph: the graph.
+        run: makes a call as Pyro's own estimator does.
+        reading: the call.
+        held: the tensors that the programs hold.
+
+    Returns:
+        What the stock estimator returned, and what went wrong with the graph, if anything did.
+    """
+    trained = graph.trained(reading.differentiable, held)
+    error: Exception | None = None
+    with Writes() as writes:
+        try:
+            found = summary(graph.run(reading.inputs, held)[: 1 + len(trained)])
+        except Exception as raised:
+            error = raised
+    noise = pyro.util.get_rng_state()
+    writes.restore()
+    fresh = [tensor.is_leaf and tensor.grad is None and not tensor._backward_hooks for tensor in trained]
+    result = run(reading.call)
+    if error is None:
+        try:
+            _compare(found, result, trained, fresh)
+            _check_noise(noise)
+        except Untraceable as raised:
+            error = raised
+    return result, error
+
+
+def _compare(found: Sequence[Tensor], result: Any, trained: Sequence[Tensor], fresh: Sequence[bool]) -> None:
+    loss, *gradients = found
+    chosen = [i for i, new in enumerate(fresh) if new and trained[i].grad is not None]
+    expected = [torch.as_tensor(result).detach().double().cpu(), *summary([trained[i].grad for i in chosen])]  # type: ignore[misc]
+    check_agreement([loss.cpu(), *(gradients[i] for i in chosen)], expected)
+
+
+def _check_noise(noise: dict[str, Any]) -> None:
+    now = pyro.util.get_rng_state()
+    same = torch.equal(noise["torch"], now["torch"]) and noise["random"] == now["random"]
+    if not (same and all(map(np.array_equal, noise["numpy"], now["numpy"]))):
+        raise Untraceable("random numbers are drawn that leave no trace, or the generator is seeded in the program")
+
+
+def _exchanged(reading: Reading, tensors: list[Tensor], numbers: dict[str, Tensor]) -> Call:
+    """The call with other tensors, so that an argument is told from what the programs hold."""
+    call = reading.call
+    args, kwargs = reading.arguments.exchanged(tensors, numbers)
+    return replace(call, args=args, kwargs=kwargs)
+
+
+@contextmanager
+def _in_place(reading: Reading, numbers: dict[str, Tensor]) -> Iterator[None]:
+    """With numbers that the programs hold bound to tensors."""
+    places = [(place, number) for path, number in numbers.items() if (place := reading.place(path)) is not None]
+    before = [(place, place.get()) for place, _ in places]
+    try:
+        for place, number in places:
+            place.put(number)
+        yield
+    finally:
+        for place, value in before:
+            place.put(value)
+
+
+def _rebound(marks: Marks, method: str, lifted: set[int]) -> Iterator[tuple[Rebound, list[Tensor]]]:
+    """What a run has bound anew, with the tensors in it."""
+    for path, place, old, new in marks.rebound():
+        if id(new) in lifted:
+            continue
+        if new is ABSENT or (type(old) in (int, float) and isinstance(new, Tensor)):
+            raise Untraceable(f"each run changes the program ({path})")
+        leaves, layout = pytree.tree_flatten(new)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if any(not isinstance(leaf, Tensor) and type(leaf) not in PLAIN for leaf in leaves):
+            if not place.holder.is_own:  # what a library makes anew for itself
+                continue
+            raise Untraceable(f"each run binds {path} to another object")
+        if method == "differentiable_loss" and any(tensor.requires_grad for tensor in tensors):
+            raise Untraceable(f"each run binds {path} to a tensor with a gradient of its own")
+        kept = tuple(None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves)
+        yield Rebound(place, layout, kept), tensors
+
+
+@contextmanager
+def _nothing_said() -> Iterator[None]:
+    """Refuse what prints or logs: a graph would not."""
+    log = logging.Logger.callHandlers
+
+    def refuse(*arguments: Any, **options: Any) -> NoReturn:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_globals.get("__name__", "").startswith("logging"):
+            frame = frame.f_back
+        place = "" if frame is None else f" ({Path(frame.f_code.co_filename).name}, line {frame.f_lineno})"
+        raise Untraceable(f"it prints or logs{place}")
+
+    def pass_on(logger: logging.Logger, entry: logging.LogRecord) -> None:
+        if logger.name.split(".")[0] not in ("torch", "pyro"):
+            refuse()
+        log(logger, entry)
+
+    with mock.patch.object(builtins, "print", refuse), mock.patch.object(logging.Logger, "callHandlers", pass_on):
+        yield
+
+
+def _with_gradients(loss: Any) -> Any:
+    if isinstance(loss, Tensor) and loss.requires_grad:
+        loss.backward()
+    return loss

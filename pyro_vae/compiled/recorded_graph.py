@@ -1,0 +1,263 @@
+"""One recorded run of an estimator, and where the tensors that it reads are found again.
+
+A graph takes what it was recorded with as inputs: the tensors among the arguments, in their order, numbers that were
+handed over as tensors, and the *held* tensors, which the programs reached by themselves: parameters by their name in
+Pyro's store, others by the places where they were bound (see ``places``).  Which tensor is bound there may change; that
+several places are bound to one tensor may not.
+
+What the run bound anew, such as a module's attribute that holds the last draw, is an output of the graph, and bound
+again by every run of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from pyro_vae.compiled.lowering import compile_recording, interpret
+from pyro_vae.compiled.parameters import Parameter, announce
+from pyro_vae.compiled.payoff import CompileEstimate
+from pyro_vae.compiled.places import Place
+from pyro_vae.compiled.snapshot import Writes, storage
+from pyro_vae.compiled.tracing import Recording, Untraceable
+from pyro_vae.compiled.walk import describe
+
+Tensors = Mapping[str, Tensor]  # by path, or by name
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a held tensor is found.
+
+    Args:
+        names: in the parameter store.
+        paths: where the programs or the arguments hold it.
+        description: what it was like when it was recorded.
+    """
+
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    description: Any
+
+    def find(self, store: Tensors, bound: Tensors) -> Tensor | None:
+        """The tensor, if it is the same in all places, and like the one that was recorded."""
+        found = [*map(store.get, self.names), *map(bound.get, self.paths)]
+        first = found[0]
+        if first is None or any(other is not first for other in found[1:]):
+            return None
+        return first if (describe(first), first.requires_grad) == self.description else None
+
+
+def parameter_store() -> dict[str, Tensor]:
+    """The unconstrained parameters in Pyro's store."""
+    return dict(pyro.get_param_store().named_parameters())
+
+
+def find_sources(held: Sequence[Tensor], bound: Tensors) -> list[Source]:
+    """Where some tensors are found: in the parameter store, or where they are bound.
+
+    Raises:
+        Untraceable: if one of them is nowhere.
+    """
+    names, paths = _by_identity(parameter_store()), _by_identity(bound)
+    sources = []
+    for tensor in held:
+        source = Source(
+            tuple(names.get(id(tensor), ())),
+            tuple(paths.get(id(tensor), ())),
+            (describe(tensor), tensor.requires_grad),
+        )
+        if not (source.names or source.paths):
+            shape = tuple(tensor.shape)
+            raise Untraceable(f"a tensor of shape {shape} is none that the programs hold; hand it over as an argument")
+        sources.append(source)
+    return sources
+
+
+@dataclass(frozen=True)
+class Rebound:
+    """A place that a run binds to something made anew: a tensor, or a container of tensors and plain values.
+
+    Args:
+        place: the place.
+        layout: how the container is nested.
+        leaves: what is in it; None for a tensor, which is an output of the graph.
+    """
+
+    place: Place
+    layout: Any
+    leaves: tuple[Any, ...]
+
+    @property
+    def num_tensors(self) -> int:
+        """How many outputs of the graph are in it."""
+        return sum(leaf is None for leaf in self.leaves)
+
+    def bind(self, outputs: Iterator[Tensor]) -> None:
+        """Bind the place to what a run gave."""
+        leaves = [next(outputs) if leaf is None else leaf[0] for leaf in self.leaves]
+        self.place.put(pytree.tree_unflatten(leaves, self.layout))
+
+
+class RecordedGraph:
+    """A graph of one kind of call.
+
+    Args:
+        recording: what was recorded.
+        sources: where the held tensors are found.
+        parameters: the parameter statements of the run.
+        rebound: the places that the run bound anew; the last outputs of the graph go there.
+
+    Attributes:
+        nodes: how many operations it has, views and all.
+        is_tried: whether a run of it was compared with one of the programs.
+        is_settled: whether it is compiled, or never will be.
+
+    Raises:
+        Untraceable: if it cannot be run again.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        sources: Sequence[Source],
+        parameters: Sequence[Parameter],
+        rebound: Sequence[Rebound],
+    ) -> None:
+        positions = {id(tensor): i for i, tensor in enumerate(recording.held)}
+        for leaf in recording.leaves:
+            if id(leaf) not in positions:
+                raise Untraceable(f"a tensor of shape {tuple(leaf.shape)} has a gradient, and is none of the programs'")
+        if any(g is not None and g.layout is not torch.strided for g in recording.gradients):
+            raise Untraceable("a gradient is sparse")
+        self._leaves = [positions[id(leaf)] for leaf in recording.leaves]
+        self._has_gradient = [gradient is not None for gradient in recording.gradients]
+        self._sources, self._parameters, self._rebound = list(sources), parameters, list(rebound)
+        self._recording = replace(recording, held=[], results=[], gradients=[], leaves=[])
+        self._run = interpret(self._recording)
+        self._estimate = CompileEstimate.from_recording(recording, 0)
+        self.nodes = len(recording.graph.graph.nodes)
+        self.is_tried = self.is_settled = False
+
+    def find(self, bound: Tensors) -> list[Tensor] | None:
+        """The held tensors as they are now; None if this graph is of other ones."""
+        store = parameter_store()
+        found = []
+        for source in self._sources:
+            tensor = source.find(store, bound)
+            if tensor is None:
+                return None
+            found.append(tensor)
+        return found
+
+    def run(self, inputs: Sequence[Tensor], held: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The outputs: loss, gradients, and what is bound anew."""
+        return self._run([*inputs, *held])
+
+    def outcome(self, outputs: Sequence[Tensor], differentiable: Sequence[Tensor], held: Sequence[Tensor]) -> Outcome:
+        """A loss with its gradients; what the run binds anew is bound.
+
+        Args:
+            outputs: of a run.
+            differentiable: the inputs that have a gradient.
+            held: the held tensors of the run.
+        """
+        announce(self._parameters)
+        tensors = self.trained(differentiable, held)
+        left = iter(outputs[1 + len(tensors) :])
+        for rebound in self._rebound:
+            rebound.bind(left)
+        return Outcome(outputs[0], tensors, list(outputs[1 : 1 + len(tensors)]))
+
+    def trained(self, differentiable: Sequence[Tensor], held: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors that get a gradient."""
+        tensors = [*differentiable, *(held[i] for i in self._leaves)]
+        return [tensor for tensor, has in zip(tensors, self._has_gradient, strict=True) if has]
+
+    def counted(self) -> CompileEstimate | None:
+        """Count a run; gives the estimate once compiling is due."""
+        self._estimate = replace(self._estimate, runs=self._estimate.runs + 1)
+        return self._estimate if not self.is_settled and self._estimate.is_due else None
+
+    def compile(self, inputs: Sequence[Tensor], held: Sequence[Tensor]) -> None:
+        """Compile it and run it once, beside its replay, on these tensors, which are left as they were.
+
+        Raises:
+            Exception: whatever the compiler raises, or the compiled graph; and if the two do not agree.  It goes on
+                as it was recorded then.
+        """
+        self.is_settled = True
+        values = [*inputs, *held]
+        with Writes() as writes:
+            expected = summary(self._run(values))
+        changed = [tensor for tensor in values if storage(tensor) in writes.storages()]
+        writes.restore()
+        kept = [(tensor, tensor.clone()) for tensor in changed]
+        compiled = compile_recording(self._recording.copy(), values)
+        try:
+            found = summary(compiled(values))
+        finally:
+            writes.restore()
+            with torch.no_grad():
+                for tensor, value in kept:
+                    tensor.copy_(value)
+        if all(tensor.device.type == "cpu" for tensor in values):  # elsewhere the noise is another
+            check_agreement(found, expected)
+        self._run = compiled
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A loss, and the gradients of the tensors that have one."""
+
+    loss: Tensor
+    tensors: list[Tensor]
+    gradients: list[Tensor]
+
+    def accumulate(self) -> None:
+        """Add the gradients to those that the tensors have, as ``backward`` does."""
+        taken: set[int] = set()
+        for tensor, gradient in zip(self.tensors, self.gradients, strict=True):
+            place = gradient.data_ptr()
+            fresh = place not in taken and gradient.stride() == tensor.stride()
+            taken.add(place)
+            hooked = tensor._backward_hooks or tensor._post_accumulate_grad_hooks
+            if fresh and tensor.is_leaf and tensor.grad is None and not hooked:
+                tensor.grad = gradient
+            else:
+                torch.autograd.backward(tensor, gradient)
+
+
+def check_agreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """See that two runs gave the same, but for rounding.
+
+    Raises:
+        Untraceable: if they did not.
+    """
+    for one, other in zip(found, expected, strict=True):
+        if not torch.allclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True):
+            raise Untraceable(f"its graph gave {one.item():.6g} where the program gave {other.item():.6g}")
+
+
+def summary(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """One number for each of some tensors, so that runs can be compared without keeping both."""
+    return [_norm(tensor.detach()) for tensor in tensors]
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    if tensor.numel() == 1:
+        return tensor.to(torch.float64).reshape(())
+    return torch.linalg.vector_norm(tensor if tensor.is_floating_point() else tensor.float(), dtype=torch.float64)
+
+
+def _by_identity(tensors: Tensors) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        found.setdefault(id(tensor), []).append(name)
+    return found

@@ -1,0 +1,402 @@
+"""One look at everything that programs can reach."""
+
+from __future__ import annotations
+
+import array
+import functools
+import itertools
+import random
+import sys
+import types
+import weakref
+import zlib
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from pyro_vae.compiled.places import (
+    ABSENT,
+    PLAIN,
+    Attributes,
+    Cells,
+    Holder,
+    Items,
+    Place,
+    Registered,
+    Space,
+    reference,
+)
+from pyro_vae.compiled.reads import Reads, reads
+
+CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+_LARGEST = 10_000  # entries of a container that are looked at
+LARGEST_ARRAY = 2**18  # bytes of an array that are looked at on every call
+_LIBRARIES = sys.stdlib_module_names | {
+    "numpy",
+    "pandas",
+    "pyro",
+    "pyro_vae",
+    "scipy",
+    "sklearn",
+    "torch",
+    "torchvision",
+}
+# Objects of these libraries hold what a user's code put there, or run a training loop: as with a user's own classes
+# only what the programs load counts.
+_BAGS = ("argparse", "types", "torch.utils.data", "torch.optim", "pyro.optim", "pyro.infer.svi")
+_NOT_LOOKED_INTO = ("logging", "threading", "multiprocessing")
+_GENERATORS = (
+    random.Random,
+    np.random.Generator,
+    np.random.RandomState,
+    np.random.BitGenerator,
+    torch.Generator,
+)
+_PLAIN_BASES = (object, nn.Module, PyroModule)
+_MODULE_KEYS = frozenset(vars(PyroModule()))
+_NOT_CALLED = {"__init__", "__new__", "__dict__", "__weakref__", "__doc__", "__module__", "__annotations__"}
+
+Number = int | float
+TENSOR = "tensor"
+
+
+class Unwatchable(Exception):
+    """Programs hold what can change without a trace; the text says what."""
+
+
+class Serials:
+    """A number for every object, never given again, as an identity is once its object is gone."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, int]] = {}
+        self._next = itertools.count()
+
+    def of(self, thing: Any) -> int:
+        """The number of an object."""
+        known = self._known.get(id(thing))
+        if known is None or known[0]() is not thing:
+            known = self._known[id(thing)] = (reference(thing), next(self._next))
+        return known[1]
+
+
+class Walk:
+    """Everything that programs can reach.
+
+    Args:
+        names: what the code among it is known to read.
+        serials: numbers for what has no value.
+
+    Attributes:
+        entries: the form of what was found, by path, in order.
+        numbers: the numbers among it, by path.
+        places: where the tensors and numbers are bound, by path.
+        tensors: the tensors that are bound there, by path.
+        reads: what the code among it reads.
+        holders: what holds it all.
+        written: what holds that which the programs store and never load.
+        generators: sources of random numbers.
+    """
+
+    def __init__(self, names: Reads, serials: Serials) -> None:
+        self.entries: dict[str, Hashable] = {}
+        self.numbers: dict[str, Number] = {}
+        self.places: dict[str, Place] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.reads = Reads()
+        self.holders: list[Holder] = []
+        self.written: list[Holder] = []
+        self.generators: list[Any] = []
+        self._names = names
+        self._serials = serials
+        self._visited: dict[int, int] = {}
+        self._kinds: list[list[Hashable]] = []  # of the values of each holder, where they may change
+        self._paths: list[list[str]] = []
+        self._arrays: list[tuple[np.ndarray, int]] = []
+        self._kept: list[Any] = []  # so that an identity stays theirs
+        self._counts_of: dict[int, int] = {}
+        self._is_own = True
+
+    def refresh(self, numbers: dict[str, Number]) -> dict[str, Number] | None:
+        """The numbers as they are now, the same object if none has changed; None if the form has changed."""
+        changed: dict[str, Number] = {}
+        for h, holder in enumerate(self.holders):
+            if holder.is_unchanged():
+                continue
+            values, before = holder.values(), holder.identities
+            if len(values) != len(before):
+                return None
+            for i, value in enumerate(values):
+                if id(value) == before[i]:
+                    continue
+                kind = self._kinds[h][i]
+                if kind is None or kind != _kind(value):
+                    return None
+                if isinstance(value, Tensor):
+                    self.tensors[self._paths[h][i]] = value
+                elif type(value) in (int, float) and self._paths[h][i] in numbers:
+                    changed[self._paths[h][i]] = value
+            holder.note()
+        if any(checksum(found) != contents for found, contents in self._arrays):
+            return None
+        return {**numbers, **changed} if changed else numbers
+
+    def trained(self) -> list[bool]:
+        """Of each tensor whether it has a gradient."""
+        return [tensor.requires_grad for tensor in self.tensors.values()]
+
+    def visit(self, path: str, thing: Any) -> str:
+        """Note a thing and what can be reached from it; gives the path under which it was noted."""
+        path = self._new(path)
+        kind = type(thing)
+        if kind in PLAIN:
+            self.entries[path] = (kind, value_of(thing))
+        elif isinstance(thing, Tensor):
+            self.entries[path] = (TENSOR, describe(thing))
+        elif thing is ABSENT:
+            self.entries[path] = "absent"
+        elif id(thing) in self._visited:
+            self.entries[path] = ("as", self._visited[id(thing)])
+        elif not isinstance(thing, types.ModuleType):
+            self._visited[id(thing)] = len(self._visited)
+            self._look_into(path, thing)
+        return path
+
+    def _hold(self, holder: Holder, lifted: bool = True) -> None:
+        """Note all that an object holds."""
+        h = len(self.holders)
+        self.holders.append(holder)
+        holder.is_own = self._is_own
+        values = holder.note()
+        self._kinds.append([_kind(value) for value in values])
+        self._paths.append([])
+        for i, (path, value) in enumerate(zip(holder.paths, values, strict=True)):
+            if lifted and type(value) in (int, float):
+                path = self._new(path)
+                self.entries[path] = type(value).__name__
+                self.numbers[path] = value
+                self.places[path] = Place(holder, i)
+            else:
+                if type(value) in (int, float):
+                    self._kinds[h][i] = (type(value), value_of(value))
+                path = self.visit(path, value)
+                if isinstance(value, Tensor):
+                    self.places[path] = Place(holder, i)
+                    self.tensors[path] = value
+            self._paths[h].append(path)
+
+    def _new(self, path: str) -> str:
+        """A path that nothing else has: two functions may close over variables of one name."""
+        if path in self.entries:
+            number = self._counts_of[hash(path)] = self._counts_of.get(hash(path), 1) + 1
+            return self._new(f"{path} ({number})")
+        return path
+
+    def _look_into(self, path: str, thing: Any) -> None:
+        if isinstance(thing, types.FunctionType):
+            self._visit_function(path, thing)
+        elif isinstance(thing, types.MethodType):
+            self.visit(path, thing.__self__)
+            self.visit(path, thing.__func__)
+        elif isinstance(thing, functools.partial):
+            self.visit(path, thing.func)
+            self.visit(path, thing.args)
+            self.visit(path, thing.keywords)
+            self.visit(path, vars(thing))
+        elif isinstance(thing, property):
+            self.visit(path, thing.fget)
+        elif isinstance(thing, (staticmethod, classmethod)):
+            self.visit(path, thing.__func__)
+        elif isinstance(thing, type):
+            self.entries[path] = self._serials.of(thing)
+            self._visit_class(path, thing)
+        elif isinstance(thing, CONTAINERS) and len(thing) <= _LARGEST:
+            self._visit_container(path, thing)
+        elif isinstance(thing, Enum):
+            self.entries[path] = str(thing)
+        elif isinstance(thing, _GENERATORS):
+            self.entries[path] = self._serials.of(thing)
+            self.generators.append(thing)
+        elif isinstance(thing, np.ndarray):
+            self._visit_array(path, thing)
+        elif isinstance(thing, np.generic):
+            self.entries[path] = (type(thing), thing.item())
+        elif _changes_unseen(thing):
+            raise Unwatchable(
+                f"{path} is a {type(thing).__name__}, which changes without a trace; hand over what it gives"
+            )
+        elif _has_attributes(thing):
+            self._visit_object(path, thing)
+        else:
+            self.entries[path] = self._serials.of(thing)
+            self._kept.append(thing)
+
+    def _visit_array(self, path: str, found: np.ndarray) -> None:
+        if found.nbytes > LARGEST_ARRAY:
+            raise Unwatchable(f"{path} is a NumPy array of {found.nbytes:,} bytes; hold it as a tensor")
+        if found.dtype.hasobject:
+            raise Unwatchable(f"{path} is a NumPy array of objects")
+        contents = checksum(found)
+        self.entries[path] = (found.shape, str(found.dtype), contents)
+        self._arrays.append((found, contents))
+
+    def _visit_container(self, path: str, thing: Any) -> None:
+        self.entries[path] = (type(thing), len(thing))
+        labels: Iterable[Any] = thing if isinstance(thing, dict) else itertools.count()
+        paths = [self._label(path, label) for label, _ in zip(labels, range(len(thing)), strict=False)]
+        self._hold(Items(thing, paths), lifted=isinstance(thing, (dict, list)))
+
+    def _label(self, path: str, label: Any) -> str:
+        return f"{path}[{label!r}]" if type(label) in PLAIN else f"{path}[{self._serials.of(label)}]"
+
+    def _visit_function(self, path: str, function: types.FunctionType) -> None:
+        code = function.__code__
+        self.entries[path] = self._serials.of(code)
+        library = is_library(function)
+        found = reads(code)
+        cells = sorted(code.co_freevars if library else found.cells)
+        if cells:
+            self._hold(Cells(function, cells, path))
+        if vars(function):
+            self.visit(f"{path}.__dict__", vars(function))
+        if library:
+            return
+        self.reads |= found
+        self.visit(f"{path}.__defaults__", function.__defaults__)
+        self.visit(f"{path}.__kwdefaults__", function.__kwdefaults__)
+        if unread := sorted(found.stored_cells - found.cells):
+            self.written.append(Cells(function, unread, path))
+        space = function.__globals__
+        used = sorted(name for name in found.globals if name in space and not is_library(space[name]))
+        if used:
+            self._hold(Space(space, used))
+        if unread := sorted(name for name in found.stored_globals - found.globals if name in space):
+            self.written.append(Space(space, unread))
+        for name in used:
+            if isinstance(space[name], types.ModuleType):
+                self._hold_names(name, vars(space[name]), found.attributes)
+
+    def _hold_names(self, path: str, space: Mapping[str, Any], names: Iterable[str], lifted: bool = True) -> None:
+        used = sorted(name for name in names if name in space and not is_library(space[name]))
+        self._hold(Space(space, used, f"{path}."), lifted)
+
+    def _visit_class(self, path: str, kind: type) -> None:
+        for base in kind.__mro__:
+            if not is_library(base):
+                called = {key for key in vars(base) if key.startswith("__") or key == "forward"} - _NOT_CALLED
+                keys = {key for key in vars(base) if key in called or self._is_read(kind, key)} - _NOT_CALLED
+                self._hold_names(path, vars(base), keys, lifted=False)
+
+    def _visit_object(self, path: str, thing: Any) -> None:
+        before = self._is_own
+        self._is_own = before and not is_library(type(thing))
+        self._visit_attributes(path, thing)
+        self._is_own = before
+
+    def _visit_attributes(self, path: str, thing: Any) -> None:
+        kind = type(thing)
+        self.visit(f"type({path})", kind)
+        slots = [name for base in kind.__mro__ for name in _slots(base) if hasattr(thing, name)]
+        variables = vars(thing) if hasattr(thing, "__dict__") else {}
+        if isinstance(thing, Messenger):  # plates, too; the rest is what a handler notes while it is at work
+            keys = [key for key in variables if not key.startswith("_") and key != "counter"]
+        else:
+            keys = [key for key in variables if key not in _MODULE_KEYS and self._is_read(kind, key)]
+        if isinstance(thing, nn.Module):
+            if thing._backward_hooks or vars(thing).get("_backward_pre_hooks"):
+                raise Unwatchable(f"{path} has a hook on its backward pass, which is Python")
+            keys.append("training")
+        if keys or slots:
+            self._hold(Attributes(thing, keys, slots, path))
+        if isinstance(thing, nn.Module):
+            self._hold(Registered(thing, path))
+        unread = sorted(self._names.stored_attributes.intersection(variables).difference(keys))
+        if unread and not is_library(kind):
+            self.written.append(Attributes(thing, unread, (), path))
+
+    def _is_read(self, kind: type, key: str) -> bool:
+        """Whether an attribute can make a difference: of an own class, if a piece of code loads it."""
+        if key.startswith("_cached"):  # a transform notes its last result
+            return False
+        if self._names.any_name or key in self._names.attributes:
+            return True
+        bases = [base for base in kind.__mro__ if base not in _PLAIN_BASES and is_library(base)]
+        if kind in bases:
+            return not kind.__module__.startswith(_BAGS)
+        return any(key in _attributes(base) for base in bases)
+
+
+def describe(tensor: Tensor) -> Hashable:
+    """What a graph depends on, of a tensor."""
+    strides = tensor.stride() if tensor.layout is torch.strided else tensor.layout
+    return (tuple(tensor.shape), strides, tensor.dtype, tensor.device)
+
+
+def is_library(thing: Any) -> bool:
+    """Whether it is a library's code, which does not change."""
+    if isinstance(thing, types.ModuleType):
+        module = thing.__name__
+    elif isinstance(thing, types.FunctionType):  # where it was written, whatever it wraps
+        module = thing.__globals__.get("__name__", "")
+    elif isinstance(thing, (types.BuiltinFunctionType, type)):
+        module = getattr(thing, "__module__", None) or "builtins"
+    else:
+        return False
+    return module.split(".")[0] in _LIBRARIES
+
+
+def _kind(value: Any) -> Hashable:
+    """What a value may be exchanged for without a change of the form; None for nothing."""
+    if isinstance(value, Tensor):
+        return describe(value)
+    if type(value) in (int, float):
+        return type(value).__name__
+    return (type(value), value_of(value)) if type(value) in PLAIN else None
+
+
+def value_of(thing: Any) -> Hashable:
+    """A value that equals another one only if it is the same number, down to the sign of zero."""
+    return float.hex(thing) if type(thing) is float else thing
+
+
+def checksum(found: np.ndarray) -> int:
+    """What tells the contents of an array from others."""
+    return zlib.crc32(np.ascontiguousarray(found).reshape(-1).view(np.uint8).data) if found.size else 0
+
+
+@functools.lru_cache(maxsize=1024)
+def _attributes(base: type) -> frozenset[str]:
+    """The attributes that the methods of a library's class load."""
+    found = Reads()
+    for value in vars(base).values():
+        value = getattr(value, "fget", getattr(value, "__func__", value))
+        code = getattr(value, "__code__", None)
+        if isinstance(code, types.CodeType):
+            found |= reads(code)
+    return found.attributes
+
+
+def _changes_unseen(thing: Any) -> bool:
+    """Whether it is an object of C code that a program can draw from or write to, and that has no state to look at."""
+    if isinstance(thing, (bytearray, array.array)):
+        return True
+    return isinstance(thing, Iterator) and not isinstance(thing, weakref.ProxyTypes) and not hasattr(thing, "__dict__")
+
+
+def _slots(kind: type) -> Sequence[str]:
+    slots = vars(kind).get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def _has_attributes(thing: Any) -> bool:
+    """Whether what it holds is to be looked at; what the standard library keeps for logging or threads is not."""
+    if type(thing).__module__.split(".")[0] in _NOT_LOOKED_INTO:
+        return False
+    return hasattr(thing, "__dict__") or hasattr(type(thing), "__slots__")
