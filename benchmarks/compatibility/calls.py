@@ -76,10 +76,11 @@ class Log:
         return {name: value for name, value in asdict(self).items() if not name.startswith("_")}
 
 
-def logged(kind: type[ELBO], log: Log) -> type[ELBO]:
-    """A class like an estimator's, under the same name, whose calls are noted.
+def logged(name: str, kind: type[ELBO], log: Log) -> type[ELBO]:
+    """A class like an estimator's, whose calls are noted.
 
     Args:
+        name: of the class.
         kind: the estimator's class.
         log: where they are noted.
     """
@@ -93,4 +94,4 @@ def logged(kind: type[ELBO], log: Log) -> type[ELBO]:
         return call
 
     body = {method: noting(method) for method in patching.METHODS if hasattr(kind, method)}
-    return type(kind.__name__, (kind,), body)
+    return type(name, (kind,), body)

@@ -52,15 +52,15 @@ def interpret_recordings() -> None:
     vars(recorded_graph)["compile_recording"] = lambda recording, inputs: lowering.interpret(recording)
 
 
-def choices(way: str, wrap: Callable[[type[ELBO]], type[ELBO]]) -> dict[str, type[ELBO]]:
+def choices(way: str, wrap: Callable[[str, type[ELBO]], type[ELBO]]) -> dict[str, type[ELBO]]:
     """A wrapped class for every estimator.
 
     Args:
         way: ``stock`` for Pyro's own; anything else for those of pyro_vae.
-        wrap: makes the class that programs see.
+        wrap: makes the class that programs see, of the stock name and a class.
     """
     found = {}
     for name, stock in {**STOCK, **JIT}.items():
         kind = stock if way == "stock" else compiled(name)
-        found[name] = wrap(kind or stock)
+        found[name] = wrap(name, kind or stock)
     return found

@@ -1,8 +1,9 @@
 """A plugin of pytest that runs Pyro's tests with the compiled estimators in the place of the stock ones.
 
-Most tests call an estimator once, which would run eagerly.  So each of the first calls of a pair of programs is made
-three times, at the same noise and from the same gradients: the first runs eagerly, the second is recorded, the third
-runs the graph.  The three must agree, in loss and gradients, and the test goes on with what the third gave.
+Most tests call an estimator once, which would run eagerly.  So the first call of a pair of programs is made again and
+again, from the same noise, parameters and gradients: as it comes, for what programs and estimator find out at their
+first call; with stock Pyro's method; recorded; and as a graph.  The last three must agree, in loss and gradients, and
+the test goes on with what the graph gave.
 
 Environment: ``PYRO_VAE_TESTS_WAY`` is ``stock``, ``compiled`` or ``replayed``; ``PYRO_VAE_TESTS_OUT`` the file for the
 outcomes, a line of JSON for each test.
@@ -10,8 +11,10 @@ outcomes, a line of JSON for each test.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -23,55 +26,59 @@ from torch import Tensor
 
 from benchmarks.compatibility import patching
 
-TIMES = 3
-FIRST = 2  # calls of a pair that are made three times
 RELATIVE, ABSOLUTE = 1e-3, 1e-4
 
+_INSIDE: weakref.WeakSet[ELBO] = weakref.WeakSet()  # estimators at work
+_SEEN: weakref.WeakKeyDictionary[ELBO, set[Any]] = weakref.WeakKeyDictionary()  # methods and programs of earlier calls
 WAY = os.environ["PYRO_VAE_TESTS_WAY"]
 
 
 class Disagreement(AssertionError):
-    """Two of three calls that should give the same do not."""
+    """Two calls that should give the same do not."""
 
 
-def thrice(kind: type[ELBO]) -> type[ELBO]:
-    """A class like an estimator's whose first calls are made three times."""
+def repeating(name: str, kind: type[ELBO]) -> type[ELBO]:
+    """A class like an estimator's, under the name of the stock class, whose first calls are made again."""
 
     def repeated(method: str) -> Any:
         original: Callable[..., Any] = getattr(kind, method)
+        stock: Callable[..., Any] = getattr(patching.STOCK[name.removeprefix("Jit")], method, original)
 
-        def call(self: Any, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-            if getattr(self, "_inside", False):
-                return original(self, model, guide, *args, **kwargs)
-            self._inside = True
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if self in _INSIDE or not _is_new(self, method, *args[:2]):
+                return original(self, *args, **kwargs)
+            _INSIDE.add(self)
             try:
-                return _repeat(self, method, model, guide, lambda: original(self, model, guide, *args, **kwargs))
+                return _repeat(*(functools.partial(run, self, *args, **kwargs) for run in (original, stock)))
             finally:
-                self._inside = False
+                _INSIDE.discard(self)
 
         return call
 
-    return type(kind.__name__, (kind,), {method: repeated(method) for method in patching.METHODS})
+    return type(name, (kind,), {method: repeated(method) for method in patching.METHODS if hasattr(kind, method)})
 
 
-def _repeat(estimator: Any, method: str, model: Any, guide: Any, call: Callable[[], Any]) -> Any:
-    seen = estimator.__dict__.setdefault("_seen", {})
+def _is_new(estimator: Any, method: str, model: Any, guide: Any) -> bool:
+    seen = _SEEN.setdefault(estimator, set())
     key = (method, getattr(model, "__code__", model), getattr(guide, "__code__", guide))
-    seen[key] = seen.get(key, 0) + 1
-    if seen[key] > FIRST:
-        return call()
-    noise, values, gradients = pyro.util.get_rng_state(), _values(), _gradients()
+    new = key not in seen
+    seen.add(key)
+    return new
+
+
+def _repeat(ours: Callable[[], Any], stock: Callable[[], Any]) -> Any:
+    gradients, noise = _gradients(), pyro.util.get_rng_state()
+    ours()
+    values = _values()
     found = []
-    for i in range(TIMES):
-        if i:
-            pyro.util.set_rng_state(noise)
-            _put_back(values, gradients)
-        result = call()
-        found.append((result, _gradients()))
-    for i, (result, after) in enumerate(found[1:], start=2):
-        _agree(f"the loss of call {i}", found[0][0], result)
+    for run in (stock, ours, ours):
+        pyro.util.set_rng_state(noise)
+        _put_back(values, gradients)
+        found.append((run(), _gradients()))
+    for way, (result, after) in zip(("recorded", "graph"), found[1:], strict=True):
+        _agree(f"the loss of the {way} call", found[0][0], result)
         for name, gradient in found[0][1].items():
-            _agree(f"the gradient of {name} at call {i}", gradient, after.get(name))
+            _agree(f"the gradient of {name} of the {way} call", gradient, after.get(name))
     return found[-1][0]
 
 
@@ -110,8 +117,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Put the classes in place before a test is imported."""
     if WAY == "stock":
         return
-    ours = patching.choices(WAY, lambda kind: thrice(kind) if kind.__module__.startswith("pyro_vae") else kind)
-    patching.replace(ours)
+    patching.replace(patching.choices(WAY, repeating))
     if WAY == "replayed":
         patching.interpret_recordings()
 

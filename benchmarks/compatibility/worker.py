@@ -35,7 +35,7 @@ def main() -> None:
     out, way, limit, most, program, *arguments = sys.argv[1:]
     folder = Path.cwd()
     log, said = Log(int(most)), _listen()
-    patching.replace(patching.choices(way, lambda kind: logged(kind, log)))
+    patching.replace(patching.choices(way, lambda name, kind: logged(name, kind, log)))
     if way == "replayed":
         patching.interpret_recordings()
     provisions.provide(folder)

@@ -9,7 +9,9 @@ The *kind* of a call is what its graph depends on: the form of the arguments (se
 and the form of the programs (see ``program_state``); and the numbers among both, as long as they stay.  A number that
 is another one at a later call is handed over as a tensor from then on, if the programs can take it.
 
-Whatever goes wrong while a graph is made or first run leaves everything as it was, and the call is run as it is.
+Where validation is on, a graph says whether all values were valid (see ``validation``); if not, the call is made again
+as it is, from the same noise.  Whatever goes wrong while a graph is made or first run leaves everything as it was, and
+the call is run as it is.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pyro_vae.compiled.making import Failed, Unsettled, make_graph, try_graph
 from pyro_vae.compiled.payoff import CompileEstimate, Credit, reason
 from pyro_vae.compiled.readings import Call, Reader, Reading, Run
 from pyro_vae.compiled.recorded_graph import Outcome, RecordedGraph
+from pyro_vae.compiled.snapshot import torch_noise
 from pyro_vae.compiled.tracing import MAX_NODES, TooLarge
 from pyro_vae.compiled.walk import Unwatchable
 
@@ -163,8 +166,8 @@ class CompiledPair:
         self._graphs[graph] = self._graphs.pop(graph)
         kind.calls = 0
         if not graph.is_tried:
-            graph.is_tried = True
             result, error = try_graph(graph, self._run_stock, reading, held)
+            graph.is_tried = True
             if error is not None:
                 self._drop(graph)
                 self._fail(kind, reading, error)
@@ -174,7 +177,12 @@ class CompiledPair:
         if estimate is not None:
             self._compile(graph, estimate, inputs, held)
         self._credit.earn(graph.nodes)
-        return graph.outcome(graph.run(inputs, held), reading.differentiable, held)
+        restore = torch_noise() if graph.checks else None
+        outputs = graph.run(inputs, held)
+        if restore is not None and not outputs[-1]:
+            restore()
+            return self._run_stock(reading.call)  # which raises the error that Pyro has for it
+        return graph.outcome(outputs, reading.differentiable, held)
 
     def _compile(
         self, graph: RecordedGraph, estimate: CompileEstimate, inputs: list[Tensor], held: list[Tensor]

@@ -26,6 +26,7 @@ import torch.utils._pytree as pytree
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.compiled import validation
 from pyro_vae.compiled.parameters import used
 from pyro_vae.compiled.places import ABSENT, PLAIN
 from pyro_vae.compiled.program_state import Marks
@@ -43,7 +44,7 @@ from pyro_vae.compiled.tracing import Untraceable, record
 
 
 class Unsettled(Untraceable):
-    """A run has made parameters, and the next one will not."""
+    """A run has made parameters, or met invalid values, and the next one will not."""
 
 
 class Failed(Exception):
@@ -79,7 +80,7 @@ def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writ
     tensors = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in reading.arguments.tensors]
     numbers = dict(zip(reading.lifted, reading.numbers(), strict=True))
     call = _exchanged(reading, tensors, numbers)
-    bound = reading.bound
+    bound, check = reading.bound, validation.is_on()
     rebound: list[Rebound] = []
 
     def left() -> list[Tensor]:
@@ -89,14 +90,17 @@ def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writ
 
     torch.clear_autocast_cache()  # a copy made before would be a constant of the graph
     with _in_place(reading, numbers), poutine.block(), poutine.trace(param_only=True) as seen:
-        with pyro.validation_enabled(False), _nothing_said(), writes:
+        with pyro.validation_enabled(False), pyro.distributions.validation_enabled(check), _nothing_said(), writes:
             recording = record(
                 lambda: (_with_gradients(run(call)),),
                 [*tensors, *numbers.values()],
                 [tensor for tensor in tensors if tensor.requires_grad],
                 left,
                 max_nodes,
+                check,
             )
+    if recording.valid is not None and not recording.valid:
+        raise Unsettled("a value is outside its support")
     if marks.made_parameters():
         raise Unsettled("a run has made parameters")
     if marks.drew():

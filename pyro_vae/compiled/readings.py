@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.compiled import validation
 from pyro_vae.compiled.arguments import Arguments
 from pyro_vae.compiled.places import Place
 from pyro_vae.compiled.program_state import State, Watch
@@ -181,6 +182,7 @@ def _switches() -> Hashable:
         torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
+        validation.is_on(),
     )
 
 

@@ -118,6 +118,7 @@ class RecordedGraph:
         nodes: how many operations it has, views and all.
         is_tried: whether a run of it was compared with one of the programs.
         is_settled: whether it is compiled, or never will be.
+        checks: whether its last output says if all values were valid.
 
     Raises:
         Untraceable: if it cannot be run again.
@@ -139,10 +140,11 @@ class RecordedGraph:
         self._leaves = [positions[id(leaf)] for leaf in recording.leaves]
         self._has_gradient = [gradient is not None for gradient in recording.gradients]
         self._sources, self._parameters, self._rebound = list(sources), parameters, list(rebound)
-        self._recording = replace(recording, held=[], results=[], gradients=[], leaves=[])
+        self._recording = replace(recording, held=[], results=[], gradients=[], leaves=[], valid=None)
         self._run = interpret(self._recording)
         self._estimate = CompileEstimate.from_recording(recording, 0)
         self.nodes = len(recording.graph.graph.nodes)
+        self.checks = recording.valid is not None
         self.is_tried = self.is_settled = False
 
     def find(self, bound: Tensors) -> list[Tensor] | None:
@@ -157,7 +159,7 @@ class RecordedGraph:
         return found
 
     def run(self, inputs: Sequence[Tensor], held: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The outputs: loss, gradients, and what is bound anew."""
+        """The outputs: loss, gradients, what is bound anew, and whether all values were valid if it checks that."""
         return self._run([*inputs, *held])
 
     def outcome(self, outputs: Sequence[Tensor], differentiable: Sequence[Tensor], held: Sequence[Tensor]) -> Outcome:

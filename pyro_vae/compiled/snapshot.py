@@ -34,6 +34,19 @@ class Snapshot:
                 tensor.copy_(value)
 
 
+def torch_noise() -> Callable[[], None]:
+    """What puts torch's generators back to where they are now; a graph draws from no other ones."""
+    noise = torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    def restore() -> None:
+        torch.set_rng_state(noise)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+
+    return restore
+
+
 # Operations that write to their running statistics, and do not say so.
 _STATISTICS = {"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"}
 

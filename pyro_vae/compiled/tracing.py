@@ -36,20 +36,18 @@ from pyro.ops.provenance import detach_provenance
 from torch import Tensor, fx, nn
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributions import Distribution, distribution
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot, make_fx
 from torch.overrides import TorchFunctionMode
 
-_VALIDATION: list[Any] = [Distribution.__init__, Distribution._validate_sample]
-if hasattr(distribution, "_all_true_or_runtime_assert"):
-    _VALIDATION.append(distribution._all_true_or_runtime_assert)
+from pyro_vae.compiled.validation import VALIDATION, all_valid, is_check
+
 # Pyro warns of values that are not numbers; a caller of a compiled graph looks at what comes out.  Dice leaves out
-# terms of probability 0 where there are any: leaving them out, by a mask, is right where there are none, too.  A
-# distribution that was made with validation looks at its values even when validation is off; the first run did.
+# terms of probability 0 where there are any: leaving them out, by a mask, is right where there are none, too.  What
+# validation asks the graph says itself (see ``validation``), or the first run saw.
 _ANSWERS: dict[CodeType, bool] = {
     pyro_util.warn_if_nan.__code__: False,
     Dice.compute_expectation.__code__: False,
-    **{function.__code__: True for function in _VALIDATION},
+    **dict.fromkeys(VALIDATION, True),
 }
 # A spline leaves what is outside its interval as it is, elements of a mask at a time.
 _MASKED: CodeType = _monotonic_rational_spline.__code__
@@ -90,7 +88,8 @@ class Recording:
         gradients: the gradients of the tensors asked for, then of further leaves, None for one that the result does not
             depend on; in the graph's outputs those that are there follow the results.
         leaves: tensors with a gradient that the function met and that were not asked for.
-        kept: further outputs, at the end: what the function left behind.
+        kept: further outputs, after these: what the function left behind.
+        valid: whether all values were valid, the last output; None if that was not to be checked.
     """
 
     graph: fx.GraphModule
@@ -99,6 +98,7 @@ class Recording:
     gradients: list[Tensor | None]
     leaves: list[Tensor]
     kept: Sequence[Tensor] = ()
+    valid: Tensor | None = None
 
     def copy(self) -> Recording:
         """The same with a graph of its own, to be rewritten."""
@@ -111,6 +111,7 @@ def record(
     differentiate: Sequence[Tensor] = (),
     left: Callable[[], Sequence[Tensor]] = tuple,
     max_nodes: int = MAX_NODES,
+    check: bool = False,
 ) -> Recording:
     """Run a function once and record what it did.
 
@@ -122,6 +123,7 @@ def record(
         differentiate: of these, what ``backward`` inside the function collects the gradients of.
         left: gives the tensors that the function left behind, once it has run.
         max_nodes: how many operations are recorded, at most.
+        check: whether the graph is to say if all values are valid, where torch's validation asks.
 
     Raises:
         Untraceable: if Python asked for the value of a tensor, or the shape of one depends on values.
@@ -130,6 +132,7 @@ def record(
     mode = _Recording(list(differentiate), max_nodes)
     results: list[Tensor] = []
     kept: list[Tensor] = []
+    valid: list[Tensor] = []
 
     def run(*_: Tensor) -> tuple[Tensor, ...]:
         with mode:
@@ -137,7 +140,9 @@ def record(
             if mode.refused is not None:  # and the function went on without it
                 raise mode.refused
             kept.extend(tensor.detach() for tensor in left())
-        return (*results, *(gradient for gradient in mode.gradients if gradient is not None), *kept)
+        if check:
+            valid.append(all_valid(mode.checks, results))
+        return (*results, *(gradient for gradient in mode.gradients if gradient is not None), *kept, *valid)
 
     noise = _foreign_noise()
     shapes = FakeTensorMode(allow_fallback_kernels=True)  # one for all nodes, where there would be one for each
@@ -145,7 +150,8 @@ def record(
         graph = make_fx(run)(*inputs)
     if _foreign_noise() != noise:
         raise Untraceable("random numbers of Python or NumPy are drawn; draw them with torch")
-    return Recording(graph, _lift(graph), results, mode.gradients, mode.differentiate[len(differentiate) :], kept)
+    leaves = mode.differentiate[len(differentiate) :]
+    return Recording(graph, _lift(graph), results, mode.gradients, leaves, kept, valid[0] if check else None)
 
 
 class _Recording(TorchFunctionMode):
@@ -156,6 +162,7 @@ class _Recording(TorchFunctionMode):
         self.differentiate, self._max_nodes = differentiate, max_nodes
         self.gradients: list[Tensor | None] = [None] * len(differentiate)
         self.refused: Untraceable | None = None
+        self.checks: list[Tensor] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -209,6 +216,8 @@ class _Recording(TorchFunctionMode):
             return _masked(*args)
         if func in _COPIES and any(_varies(leaf) for leaf in _listed(*args, **kwargs)):
             raise Untraceable(f"a tensor is made of the values of others; use torch.stack ({_place(asking)})")
+        if func is Tensor.__bool__ and is_check(asking) and _varies(args[0]):
+            self.checks.append(detach_provenance(args[0]).detach())
         if func in _VALUES:
             return _value(func, args, kwargs, asking)
         if func in _SPLITS and any(isinstance(arg, Tensor) and _varies(arg) for arg in (*args[1:], *kwargs.values())):

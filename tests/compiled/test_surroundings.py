@@ -80,3 +80,83 @@ def test_an_effect_handler_around_a_step_is_said():
     losses(elbo, gaussian)
     with poutine.scale(scale=3.0), pytest.warns(NotCompiled, match=r"an effect handler .* \(ScaleMessenger\)"):
         elbo.loss(gaussian, guide, DATA)
+
+
+def bernoulli(x):
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Bernoulli(logits=z), obs=x)
+
+
+def positive(x):
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)), pyro.poutine.mask(mask=x > 0):
+        pyro.sample("x", dist.Gamma(2.0, 1 + z * z), obs=x)
+
+
+def scaled(x):
+    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Bernoulli(probs=0.5 + 0 * z + x[0] / 2), obs=torch.ones_like(x))
+
+
+def simplex(x):
+    pyro.sample("z", dist.Normal(0.0, 1.0))
+    pyro.sample("x", dist.Dirichlet(torch.ones(4)), obs=x)
+
+
+CORNER = torch.tensor([0.0, 1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("method", "calls"), [("loss", 5), ("loss_and_grads", 2), ("differentiable_loss", 3), ("loss_and_grads", 6)]
+)
+@pytest.mark.parametrize(
+    ("model", "good", "bad"),
+    [
+        (bernoulli, torch.ones(4), torch.full((4,), 0.3)),
+        (positive, torch.ones(4), torch.tensor([1.0, -1.0, 1.0, 1.0])),
+        (scaled, torch.zeros(4), torch.full((4,), 4.0)),
+        (scaled, torch.zeros(4), torch.full((4,), float("nan"))),
+        (simplex, torch.full((4,), 0.25), CORNER + 1),
+    ],
+)
+def test_a_value_outside_its_support_is_stocks_error(model, good, bad, method, calls):
+    said = []
+    for elbo in (Trace_ELBO(), CompiledTrace_ELBO()):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        with pyro.validation_enabled(True):
+            for _ in range(calls - 1):
+                getattr(elbo, method)(model, guide, good)
+            with pytest.raises(ValueError, match=r"Expected|Error while") as error:
+                getattr(elbo, method)(model, guide, bad)
+            said.append((str(error.value), torch.rand(1)))
+            said.append(torch.as_tensor(getattr(elbo, method)(model, guide, good)).item())  # as if nothing had been
+    assert said[0] == said[2]
+    assert said[1] == pytest.approx(said[3])
+    assert elbo.num_graphs(model, guide) == 1
+
+
+def test_without_validation_nothing_is_checked():
+    nodes = {}
+    for validated in (False, True):
+        elbo = CompiledTrace_ELBO()
+        with pyro.validation_enabled(validated):
+            losses(elbo, bernoulli, args=(torch.ones(4),))
+            assert elbo.num_graphs(bernoulli, guide) == 1
+            if not validated:
+                assert elbo.loss_and_grads(bernoulli, guide, torch.full((4,), 0.3)) > 0  # as stock Pyro has it
+        (graph,) = elbo._known(bernoulli, guide).pair._graphs
+        nodes[validated] = graph.checks
+    assert nodes == {False: False, True: True}
+
+
+def test_a_switch_of_validation_is_another_kind_of_call():
+    elbo = CompiledTrace_ELBO()
+    pyro.clear_param_store()
+    for validated in (False, True, False, True):
+        with pyro.validation_enabled(validated):
+            for _ in range(3):
+                elbo.loss_and_grads(bernoulli, guide, torch.ones(4))
+    assert elbo.num_graphs(bernoulli, guide) == 2

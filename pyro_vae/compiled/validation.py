@@ -1,0 +1,51 @@
+"""What torch's validation asks of values, kept for a graph to answer.
+
+Where validation is on, ``torch.distributions`` asks at every run whether parameters satisfy their constraints and
+values lie in a support.  In a recording the answer is yes, and what was asked is computed by the graph: its last output
+says whether all of it holds, and no result is NaN.  Where not, the programs are run as they are, for the error that
+Pyro has.
+
+Two kinds of questions are left out, since the loss answers them: a parameter that is not a number makes a loss that is
+none, and a matrix that is not positive definite has no Cholesky factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, distribution
+
+_ASKING: dict[CodeType, str] = {  # with the name that the constraint has there
+    Distribution.__init__.__code__: "constraint",
+    Distribution._validate_sample.__code__: "support",
+}
+_HELPER: Any = getattr(distribution, "_all_true_or_runtime_assert", None)  # asks for both, in some versions of torch
+_HELPING: tuple[CodeType, ...] = () if _HELPER is None else (_HELPER.__code__,)
+_SEEN_IN_THE_LOSS = ("Real()", "IndependentConstraint(Real(), 1)", "PositiveDefinite()")
+VALIDATION: tuple[CodeType, ...] = (*_ASKING, *_HELPING)
+
+
+def is_on() -> bool:
+    """Whether distributions validate their parameters and values."""
+    return bool(Distribution._validate_args)
+
+
+def is_check(asking: FrameType) -> bool:
+    """Whether a question is one that the loss does not answer.
+
+    Args:
+        asking: the frame of the code that asks for the truth of a tensor.
+    """
+    if asking.f_code in _HELPING and asking.f_back is not None:
+        asking = asking.f_back
+    name = _ASKING.get(asking.f_code)
+    return name == "support" or (name is not None and repr(asking.f_locals.get(name)) not in _SEEN_IN_THE_LOSS)
+
+
+def all_valid(checks: Sequence[Tensor], results: Sequence[Tensor]) -> Tensor:
+    """Whether all checks hold, and no result is NaN, as a tensor."""
+    return torch.stack([*checks, *((result == result).all() for result in results)]).all()
