@@ -28,11 +28,11 @@ def _number_if_it_is(value: Any) -> Any:
         return value
 
 
-class _Group(BaseModel):
+class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DataConfig(_Group):
+class DataConfig(_Settings):
     """Which data, and how much of it the training may see.
 
     Example:
@@ -67,7 +67,7 @@ class DataConfig(_Group):
     )
 
 
-class ProgramConfig(_Group):
+class ProgramConfig(_Settings):
     """Which programs, and how large.
 
     A part is chosen by its name, with options if it takes any: ``iaf`` or ``iaf:num_transforms=4``.
@@ -89,7 +89,7 @@ class ProgramConfig(_Group):
     hidden: Wholes | None = Field(None, description="the widths of an mlp's hidden layers, separated by commas")
 
 
-class TrainingConfig(_Group):
+class TrainingConfig(_Settings):
     """How to train.
 
     Example:

@@ -39,7 +39,7 @@ from pyro_vae.posterior.target import Target
 PREDICTIVE_DRAWS = 50  # of each chain, where every datum has latents of its own
 CHAIN_SEED_STRIDE = 15_485_863  # between the random numbers of two chains
 
-Group = dict[str, Tensor]
+Values = dict[str, Tensor]
 
 
 def from_guide(
@@ -79,7 +79,7 @@ def from_guide(
     targets = [targets] if isinstance(targets, Target) else list(targets)
     _check_targets(targets, num_draws)
     layout = _Layout(targets[0], rows)
-    chains: dict[str, list[Group]] = {}
+    chains: dict[str, list[Values]] = {}
     for chain, target in enumerate(targets):
         with torch.random.fork_rng():
             torch.manual_seed(seed + CHAIN_SEED_STRIDE * chain)
@@ -178,7 +178,7 @@ class _Layout:
         self.whole = support is constraints.boolean or isinstance(support, WHOLE)
         self.pixels = np.uint8 if support is constraints.boolean else np.int64
 
-    def tree(self, groups: Mapping[str, Group], attrs: dict[str, Any]) -> xr.DataTree:
+    def tree(self, groups: Mapping[str, Values], attrs: dict[str, Any]) -> xr.DataTree:
         """Groups of values with leading dimensions (chain, draw, datum), but for per-datum and observed ones."""
         found = {}
         for name, group in groups.items():
@@ -194,7 +194,7 @@ class _Layout:
         }
         return tree
 
-    def _dataset(self, group: str, values: Group, leading: list[str]) -> xr.Dataset:
+    def _dataset(self, group: str, values: Values, leading: list[str]) -> xr.Dataset:
         variables: dict[str, xr.Variable] = {}
         coordinates: dict[str, np.ndarray] = {}
         for name, value in values.items():
@@ -252,14 +252,14 @@ def _draw(target: Target, num_draws: int) -> PosteriorDraws:
 
 
 def _predictions(
-    target: Target, latents: Group, num_draws: int, num_predictive: int | None, prior: bool = True
-) -> dict[str, Group]:
+    target: Target, latents: Values, num_draws: int, num_predictive: int | None, prior: bool = True
+) -> dict[str, Values]:
     """The groups that the model makes, of one chain."""
     per_datum = target.probed.data_dim is not None
     count = min(num_draws, (PREDICTIVE_DRAWS if per_datum else num_draws) if num_predictive is None else num_predictive)
     sites = model_sites(target)
     observed = [name for name, site in sites.items() if site.is_observed]
-    groups: dict[str, Group] = {}
+    groups: dict[str, Values] = {}
     if observed and count:
         groups["posterior_predictive"] = generate(target, observed, {n: v[:count] for n, v in latents.items()})
     if prior:
@@ -271,12 +271,12 @@ def _predictions(
     return groups
 
 
-def _weights(draws: PosteriorDraws) -> Group:
+def _weights(draws: PosteriorDraws) -> Values:
     weights = {"log_weight": draws.log_weight}
     return weights | ({"log_evidence_weight": draws.log_evidence_weight} if draws.enumerated else {})
 
 
-def _importance(draws: PosteriorDraws) -> Group:
+def _importance(draws: PosteriorDraws) -> Values:
     """Figures per datum, shape (N,)."""
     weights = draws.log_evidence_weight
     smoothed, k_hat = psis(weights)

@@ -13,7 +13,7 @@ from pyro_vae.data.binarization import (
     fitting_likelihood,
 )
 from pyro_vae.data.images import Dataset, Images, PixelKind
-from pyro_vae.data.labelled_rows import Labels, labelled_rows
+from pyro_vae.data.labelled_rows import NumLabels, labelled_rows
 from pyro_vae.data.pixels import Reading
 from pyro_vae.data.sources import load_data
 from pyro_vae.registry import import_siblings
@@ -27,7 +27,7 @@ __all__ = [
     "Binarization",
     "Dataset",
     "Images",
-    "Labels",
+    "NumLabels",
     "PixelKind",
     "Reading",
     "Rows",

@@ -11,11 +11,11 @@ from torch import Tensor
 from pyro_vae.data.images import Images
 from pyro_vae.errors import InputError
 
-Labels = int | Literal["all", "none"]
+NumLabels = int | Literal["all", "none"]
 
 
 def labelled_rows(
-    images: Images, labels: Labels, num_classes: int | None, seed: int, class_names: Sequence[str] = ()
+    images: Images, labels: NumLabels, num_classes: int | None, seed: int, class_names: Sequence[str] = ()
 ) -> Tensor:
     """The rows whose label the training may see.
 

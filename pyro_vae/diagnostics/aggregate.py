@@ -28,6 +28,7 @@ from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.vectorized import check_data_plate
 from pyro_vae.posterior.target import Target
+from pyro_vae.shapes import Float, Shaped
 
 FEWEST = 20
 
@@ -56,10 +57,10 @@ class AggregatePosterior:
     """
 
     names: tuple[str, ...]
-    posterior: Tensor
-    prior: Tensor
+    posterior: Float[Tensor, "N D"]
+    prior: Float[Tensor, "N D"]
     test: EnergyTest
-    unit_p_values: Tensor
+    unit_p_values: Float[Tensor, "D"]
     num_dropped: int = 0
 
     @property
@@ -68,12 +69,12 @@ class AggregatePosterior:
         return self.test.p_value
 
     @property
-    def shift(self) -> Tensor:
+    def shift(self) -> Float[Tensor, "D"]:
         """The posterior's mean less the prior's, in standard deviations of the prior, shape (D,)."""
         return (self.posterior.mean(0) - self.prior.mean(0)) / self.prior.std(0)
 
     @property
-    def spread(self) -> Tensor:
+    def spread(self) -> Float[Tensor, "D"]:
         """The posterior's standard deviation over the prior's, shape (D,)."""
         return self.posterior.std(0) / self.prior.std(0)
 
@@ -98,7 +99,7 @@ class AggregatePosterior:
 
 
 def aggregate_posterior(
-    probed: ProbedPair, x: Tensor, num_data: int = 1000, num_permutations: int = 999, seed: int = 0
+    probed: ProbedPair, x: Shaped[Tensor, "N *event"], num_data: int = 1000, num_permutations: int = 999, seed: int = 0
 ) -> AggregatePosterior:
     r"""Compare the aggregate posterior of some data with the prior.
 
@@ -145,7 +146,7 @@ def aggregate_posterior(
     )
 
 
-def _units(first: Tensor, second: Tensor) -> Tensor:
+def _units(first: Float[Tensor, "N D"], second: Float[Tensor, "N D"]) -> Float[Tensor, "D"]:
     """Kolmogorov and Smirnov's p-value of each coordinate, adjusted by Holm's method, shape (D,)."""
     from scipy.stats import ks_2samp
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.shapes import Float, Int, Shaped
 
 NUM_BINS = 15
 
@@ -42,12 +43,12 @@ class Reliability:
         (0.275, 0.65)
     """
 
-    confidence: Tensor
-    accuracy: Tensor
-    count: Tensor
+    confidence: Float[Tensor, "B"]
+    accuracy: Float[Tensor, "B"]
+    count: Shaped[Tensor, "B"]
 
     @property
-    def edges(self) -> Tensor:
+    def edges(self) -> Float[Tensor, "_"]:
         """The bins' edges, shape (M + 1,)."""
         return torch.linspace(0, 1, len(self.count) + 1, dtype=torch.float64)
 
@@ -67,7 +68,7 @@ class Reliability:
         return self._gaps.max().item()
 
     @property
-    def _gaps(self) -> Tensor:
+    def _gaps(self) -> Float[Tensor, "B"]:
         return (self.accuracy - self.confidence).abs().nan_to_num(0.0)
 
     def as_dict(self) -> dict[str, Any]:
@@ -138,14 +139,14 @@ def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = NUM_BINS)
     right = (guess == labels.cpu()).double()
     bins = (confidence * num_bins).ceil().clamp(1, num_bins).long() - 1
 
-    def total(values: Tensor) -> Tensor:
+    def total(values: Shaped[Tensor, "N"]) -> Float[Tensor, "B"]:
         return torch.zeros(num_bins, dtype=torch.float64).index_add_(0, bins, values)
 
     count = total(torch.ones_like(right))
     return Reliability(total(confidence) / count, total(right) / count, count)
 
 
-def confusion_matrix(probabilities: Tensor, labels: Tensor) -> Tensor:
+def confusion_matrix(probabilities: Tensor, labels: Tensor) -> Int[Tensor, "K K"]:
     """How often a datum of a class (the row) gets each class as its most probable one (the column), shape (K, K).
 
     Args:

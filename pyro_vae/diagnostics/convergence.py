@@ -34,6 +34,7 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.posterior.mixing import mean_ess, r_hat
+from pyro_vae.shapes import Bool, Float
 
 LARGEST_ITERATE_R_HAT = 1.1  # of iterates, wider than the 1.05 of Markov chains
 LARGEST_MCSE = 0.1
@@ -54,16 +55,16 @@ class Convergence:
         names: the names of the parameters, or empty.
     """
 
-    r_hat: Tensor
-    ess: Tensor
-    mcse: Tensor
-    mean: Tensor
+    r_hat: Float[Tensor, "K"]
+    ess: Float[Tensor, "K"]
+    mcse: Float[Tensor, "K"]
+    mean: Float[Tensor, "K"]
     num_runs: int
     num_steps: int
     names: tuple[str, ...] = ()
 
     @property
-    def converged_parameters(self) -> Tensor:
+    def converged_parameters(self) -> Bool[Tensor, "K"]:
         """Which parameters have R-hat at most 1.1 and a standard error below 0.1, shape (K,)."""
         return (self.r_hat <= LARGEST_ITERATE_R_HAT) & (self.mcse < LARGEST_MCSE)
 

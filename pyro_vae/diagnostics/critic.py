@@ -36,6 +36,7 @@ from pyro_vae.errors import InputError, PyroVAEError
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.mcmc import Chains, nuts
 from pyro_vae.posterior.target import Target
+from pyro_vae.shapes import Float, Int
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ NULL_DRAWS = 999  # of a test's law: p-values down to 0.001
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelQuality:
     """What q(y | x) is worth on data with labels.
 
     Args:
@@ -55,7 +56,7 @@ class Labels:
 
     accuracy: float
     reliability: Reliability
-    confusion: Tensor
+    confusion: Int[Tensor, "K K"]
 
 
 class Critic:
@@ -156,13 +157,13 @@ class Critic:
         later = self.known.iterates[len(self.known.iterates) // 2 :]
         return self._try("convergence (SVI)", lambda: convergence(later, names=self.known.names), judge_convergence)
 
-    def judge_labels(self) -> Labels | None:
+    def judge_labels(self) -> LabelQuality | None:
         if "labels" not in self.made:
             return None
         assert self.known.probabilities is not None
         assert self.known.labels is not None
         rows = (self.known.probabilities.cpu(), self.known.labels.cpu())
-        found = Labels(accuracy(*rows), reliability(*rows), confusion_matrix(*rows))
+        found = LabelQuality(accuracy(*rows), reliability(*rows), confusion_matrix(*rows))
         self.checks.append(judge_labels(found.accuracy, found.reliability))
         return found
 
@@ -177,7 +178,7 @@ class Critic:
         return found
 
 
-def _against(chains: Chains, weights: Importance) -> tuple[Tensor, Tensor]:
+def _against(chains: Chains, weights: Importance) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
     """The guide's mean error and ratio of standard deviations against chains, per datum, shape (n,)."""
     draws = chains.draws.double().cpu()
     mean, sd = draws.mean(0), draws.std(0)

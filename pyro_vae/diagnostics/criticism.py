@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.aggregate import AggregatePosterior
 from pyro_vae.diagnostics.convergence import Convergence
-from pyro_vae.diagnostics.critic import Critic, Labels
+from pyro_vae.diagnostics.critic import Critic, LabelQuality
 from pyro_vae.diagnostics.effort import Effort, TrainingFacts
 from pyro_vae.diagnostics.gaps import InferenceGap
 from pyro_vae.diagnostics.importance import Importance
@@ -38,6 +38,7 @@ from pyro_vae.diagnostics.verdicts import (
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.pair import Pair, ProbedPair, Program
 from pyro_vae.posterior.mcmc import Chains
+from pyro_vae.shapes import Int
 
 GROUPS = ("posterior", "model", "labels")
 
@@ -76,7 +77,7 @@ class Criticism:
     chains: Chains | None
     gap: InferenceGap | None
     convergence: Convergence | None
-    labels: Labels | None
+    labels: LabelQuality | None
     checks: tuple[Check, ...]
 
     @property
@@ -85,7 +86,7 @@ class Criticism:
         return Verdict.worst(check.verdict for check in self.checks if check.group == "posterior" and check.verdict)
 
     @property
-    def worst(self) -> Tensor:
+    def worst(self) -> Int[Tensor, "N"]:
         """The rows of the data, those with the largest k-hat first, shape (N,)."""
         return self.importance.k_hat.argsort(descending=True)
 

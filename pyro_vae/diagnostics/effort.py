@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.checks import CHECKS
 from pyro_vae.errors import InputError, nearest
+from pyro_vae.shapes import Float, Shaped
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class TrainingFacts:
         names: the names of the parameters.
     """
 
-    probabilities: Tensor | None = None
-    labels: Tensor | None = None
+    probabilities: Float[Tensor, "N K"] | None = None
+    labels: Shaped[Tensor, "N"] | None = None
     iterates: Tensor | None = None
     names: tuple[str, ...] = ()

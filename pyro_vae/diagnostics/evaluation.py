@@ -24,6 +24,7 @@ from pyro_vae.pairs.labels import label_distribution
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
+from pyro_vae.shapes import Float
 
 Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is, given the number of chunks
 
@@ -141,7 +142,7 @@ def evaluate(
     return Evaluation(num_data=len(images), num_samples=num_samples, active_units=active, **figures, **labelled)
 
 
-def nll_per_datum(probed: ProbedPair, images: Images, num_samples: int = 100, seed: int = 0) -> Tensor:
+def nll_per_datum(probed: ProbedPair, images: Images, num_samples: int = 100, seed: int = 0) -> Float[Tensor, "N"]:
     """Minus the importance-weighted log-likelihood of each image, nats, shape (N,); arguments as for ``evaluate``.
 
     Example:

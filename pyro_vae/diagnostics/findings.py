@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.classifier import NUM_BINS, accuracy, expected_calibration_error
 from pyro_vae.diagnostics.latent_units import LatentUse
+from pyro_vae.shapes import Float, Shaped
 
 LAST = 0.2  # of the epochs
 RISE, FALL = 0.02, 0.02  # of what training gained; the fall of the rate alone brings about 1 % at the end
@@ -91,7 +92,7 @@ def judge_curve(scores: Sequence[float], warm_up: float, stopped_early: bool) ->
     return []
 
 
-def judge_classifier(probabilities: Tensor, labels: Tensor) -> list[Finding]:
+def judge_classifier(probabilities: Float[Tensor, "N K"], labels: Shaped[Tensor, "N"]) -> list[Finding]:
     """Whether q(y | x) is unsure, or as sure as it should not be.
 
     Args:

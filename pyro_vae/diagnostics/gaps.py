@@ -32,6 +32,7 @@ from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.annealing import Annealing, annealed_bound
 from pyro_vae.posterior.target import Target
+from pyro_vae.shapes import Bool, Float, Shaped
 
 CHOOSING = 200  # draws per datum for the choice between q and q*
 BY_REFINED = "importance weights of the refined guide"
@@ -53,7 +54,7 @@ class Gap:
     standard_error: float
 
     @classmethod
-    def from_values(cls, per_datum: Tensor) -> Gap:
+    def from_values(cls, per_datum: Float[Tensor, "N"]) -> Gap:
         """From figures of shape (N,)."""
         error = per_datum.std().item() / math.sqrt(len(per_datum)) if len(per_datum) > 1 else math.nan
         return cls(per_datum.mean().item(), error)
@@ -88,10 +89,10 @@ class InferenceGap:
         ("the guide's own", [True, True])
     """
 
-    elbo: Tensor
-    refined_elbo: Tensor
-    log_likelihood: Tensor
-    refined: Tensor
+    elbo: Float[Tensor, "N"]
+    refined_elbo: Float[Tensor, "N"]
+    log_likelihood: Float[Tensor, "N"]
+    refined: Bool[Tensor, "N"]
     family: str
     source: str
     num_samples: int
@@ -120,10 +121,10 @@ class InferenceGap:
         return int((~self._finite).sum())
 
     @property
-    def _finite(self) -> Tensor:
+    def _finite(self) -> Bool[Tensor, "N"]:
         return self.elbo.isfinite() & self.refined_elbo.isfinite() & self.log_likelihood.isfinite()
 
-    def _gap(self, above: Tensor, below: Tensor) -> Gap:
+    def _gap(self, above: Float[Tensor, "N"], below: Float[Tensor, "N"]) -> Gap:
         return Gap.from_values((above - below)[self._finite])
 
     def as_dict(self) -> dict[str, Any]:
@@ -141,7 +142,7 @@ class InferenceGap:
 def inference_gap(
     probed: ProbedPair,
     x: Tensor,
-    y: Tensor | None = None,
+    y: Shaped[Tensor, "N"] | None = None,
     *,
     num_samples: int = 2000,
     refinement: Refinement | None = None,
@@ -213,18 +214,18 @@ class _Better:
         self.log_likelihood = torch.where(self.refined, log_likelihood, self.guide_log_likelihood)
 
 
-def _guide(probed: ProbedPair, x: Tensor, y: Tensor | None) -> Figures:
+def _guide(probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None) -> Figures:
     """The ELBO, shape (N,), and log importance weights, shape (S, N), of S draws from the guide."""
     if probed.data_dim is None:
         target = Target(probed, x, y)
 
-        def of_all(num_samples: int) -> tuple[Tensor, Tensor]:
+        def of_all(num_samples: int) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
             draws = target.draw(num_samples)
             return draws.log_weight.mean(0), draws.log_evidence_weight
 
         return of_all
 
-    def of_each(num_samples: int) -> tuple[Tensor, Tensor]:
+    def of_each(num_samples: int) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
         with torch.no_grad():
             terms = draw(probed, x, y, num_samples).terms
         return terms.elbo, terms.log_weights
@@ -232,7 +233,9 @@ def _guide(probed: ProbedPair, x: Tensor, y: Tensor | None) -> Figures:
     return of_each
 
 
-def _estimate(figures: Figures, num_samples: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+def _estimate(
+    figures: Figures, num_samples: int, size: int, seed: int
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
     """The ELBO and the importance-weighted log-likelihood, shape (N,), a few draws at a time."""
     torch.manual_seed(seed)
     elbo, totals = torch.zeros((), dtype=torch.float64), []

@@ -29,6 +29,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.target import Target
+from pyro_vae.shapes import Float, Int, Shaped
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Importance:
         (torch.Size([100, 3]), 0.5)
     """
 
-    log_weights: Tensor
-    joint_log_weights: Tensor
-    u: Tensor
+    log_weights: Float[Tensor, "S N"]
+    joint_log_weights: Float[Tensor, "S N"]
+    u: Float[Tensor, "S N D"]
     names: tuple[str, ...]
 
     @property
@@ -64,43 +65,43 @@ class Importance:
         return self.log_weights.shape[0]
 
     @cached_property
-    def num_bad(self) -> Tensor:
+    def num_bad(self) -> Int[Tensor, "N"]:
         """How many weights are NaN or infinite; they are left out of every other figure but k-hat."""
         return (self.log_weights.isnan() | self.log_weights.isposinf()).sum(0)
 
     @cached_property
-    def _sound(self) -> Tensor:
+    def _sound(self) -> Float[Tensor, "S N"]:
         """The weights without the bad ones, in double precision."""
         bad = self.log_weights.isnan() | self.log_weights.isposinf()
         return self.log_weights.double().masked_fill(bad, -math.inf)
 
     @property
-    def elbo(self) -> Tensor:
+    def elbo(self) -> Float[Tensor, "N"]:
         """The mean of the joint log weights but the bad ones, nats; minus infinity where a weight is zero."""
         bad = self.joint_log_weights.isnan() | self.joint_log_weights.isposinf()
         return self.joint_log_weights.double().masked_fill(bad, 0.0).sum(0) / (~bad).sum(0)
 
     @property
-    def log_likelihood(self) -> Tensor:
+    def log_likelihood(self) -> Float[Tensor, "N"]:
         """The estimate of log p(x), nats, from all S draws."""
         return self._sound.logsumexp(0) - self._num_sound.log()
 
     @property
-    def standard_error(self) -> Tensor:
+    def standard_error(self) -> Float[Tensor, "N"]:
         """The standard error of the log-likelihood, nats, by the delta method: sqrt((S / ESS - 1) / S)."""
         return ((self.num_samples / self.ess.clamp(min=1) - 1) / self.num_samples).clamp(min=0).sqrt()
 
     @property
-    def ess(self) -> Tensor:
+    def ess(self) -> Float[Tensor, "N"]:
         """The effective sample size, from 1 to S; 0 where every weight is zero or bad."""
         return (2 * self._sound.logsumexp(0) - (2 * self._sound).logsumexp(0)).exp().nan_to_num(0.0)
 
     @cached_property
-    def _smoothed(self) -> tuple[Tensor, Tensor]:
+    def _smoothed(self) -> tuple[Float[Tensor, "S N"], Float[Tensor, "N"]]:
         return psis(self.joint_log_weights)
 
     @property
-    def k_hat(self) -> Tensor:
+    def k_hat(self) -> Float[Tensor, "N"]:
         """The Pareto shape of the draws' weights; infinite where a weight is NaN or infinite."""
         return self._smoothed[1]
 
@@ -109,7 +110,7 @@ class Importance:
         """Up to what k-hat the weights are of use: min(1 - 1 / log10 S, 0.7)."""
         return min(1 - 1 / math.log10(self.num_samples), USABLE_K_HAT) if self.num_samples > 10 else 0.0
 
-    def curve(self, sizes: Sequence[int]) -> dict[int, Tensor]:
+    def curve(self, sizes: Sequence[int]) -> dict[int, Float[Tensor, "N"]]:
         """The bound L_K per datum, nats, for each K, averaged over the disjoint groups of K draws.
 
         Args:
@@ -122,7 +123,7 @@ class Importance:
         return bounds
 
     @cached_property
-    def moments(self) -> tuple[Tensor, Tensor]:
+    def moments(self) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """Mean and standard deviation of the posterior by smoothed weights, shape (N, D) each."""
         weights = self._smoothed[0].double().exp().unsqueeze(-1)
         mean = (weights * self.u.double()).sum(0)
@@ -130,23 +131,28 @@ class Importance:
         return mean, variance.sqrt()
 
     @property
-    def mean_error(self) -> Tensor:
+    def mean_error(self) -> Float[Tensor, "N"]:
         """How far the guide's mean is from the posterior's, in its standard deviations: root mean square over D."""
         mean, sd = self.moments
         return ((self.u.double().mean(0) - mean) / sd).square().mean(-1).sqrt()
 
     @property
-    def sd_ratio(self) -> Tensor:
+    def sd_ratio(self) -> Float[Tensor, "N"]:
         """The guide's standard deviation over the posterior's: the geometric mean over D."""
         return (self.u.double().std(0).log() - self.moments[1].log()).mean(-1).exp()
 
     @property
-    def _num_sound(self) -> Tensor:
+    def _num_sound(self) -> Float[Tensor, "N"]:
         return (self.num_samples - self.num_bad).double()
 
 
 def importance_sample(
-    probed: ProbedPair, x: Tensor, y: Tensor | None = None, *, num_samples: int = 1000, seed: int = 0
+    probed: ProbedPair,
+    x: Tensor,
+    y: Shaped[Tensor, "N"] | None = None,
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
 ) -> Importance:
     r"""Draw from the guide and weigh the draws, some data and some draws at a time.
 
@@ -183,7 +189,9 @@ def importance_sample(
     return Importance(log_weights, joint, u, target.names)
 
 
-def _chunks(probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int) -> Iterator[tuple[Target, list[int]]]:
+def _chunks(
+    probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None, num_samples: int
+) -> Iterator[tuple[Target, list[int]]]:
     """Targets of some data each, and the draws of each run on them."""
     widest = probed.widest(x)
     if probed.data_dim is None:

@@ -41,6 +41,7 @@ from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.traces import distribution_at, is_independent, log_prob_at, value_at
+from pyro_vae.shapes import Bool, Float, Shaped
 
 FEW = 0.05  # the share of active units from which on nothing is said
 NO_DIVERGENCE = 0.1  # nats
@@ -62,12 +63,12 @@ class SiteUse:
     name: str
     kl: float
     kl_error: float
-    activity: Tensor
-    unit_kl: Tensor | None
+    activity: Float[Tensor, "D"]
+    unit_kl: Float[Tensor, "D"] | None
     adds_up: bool
 
     @property
-    def active(self) -> Tensor:
+    def active(self) -> Bool[Tensor, "D"]:
         """Which units are active, shape (D,)."""
         return self.activity > ACTIVE_VARIANCE
 
@@ -184,7 +185,7 @@ class LatentUse:
         return total | {"sites": sites, "label_kl": self.label_kl, "warning": self.warning}
 
 
-def latent_use(probed: ProbedPair, x: Tensor, num_draws: int = 32, seed: int = 0) -> LatentUse:
+def latent_use(probed: ProbedPair, x: Shaped[Tensor, "N *event"], num_draws: int = 32, seed: int = 0) -> LatentUse:
     r"""Active units and divergences of a guide on some data.
 
     Args:
@@ -216,7 +217,7 @@ def latent_use(probed: ProbedPair, x: Tensor, num_draws: int = 32, seed: int = 0
     return LatentUse(sites, labels, len(x))
 
 
-def _chunks(x: Tensor, numbers: int) -> tuple[Tensor, ...]:
+def _chunks(x: Shaped[Tensor, "N *event"], numbers: int) -> tuple[Tensor, ...]:
     return x.split(at_once(numbers))
 
 

@@ -27,6 +27,7 @@ from pyro_vae.pairs.draws import Draws, draw
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.posterior.target import Target
+from pyro_vae.shapes import Float, Shaped
 
 DIAGONAL = "diagonal normal on the unconstrained latents"
 FULL_RANK = "full-rank normal on the unconstrained latents"
@@ -45,10 +46,12 @@ class LocalFamily(Protocol):
     name: str
     start: list[Tensor]
 
-    def bound(self, parameters: Sequence[Tensor], num_samples: int) -> Tensor:
+    def bound(self, parameters: Sequence[Tensor], num_samples: int) -> Float[Tensor, "N"]:
         """The ELBO, nats, shape (N,), by fresh draws; its gradient in the parameters is that of the exact one."""
 
-    def figures(self, parameters: Sequence[Tensor], num_samples: int) -> tuple[Tensor, Tensor]:
+    def figures(
+        self, parameters: Sequence[Tensor], num_samples: int
+    ) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
         """The ELBO, shape (N,), and log importance weights, labels summed out, shape (S, N), by fresh draws."""
 
 
@@ -63,7 +66,7 @@ class Offsets:
 
     name = OWN
 
-    def __init__(self, probed: ProbedPair, x: Tensor, y: Tensor | None = None) -> None:
+    def __init__(self, probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None = None) -> None:
         self.probed, self.x, self.y = probed, x, y
         watch = _Watch(probed, len(x))
         with torch.no_grad(), torch.random.fork_rng():
@@ -71,7 +74,7 @@ class Offsets:
         self._places = [place for place, shape in enumerate(watch.shapes) if shape is not None]
         self.start = [x.new_zeros(shape) for shape in watch.shapes if shape is not None]
 
-    def bound(self, parameters: Sequence[Tensor], num_samples: int) -> Tensor:
+    def bound(self, parameters: Sequence[Tensor], num_samples: int) -> Float[Tensor, "N"]:
         draws = self._draw(parameters, num_samples)
         bound = draws.terms.elbo
         if self.probed.score_function:
@@ -79,7 +82,9 @@ class Offsets:
             bound = bound + score - score.detach()
         return bound
 
-    def figures(self, parameters: Sequence[Tensor], num_samples: int) -> tuple[Tensor, Tensor]:
+    def figures(
+        self, parameters: Sequence[Tensor], num_samples: int
+    ) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
         with torch.no_grad():
             terms = self._draw(parameters, num_samples).terms
         return terms.elbo, terms.log_weights
@@ -112,15 +117,17 @@ class LocalNormal:
             diagonal = factor.diagonal(dim1=-2, dim2=-1)
             self.start = [u.mean(0), log_scale + diagonal.log(), factor.tril(-1) / diagonal.unsqueeze(-1)]
 
-    def bound(self, parameters: Sequence[Tensor], num_samples: int) -> Tensor:
+    def bound(self, parameters: Sequence[Tensor], num_samples: int) -> Float[Tensor, "N"]:
         return self._log_weights(parameters, num_samples).mean(0)
 
-    def figures(self, parameters: Sequence[Tensor], num_samples: int) -> tuple[Tensor, Tensor]:
+    def figures(
+        self, parameters: Sequence[Tensor], num_samples: int
+    ) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
         with torch.no_grad():
             log_weights = self._log_weights(parameters, num_samples)
         return log_weights.mean(0), log_weights
 
-    def _log_weights(self, parameters: Sequence[Tensor], num_samples: int) -> Tensor:
+    def _log_weights(self, parameters: Sequence[Tensor], num_samples: int) -> Float[Tensor, "S N"]:
         """Log f(u) - log q(u), with u = loc + diag(scale) (I + lower) e and e standard normal."""
         loc, log_scale = parameters[:2]
         e = torch.randn(num_samples, *loc.shape, dtype=loc.dtype, device=loc.device)
@@ -129,7 +136,7 @@ class LocalNormal:
         return self.target.log_density(loc + log_scale.exp() * bent) - log_q
 
 
-def local_family(probed: ProbedPair, x: Tensor, y: Tensor | None = None) -> LocalFamily:
+def local_family(probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None = None) -> LocalFamily:
     r"""The family to refine a guide in: its own, or normals where it has no linear layers that know the data.
 
     Args:

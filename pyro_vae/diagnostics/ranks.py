@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.shapes import Float, Int
+
 MOST_POINTS = 100
 
 
@@ -51,7 +53,7 @@ class UniformRanks:
         both: np.ndarray = np.minimum(1.0, 2 * np.minimum(below, above))
         return both
 
-    def gamma(self, ranks: Tensor) -> Tensor:
+    def gamma(self, ranks: Int[Tensor, "M Q"]) -> Float[Tensor, "Q"]:
         """The smallest pointwise p-value over the points, shape (Q,), of ranks of shape (M, Q)."""
         points = torch.as_tensor(self.points, device=ranks.device)
         bins = torch.bucketize(ranks.contiguous(), points, right=True)

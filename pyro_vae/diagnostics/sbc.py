@@ -32,6 +32,7 @@ from pyro_vae.diagnostics.ranks import UniformRanks, ranks_among
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.simulation import posterior_and_truth
+from pyro_vae.shapes import Shaped
 
 LEVELS = (0.5, 0.8, 0.95)  # of the credible intervals
 SIGNIFICANCE = 0.01  # of the adjusted p-values that a direction is named from
@@ -150,7 +151,7 @@ class SBC:
 
 def simulation_based_calibration(
     probed: ProbedPair,
-    x: Tensor,
+    x: Shaped[Tensor, "N *event"],
     num_data: int = 500,
     num_draws: int = 199,
     num_null: int = 999,

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.shapes import Float
+
 PERMUTATIONS_AT_ONCE = 100
 
 
@@ -42,7 +44,9 @@ class EnergyTest:
         return {"distance": self.distance, "relative": self.relative, "p_value": self.p_value}
 
 
-def energy_test(first: Tensor, second: Tensor, num_permutations: int = 999, seed: int = 0) -> EnergyTest:
+def energy_test(
+    first: Float[Tensor, "n D"], second: Float[Tensor, "m D"], num_permutations: int = 999, seed: int = 0
+) -> EnergyTest:
     """Compare two samples.
 
     Args:

@@ -33,8 +33,9 @@ from pyro_vae.diagnostics.importance import Importance
 from pyro_vae.diagnostics.latent_units import LatentUse
 from pyro_vae.diagnostics.sbc import SBC
 from pyro_vae.posterior.mcmc import Chains
+from pyro_vae.shapes import Float
 
-Group = Literal["posterior", "model", "labels"]
+Subject = Literal["posterior", "model", "labels"]
 
 FEW_BAD, MANY_BAD = 0.1, 0.5  # shares of data with a k-hat above the limit
 SMALL_GAP, LARGE_GAP = 0.02, 0.25  # nats per latent dimension in use
@@ -76,7 +77,7 @@ class Check:
     verdict: Verdict | None
     finding: str
     figures: dict[str, Any] = field(default_factory=dict)
-    group: Group = "posterior"
+    group: Subject = "posterior"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, plain."""
@@ -157,7 +158,7 @@ def judge_moments(found: Importance) -> Check:
     return _moments("moments", error, ratio, f"{int(usable.sum()):,} data", {"num_data": int(usable.sum())})
 
 
-def judge_chains(mean_error: Tensor, sd_ratio: Tensor, chains: Chains) -> Check:
+def judge_chains(mean_error: Float[Tensor, "N"], sd_ratio: Float[Tensor, "N"], chains: Chains) -> Check:
     """The guide's moments beside those of NUTS, of the data whose chains have mixed if these are half of them.
 
     Args:
@@ -199,10 +200,8 @@ def judge_latent_units(found: LatentUse) -> Check:
 def judge_convergence(found: Convergence) -> Check:
     """Whether the optimization had come to rest, from the iterates of its parameters."""
     share = _share(found.r_hat <= LARGEST_ITERATE_R_HAT)
-    finding = (
-        f"{100 * share:.0f} % of {len(found.r_hat)} parameters have R-hat up to {LARGEST_ITERATE_R_HAT} over the last "
-    )
-    finding += f"{found.num_steps} iterates; median {_number(found.r_hat.median())}"
+    finding = f"{100 * share:.0f} % of {len(found.r_hat)} parameters have R-hat up to {LARGEST_ITERATE_R_HAT} "
+    finding += f"over the last {found.num_steps} iterates; median {_number(found.r_hat.median())}"
     return Check("convergence (SVI)", _graded(share < MOST_AT_REST, False), finding, found.as_dict(), "model")
 
 

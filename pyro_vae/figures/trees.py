@@ -290,9 +290,8 @@ def plot_k_hat(tree: xr.DataTree) -> Figure:
         ax.axhline(bound, color=GRAY, linestyle=":", linewidth=1)
         ax.annotate(f"{word} below {bound}", (0.01, bound), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
     lost = int(np.isnan(finite).sum())
-    title = f"{(values > USABLE_K_HAT).mean():.0%} above {USABLE_K_HAT}" + (
-        f", {lost} without a finite k-hat" if lost else ""
-    )
+    title = f"{(values > USABLE_K_HAT).mean():.0%} above {USABLE_K_HAT}"
+    title += f", {lost} without a finite k-hat" if lost else ""
     _dress(ax, title, "data, in order of k-hat", "k-hat")
     if len(finite) > 1:
         ax.legend(frameon=False, fontsize=8, loc="upper left")

@@ -21,14 +21,15 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditionals import Categorical, Conditional
-from pyro_vae.models.base import Model, Program
+from pyro_vae.models.base import Model, NamedModule
 from pyro_vae.networks import MLP, Network, Shape, one_hot
 from pyro_vae.registry import Registry
+from pyro_vae.shapes import Shaped
 
 Family = Callable[[int, int], nn.Module]
 
 
-class Guide(Program):
+class Guide(NamedModule):
     """Base of the guides, and a guide itself for any family: ``Guide(model, MyFamily)``.
 
     A family is what makes q(z | features): called with the number of features F and the size D of the site, it gives a
@@ -79,7 +80,7 @@ class Guide(Program):
         last = self.latents[-1]
         return cast(Conditional, self.conditionals[last.name]), {name: self._shapes[name] for name in last.given}
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+    def forward(self, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None = None) -> None:
         r"""Sample the latent sites.
 
         Args:
@@ -89,7 +90,7 @@ class Guide(Program):
         with pyro.plate("data", x.shape[0]):
             self._visit(pyro.sample, x, y)
 
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> dist.TorchDistribution:
+    def posterior(self, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None = None) -> dist.TorchDistribution:
         r"""The last site's q(z | x[, y]) as a distribution, outside of any inference.
 
         Args:
@@ -113,7 +114,9 @@ class Guide(Program):
         self._visit(most_probable, x, y)
         return found[self.latents[-1].name]
 
-    def _visit(self, sample: Callable[..., Tensor], x: Tensor, y: Tensor | None) -> None:
+    def _visit(
+        self, sample: Callable[..., Tensor], x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None
+    ) -> None:
         """Walk the latent sites in order, giving each conditional the values before it."""
         values, conditionals = {"x": x}, self.conditionals  # read once: each read states all its parameters to Pyro
         for latent in self.latents:

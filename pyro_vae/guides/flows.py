@@ -27,6 +27,7 @@ from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network, start_near_identity
 from pyro_vae.option_types import Whole
+from pyro_vae.shapes import Float
 
 MakeTransform = Callable[[int, int], nn.Module]
 WIDTH = 64  # of the hidden layer that turns features into a transform's parameters
@@ -48,7 +49,7 @@ class ConditionalFlow(nn.Module):
         self.transforms = nn.ModuleList(make(size, num_features) for _ in range(count))
         start_near_identity(self.transforms)
 
-    def forward(self, features: Tensor) -> dist.TorchDistribution:
+    def forward(self, features: Float[Tensor, "... F"]) -> dist.TorchDistribution:
         """q(z | features), with batch shape (...) and event shape (size,)."""
         conditioned = [cast(Any, transform).condition(features) for transform in self.transforms]
         return dist.TransformedDistribution(self.base(features), conditioned)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network
+from pyro_vae.shapes import Float
 
 
 class CholeskyNormal(nn.Module):
@@ -23,7 +24,7 @@ class CholeskyNormal(nn.Module):
         self.cholesky = nn.Linear(num_features, size * size)
         self.to_lower = dist.transforms.LowerCholeskyTransform()
 
-    def forward(self, features: Tensor) -> dist.TorchDistribution:
+    def forward(self, features: Float[Tensor, "... F"]) -> dist.TorchDistribution:
         """q(z | features), with batch shape (...) and event shape (size,)."""
         loc = self.loc(features)
         entries = self.cholesky(features).unflatten(-1, (loc.shape[-1], loc.shape[-1]))

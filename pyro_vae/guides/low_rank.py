@@ -14,6 +14,7 @@ from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network
 from pyro_vae.option_types import Whole
+from pyro_vae.shapes import Float
 
 
 class FactorNormal(nn.Module):
@@ -26,7 +27,7 @@ class FactorNormal(nn.Module):
         self.factor = nn.Linear(num_features, size * self.rank)
         self.log_diagonal = nn.Linear(num_features, size)
 
-    def forward(self, features: Tensor) -> dist.TorchDistribution:
+    def forward(self, features: Float[Tensor, "... F"]) -> dist.TorchDistribution:
         """q(z | features), with batch shape (...) and event shape (size,)."""
         loc = self.loc(features)
         factor = self.factor(features).unflatten(-1, (loc.shape[-1], self.rank))

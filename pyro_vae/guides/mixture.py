@@ -16,6 +16,7 @@ from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.models.base import Model
 from pyro_vae.networks import Network
 from pyro_vae.option_types import Whole
+from pyro_vae.shapes import Float
 
 
 class NormalMixture(nn.Module):
@@ -30,7 +31,7 @@ class NormalMixture(nn.Module):
         self.locs = nn.Linear(num_features, num_components * size)
         self.log_scales = nn.Linear(num_features, num_components * size)
 
-    def forward(self, features: Tensor) -> dist.TorchDistribution:
+    def forward(self, features: Float[Tensor, "... F"]) -> dist.TorchDistribution:
         """q(z | features), with batch shape (...) and event shape (size,)."""
         locs, log_scales = self.locs(features).unflatten(-1, self.shape), self.log_scales(features)
         return dist.MixtureOfDiagNormals(locs, log_scales.unflatten(-1, self.shape).exp(), self.logits(features))

@@ -29,6 +29,7 @@ from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.option_types import Positive
 from pyro_vae.priors import StandardNormal
+from pyro_vae.shapes import Float, Shaped
 
 TAIL = 40.0  # nats below the peak, at which the grid over z_1 ends
 POINTS_A_WIDTH = 10  # of that grid, over the width of the ridge where it is narrowest
@@ -70,14 +71,16 @@ class Banana(Model):
         self.prior = StandardNormal(latent_dim)
         self.decoder = nn.Linear(latent_dim - 1, math.prod(self.event_shape))
 
-    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
+    ) -> Shaped[Tensor, "... *event"]:
         with pyro.plate("data", 1 if x is None else x.shape[0]):
             z = pyro.sample("z", self.prior())
             bent = z[..., 1] + self.bend * (z[..., 0].square() - 1)
             seen = torch.cat([bent.unsqueeze(-1), z[..., 2:]], -1)
             return pyro.sample("x", self.likelihood(self.decoder(seen).unflatten(-1, self.event_shape)), obs=x)
 
-    def evidence(self, x: Tensor) -> Tensor:
+    def evidence(self, x: Float[Tensor, "N *event"]) -> Float[Tensor, "N"]:
         r"""Log p(x), nats, shape (N,), for x of shape (N, \*event_shape)."""
         w, b, variance = self._affine()
         posterior = self.posterior(x)
@@ -85,7 +88,7 @@ class Banana(Model):
         log_evidence: Tensor = at_zero.log_prob(x.flatten(1).double()) + posterior.log_normalizer
         return log_evidence.to(x.dtype)
 
-    def posterior(self, x: Tensor) -> BananaPosterior:
+    def posterior(self, x: Shaped[Tensor, "N *event"]) -> BananaPosterior:
         r"""p(z | x), of batch shape (N,) and event shape (latent_dim,), for x of shape (N, \*event_shape)."""
         w, b, variance = self._affine()
         precision = torch.eye(w.shape[1], dtype=w.dtype, device=w.device) + w.T @ w / variance
@@ -153,7 +156,7 @@ class BananaPosterior(dist.TorchDistribution):
         rest = self.h + self._bent(t).unsqueeze(-1) * self._slope + self._seen.sample(t.shape)
         return torch.cat([t.unsqueeze(-1), rest], -1).to(self.dtype)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Float[Tensor, "*sample N D"]) -> Float[Tensor, "*sample N"]:
         """Log density of z, nats, shape (..., N) for z of shape (..., N, D)."""
         t, rest = value[..., 0].double(), value[..., 1:].double()
         seen = rest - self.h - self._bent(t).unsqueeze(-1) * self._slope

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from pyro_vae.likelihoods import Bernoulli, Likelihood
 from pyro_vae.registry import Registry
+from pyro_vae.shapes import Shaped
 
 
-class Program(PyroModule):
+class NamedModule(PyroModule):
     """A Pyro module with a name of its own.
 
     Pyro keeps parameters by name in one global store.  Two modules that both call a child ``decoder`` would silently
@@ -75,7 +76,7 @@ class Latent:
         return (self.size,)
 
 
-class Model(Program):
+class Model(NamedModule):
     r"""Base of the models.
 
     To write one:
@@ -118,7 +119,9 @@ class Model(Program):
         self.latents = latents
         self.likelihood = likelihood or Bernoulli(self.event_shape)
 
-    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
+    ) -> Shaped[Tensor, "... *event"]:
         r"""The generative program.
 
         Args:

@@ -20,6 +20,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.networks import MLP, Network
+from pyro_vae.shapes import Bool, Shaped
 
 
 class Completed(dist.MaskedDistribution):
@@ -105,7 +106,9 @@ class CVAE(Model):
         self.decoder = network.decoder([latent_dim, features], self.event_shape)
         self.register_buffer("hidden", hidden_quadrants(self.event_shape, quadrants), persistent=False)
 
-    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
+    ) -> Shaped[Tensor, "... *event"]:
         whole = self.hidden.new_zeros((1, *self.event_shape), dtype=torch.get_default_dtype()) if x is None else x
         with pyro.plate("data", whole.shape[0]):
             features = self.encoder(whole.masked_fill(self.hidden, 0.0))
@@ -114,12 +117,12 @@ class CVAE(Model):
             completed = dist.Independent(Completed(pixels, self.hidden, whole), len(self.event_shape))
             return pyro.sample("x", completed, obs=x)
 
-    def visible(self, x: Tensor, blank: float = 0.5) -> Tensor:
+    def visible(self, x: Shaped[Tensor, "N *event"], blank: float = 0.5) -> Tensor:
         r"""Images of shape (N, \*event_shape) with the hidden pixels blank, as pictures show them."""
         return x.masked_fill(self.hidden.to(x.device), blank)
 
 
-def hidden_quadrants(event_shape: tuple[int, ...], visible: int) -> Tensor:
+def hidden_quadrants(event_shape: tuple[int, ...], visible: int) -> Bool[Tensor, "*event"]:
     """Which pixels are hidden, shape (1, H, W), with that many quadrants visible."""
     _, height, width = event_shape
     hidden = torch.zeros(1, height, width, dtype=torch.bool)

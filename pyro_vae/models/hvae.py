@@ -19,6 +19,7 @@ from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.networks import MLP, Network, start_near_identity
 from pyro_vae.option_types import Whole
 from pyro_vae.priors import StandardNormal
+from pyro_vae.shapes import Shaped
 
 
 @MODELS.register("hvae")
@@ -71,7 +72,9 @@ class HVAE(Model):
             start_near_identity(normal)  # near N(0, I) whatever is above: training begins as that of a VAE
             self.layers[name] = Conditional(encoder, normal)
 
-    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
+    ) -> Shaped[Tensor, "... *event"]:
         *lower, top = (latent.name for latent in self.latents)
         layers = self.layers  # read once: each read states all its parameters to Pyro
         with pyro.plate("data", 1 if x is None else x.shape[0]):

@@ -21,6 +21,7 @@ from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.option_types import Positive
 from pyro_vae.priors import StandardNormal
+from pyro_vae.shapes import Float, Shaped
 
 
 @MODELS.register("linear_gaussian")
@@ -53,25 +54,27 @@ class LinearGaussian(Model):
         self.prior = StandardNormal(latent_dim)
         self.decoder = nn.Linear(latent_dim, math.prod(self.event_shape))
 
-    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
+    ) -> Shaped[Tensor, "... *event"]:
         with pyro.plate("data", 1 if x is None else x.shape[0]):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.likelihood(self.decoder(z).unflatten(-1, self.event_shape)), obs=x)
 
-    def evidence(self, x: Tensor) -> Tensor:
+    def evidence(self, x: Float[Tensor, "N *event"]) -> Float[Tensor, "N"]:
         r"""Log p(x), nats, shape (N,), for x of shape (N, \*event_shape)."""
         w, b, variance = self._affine()
         marginal = dist.LowRankMultivariateNormal(b, w, variance.expand(len(b)))
         log_prob: Tensor = marginal.log_prob(x.flatten(1))
         return log_prob
 
-    def posterior(self, x: Tensor) -> dist.TorchDistribution:
+    def posterior(self, x: Shaped[Tensor, "N *event"]) -> dist.TorchDistribution:
         r"""p(z | x), of batch shape (N,) and event shape (latent_dim,), for x of shape (N, \*event_shape)."""
         w, b, variance = self._affine()
         precision = torch.eye(w.shape[1], dtype=w.dtype, device=w.device) + w.T @ w / variance
         loc = torch.linalg.solve(precision, ((x.flatten(1) - b) @ w / variance).T).T
         return dist.MultivariateNormal(loc, precision_matrix=precision)
 
-    def _affine(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _affine(self) -> tuple[Float[Tensor, "P D"], Float[Tensor, "P"], Float[Tensor, "..."]]:
         assert isinstance(self.likelihood, Gaussian)
         return self.decoder.weight, self.decoder.bias, (2 * self.likelihood.log_scale).exp()

@@ -15,6 +15,7 @@ from pyro_vae.likelihoods import Likelihood
 from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.networks import MLP, Network, one_hot
 from pyro_vae.priors import StandardNormal
+from pyro_vae.shapes import Shaped
 
 
 @MODELS.register("ss_vae")
@@ -56,7 +57,9 @@ class SSVAE(Model):
         self.decoder = (network or MLP()).decoder([latent_dim, num_classes], self.event_shape)
         self.register_buffer("label_logits", torch.zeros(num_classes), persistent=False)
 
-    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
+    ) -> Shaped[Tensor, "... *event"]:
         with pyro.plate("data", 1 if x is None else x.shape[0]):
             y = pyro.sample("y", dist.Categorical(logits=self.label_logits), obs=y)
             z = pyro.sample("z", self.prior())

@@ -12,6 +12,7 @@ from pyro_vae.likelihoods import Likelihood
 from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.networks import MLP, Network
 from pyro_vae.priors import StandardNormal
+from pyro_vae.shapes import Shaped
 
 
 @MODELS.register("vae")
@@ -49,7 +50,9 @@ class VAE(Model):
         self.prior = prior or StandardNormal(latent_dim)
         self.decoder = (network or MLP()).decoder([latent_dim], self.event_shape)
 
-    def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
+    ) -> Shaped[Tensor, "... *event"]:
         with pyro.plate("data", 1 if x is None else x.shape[0]):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

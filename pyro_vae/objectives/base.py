@@ -24,6 +24,7 @@ from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.vectorized import check_data_plate
 from pyro_vae.registry import Registry
+from pyro_vae.shapes import Float, Shaped
 
 S = TypeVar("S", bound=Structure)
 
@@ -74,11 +75,19 @@ class Objective:
         """
         raise NotImplementedError
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+    def loss(
+        self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number
+    ) -> Float[Tensor, ""]:
         """The differentiable loss, a scalar in nats per datum; arguments as for a call."""
         raise NotImplementedError
 
-    def __call__(self, x: Tensor, y: Tensor | None = None, beta: Number = 1.0, epoch: Number = math.inf) -> Tensor:
+    def __call__(
+        self,
+        x: Shaped[Tensor, "N *event"],
+        y: Shaped[Tensor, "N"] | None = None,
+        beta: Number = 1.0,
+        epoch: Number = math.inf,
+    ) -> Float[Tensor, ""]:
         r"""The differentiable loss of a batch, a scalar in nats per datum.
 
         Args:
@@ -127,7 +136,9 @@ class PyroObjective(Objective):
     def prepare(self, probed: ProbedPair) -> Any:
         return self.estimator(probed)
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+    def loss(
+        self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number
+    ) -> Float[Tensor, ""]:
         model, guide = self.pair.model, self.pair.guide
         if not (isinstance(beta, float) and beta == 1.0):
             model, guide = _tempered(model, beta), _tempered(guide, beta)
@@ -167,11 +178,13 @@ class SampledObjective(ReparameterizedObjective):
         True
     """
 
-    def bound(self, draws: Draws) -> Tensor:
+    def bound(self, draws: Draws) -> Float[Tensor, "N"]:
         """The bound on the evidence per datum, nats, shape (N,)."""
         raise NotImplementedError
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+    def loss(
+        self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number
+    ) -> Float[Tensor, ""]:
         with temper(beta):
             draws = draw(prepared, x, y, self.num_samples)
         return -self.bound(draws).mean()

@@ -26,6 +26,7 @@ from pyro_vae.pairs.draws import Draws, draw
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.traces import distribution_at, value_at
+from pyro_vae.shapes import Float, Shaped
 
 
 @OBJECTIVES.register("beta_tc")
@@ -77,13 +78,15 @@ class BetaTC(ReparameterizedObjective):
             )
         return probed
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+    def loss(
+        self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number
+    ) -> Float[Tensor, ""]:
         draws = draw(prepared, x, y)
         information, correlation, dimensions = self.parts(draws)
         kl = self.weights[0] * information + beta * correlation + self.weights[1] * dimensions
         return (kl - draws.terms.log_likelihood).mean()
 
-    def parts(self, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    def parts(self, draws: Draws) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"], Float[Tensor, "N"]]:
         """Mutual information, total correlation and dimension-wise KL per datum, nats, each of shape (B,)."""
         (site,) = draws.sampled
         z, q = value_at(draws.q, site).squeeze(0), distribution_at(draws.q, site).base_dist

@@ -19,6 +19,7 @@ from pyro_vae.option_types import NotNegative
 from pyro_vae.pairs.draws import draw
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.pair import ProbedPair
+from pyro_vae.shapes import Float, Shaped
 
 
 @OBJECTIVES.register("capacity")
@@ -46,7 +47,9 @@ class Capacity(ReparameterizedObjective):
         self.nats, self.epochs = nats, epochs
         super().__init__(probed)
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+    def loss(
+        self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number
+    ) -> Float[Tensor, ""]:
         draws = draw(prepared, x, y)
         kl = label_divergence(draws).mean()
         for site in draws.sampled:

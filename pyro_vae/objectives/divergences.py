@@ -12,22 +12,23 @@ from torch import Tensor
 
 from pyro_vae.pairs.draws import Draws
 from pyro_vae.pairs.traces import distribution_at, is_independent
+from pyro_vae.shapes import Float
 
 
-def label_divergence(draws: Draws) -> Tensor:
+def label_divergence(draws: Draws) -> Float[Tensor, "N"]:
     """KL(q(y | x) || p(y)) over all enumerated sites, nats, shape (N,); 0 where there are none."""
     terms = draws.terms
     prior = sum((draws.at(draws.p, name) for name in draws.structure.enumerated), start=0 * terms.enumerated)
     return (terms.probabilities * (terms.enumerated - prior)).sum(0).mean(0)
 
 
-def site_divergence(draws: Draws, site: str) -> Tensor:
+def site_divergence(draws: Draws, site: str) -> Float[Tensor, "N G"]:
     """The KL term of a sampled site in G groups of dimensions, nats, shape (N, G): G is 1 or the site's dimension."""
     probabilities = draws.terms.probabilities.unsqueeze(-1)
     return (probabilities * _groups(draws, site)).sum(0).mean(0)
 
 
-def _groups(draws: Draws, site: str) -> Tensor:
+def _groups(draws: Draws, site: str) -> Float[Tensor, "_ S N G"]:
     """The KL term of a site under each enumerated value and draw, shape (E or 1, S, N, G)."""
     p, q = distribution_at(draws.p, site), distribution_at(draws.q, site)
     if draws.structure.same_order and is_independent(p) and is_independent(q):

@@ -14,6 +14,7 @@ from pyro_vae.objectives.base import OBJECTIVES, SampledObjective
 from pyro_vae.option_types import Whole
 from pyro_vae.pairs.draws import Draws
 from pyro_vae.pairs.pair import ProbedPair
+from pyro_vae.shapes import Float
 
 
 @OBJECTIVES.register("iwae")
@@ -34,6 +35,6 @@ class IWAE(SampledObjective):
     def __init__(self, probed: ProbedPair, num_samples: Whole = 10) -> None:
         super().__init__(probed, num_samples)
 
-    def bound(self, draws: Draws) -> Tensor:
+    def bound(self, draws: Draws) -> Float[Tensor, "N"]:
         terms = draws.terms
         return terms.over_labels(terms.power_bound(1.0))

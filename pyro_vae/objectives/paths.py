@@ -23,12 +23,13 @@ from pyro_vae.option_types import Whole
 from pyro_vae.pairs.draws import Draws, draw_along_paths
 from pyro_vae.pairs.handlers import Number, temper
 from pyro_vae.pairs.pair import ProbedPair
+from pyro_vae.shapes import Float, Shaped
 
 
 class PathObjective(ReparameterizedObjective):
     """Base of these objectives; a new one writes ``bound``."""
 
-    def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
+    def bound(self, draws: Draws, values: dict[str, Tensor]) -> Float[Tensor, "N"]:
         """The bound per datum, nats, shape (N,), from what ``draw_along_paths`` gives."""
         raise NotImplementedError
 
@@ -41,7 +42,9 @@ class PathObjective(ReparameterizedObjective):
             )
         return super().prepare(probed)
 
-    def loss(self, prepared: Any, x: Tensor, y: Tensor | None, beta: Number, epoch: Number) -> Tensor:
+    def loss(
+        self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number
+    ) -> Float[Tensor, ""]:
         with temper(beta):
             draws, values = draw_along_paths(prepared, x, y, self.num_samples)
         return -self.bound(draws, values).mean()
@@ -69,7 +72,7 @@ class StickingTheLanding(PathObjective):
     def __init__(self, probed: ProbedPair, num_samples: Whole = 1) -> None:
         super().__init__(probed, num_samples)
 
-    def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
+    def bound(self, draws: Draws, values: dict[str, Tensor]) -> Float[Tensor, "N"]:
         return draws.terms.elbo
 
 
@@ -91,7 +94,7 @@ class DoublyReparameterized(PathObjective):
     def __init__(self, probed: ProbedPair, num_samples: Whole = 10) -> None:
         super().__init__(probed, num_samples)
 
-    def bound(self, draws: Draws, values: dict[str, Tensor]) -> Tensor:
+    def bound(self, draws: Draws, values: dict[str, Tensor]) -> Float[Tensor, "N"]:
         terms = draws.terms
         weights = terms.log_ratios.detach().softmax(1)  # the bound's own gradient brings the other factor w_s
         for value in values.values():

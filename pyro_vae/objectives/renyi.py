@@ -15,6 +15,7 @@ from pyro_vae.objectives.base import OBJECTIVES, SampledObjective
 from pyro_vae.option_types import Whole
 from pyro_vae.pairs.draws import Draws
 from pyro_vae.pairs.pair import ProbedPair
+from pyro_vae.shapes import Float
 
 
 @OBJECTIVES.register("renyi")
@@ -39,6 +40,6 @@ class Renyi(SampledObjective):
         self.alpha = alpha
         super().__init__(probed, num_samples)
 
-    def bound(self, draws: Draws) -> Tensor:
+    def bound(self, draws: Draws) -> Float[Tensor, "N"]:
         terms = draws.terms
         return terms.over_labels(terms.power_bound(1 - self.alpha))

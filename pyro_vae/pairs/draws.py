@@ -21,6 +21,7 @@ from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.terms import Terms
 from pyro_vae.pairs.traces import distribution_at, log_prob_at, unscaled_log_prob_at, value_at
 from pyro_vae.pairs.vectorized import check_data_plate, run, run_guide, run_model
+from pyro_vae.shapes import Float, Shaped
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Draws:
         means = {name: _means(layout, q, name) for name in self.sampled}
         return Terms(observed, prior, sampled, enumerated, unscaled.exp(), means)
 
-    def beside(self, term: Tensor, value: Tensor) -> Tensor:
+    def beside(self, term: Float[Tensor, "E S N"], value: Tensor) -> Float[Tensor, "..."]:
         """A term of shape (E, S, N) in the shape of an expanded value: (enumerated…, S, plates…, 1…)."""
         labels = value.shape[: len(self.structure.enumerated)]
         plates = [1] * self.structure.nesting
@@ -81,12 +82,14 @@ class Draws:
         events = [1] * (value.dim() - len(labels) - 1 - len(plates))
         return term.reshape(*labels, term.shape[1], *plates, *events)
 
-    def at(self, trace: Trace, site: str) -> Tensor:
+    def at(self, trace: Trace, site: str) -> Float[Tensor, "E S N"]:
         """The log-probability of one site, of shape (E or 1, S, N)."""
         return self.layout.total([log_prob_at(trace, site)]).flatten(0, -3)
 
 
-def draw(probed: ProbedPair, x: Tensor, y: Tensor | None = None, num_samples: int = 1) -> Draws:
+def draw(
+    probed: ProbedPair, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None = None, num_samples: int = 1
+) -> Draws:
     r"""Run a pair once, vectorized over draws and labels.
 
     Args:
@@ -116,7 +119,7 @@ def draw(probed: ProbedPair, x: Tensor, y: Tensor | None = None, num_samples: in
     return Draws(p, q, Layout(probed, q, num_samples, x))
 
 
-def draw_terms(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> Terms:
+def draw_terms(probed: ProbedPair, x: Shaped[Tensor, "N *event"], num_samples: int = 1) -> Terms:
     r"""The terms of the bound with the labels latent, without gradients.
 
     Args:
@@ -140,7 +143,9 @@ def draw_terms(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> Terms:
         return draw(probed, x, num_samples=num_samples).terms
 
 
-def draw_means(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> dict[str, Tensor]:
+def draw_means(
+    probed: ProbedPair, x: Shaped[Tensor, "N *event"], num_samples: int = 1
+) -> dict[str, Float[Tensor, "_ _"]]:
     """E_q[z | x] of each sampled site, shape (N, D), from the guide alone; arguments and errors as ``draw_terms``."""
     check_data_plate(probed)
     with torch.no_grad(), poutine.block(), probed.pair.scope():
@@ -153,7 +158,7 @@ def draw_means(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> dict[str,
 
 
 def draw_along_paths(
-    probed: ProbedPair, x: Tensor, y: Tensor | None = None, num_samples: int = 1
+    probed: ProbedPair, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None = None, num_samples: int = 1
 ) -> tuple[Draws, dict[str, Tensor]]:
     r"""Run a pair so that the guide's parameters are felt through its draws alone.
 
@@ -190,7 +195,7 @@ def draw_along_paths(
     return Draws(p, q, Layout(probed, q, num_samples, x)), values
 
 
-def _means(layout: Layout, q: Trace, name: str) -> Tensor:
+def _means(layout: Layout, q: Trace, name: str) -> Shaped[Tensor, "E S N D"]:
     """The mean of a site, of shape (E or 1, S, N, D); its draws where the distribution does not know its mean."""
     d, value = distribution_at(q, name), value_at(q, name)
     try:

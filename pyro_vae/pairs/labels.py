@@ -12,9 +12,10 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.pair import Pair
 from pyro_vae.pairs.structure import LABEL_SITE
+from pyro_vae.shapes import Shaped
 
 
-def label_distribution(pair: Pair, x: Tensor) -> dist.TorchDistribution:
+def label_distribution(pair: Pair, x: Shaped[Tensor, "N *event"]) -> dist.TorchDistribution:
     r"""q(y | x): the distribution at the guide's label site; the guide runs no further than that.
 
     Args:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.traces import value_at
+from pyro_vae.shapes import Float, Shaped
 
 
 class Layout:
@@ -36,7 +37,7 @@ class Layout:
         num_data = 1 if structure.data_dim is None else len(x)
         self.zero = x.new_zeros((1,) * self.num_labels + (num_samples, num_data))
 
-    def total(self, log_probs: Iterable[Tensor]) -> Tensor:
+    def total(self, log_probs: Iterable[Tensor]) -> Float[Tensor, "*enumerated S N"]:
         """The sum over sites and over every plate but the data's, of shape (enumerated…, S, N), or (1, S, N)."""
         total = self.zero
         for log_prob in log_probs:
@@ -44,7 +45,7 @@ class Layout:
             total = total + per_datum(padded, self.structure)
         return total
 
-    def features(self, value: Tensor, event_dim: int) -> Tensor:
+    def features(self, value: Tensor, event_dim: int) -> Shaped[Tensor, "E S N D"]:
         """Values of a site, all that belongs to a datum in one row: (E, S, N, D), or (1, S, N, D) without a label."""
         value = value.reshape((1,) * (self.num_dims - value.dim() + event_dim) + value.shape)
         data = self.num_labels + 1
@@ -58,7 +59,7 @@ class Layout:
         return value.expand(*front, *self.zero.shape[-2:], -1).flatten(0, -4)
 
 
-def per_datum(log_prob: Tensor, structure: Structure) -> Tensor:
+def per_datum(log_prob: Float[Tensor, "..."], structure: Structure) -> Float[Tensor, "... N"]:
     """The sum over every plate but the data's, (…, plates…) to (…, N)."""
     if not structure.nesting:
         return log_prob.unsqueeze(-1)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.structure import Structure, read_structure
+from pyro_vae.shapes import Shaped
 
 Program = Callable[..., Any]
 
@@ -79,11 +80,11 @@ class Pair:
         finally:
             self._scope.entered = False
 
-    def arguments(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, ...]:
+    def arguments(self, x: Tensor, y: Shaped[Tensor, "N"] | None) -> tuple[Tensor, ...]:
         """What both programs are called with: (x, y), or (x) where there is no label or it is not taken."""
         return (x, y) if y is not None and self._takes_label else (x,)
 
-    def probe(self, x: Tensor, y: Tensor | None = None) -> ProbedPair:
+    def probe(self, x: Tensor, y: Shaped[Tensor, "N"] | None = None) -> ProbedPair:
         """Run the pair once, leaving no trace in the random state, and read its structure off.
 
         Parameters that the programs make at their first call are made now.

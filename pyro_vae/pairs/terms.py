@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pyro_vae.shapes import Float, Shaped
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -44,51 +46,51 @@ class Terms:
         tensor([True, True, True])
     """
 
-    observed: Tensor
-    prior: Tensor
-    sampled: Tensor
-    enumerated: Tensor
-    probabilities: Tensor
-    means: dict[str, Tensor]
+    observed: Float[Tensor, "E S N"]
+    prior: Float[Tensor, "E S N"]
+    sampled: Float[Tensor, "E S N"]
+    enumerated: Float[Tensor, "E S N"]
+    probabilities: Float[Tensor, "E S N"]
+    means: dict[str, Shaped[Tensor, "_ S N _"]]
 
     @property
-    def log_likelihood(self) -> Tensor:
+    def log_likelihood(self) -> Float[Tensor, "N"]:
         """E_q[log p(x | z)] per datum, nats, shape (N,)."""
         return self._expectation(self.observed)
 
     @property
-    def kl(self) -> Tensor:
+    def kl(self) -> Float[Tensor, "N"]:
         """KL(q(z | x) || p(z)) per datum, nats, shape (N,); a Monte Carlo estimate, so it can dip below 0."""
         return self._expectation(self.sampled + self.enumerated - self.prior)
 
     @property
-    def elbo(self) -> Tensor:
+    def elbo(self) -> Float[Tensor, "N"]:
         """The evidence lower bound per datum, nats, shape (N,)."""
         return self.log_likelihood - self.kl
 
     @property
-    def log_ratios(self) -> Tensor:
+    def log_ratios(self) -> Float[Tensor, "E S N"]:
         """The log-ratios of model and guide given the enumerated values, log p(x, z, e) / q(z | x, e), (E, S, N)."""
         return self.observed + self.prior - self.sampled
 
     @property
-    def log_weights(self) -> Tensor:
+    def log_weights(self) -> Float[Tensor, "S N"]:
         """The log importance weights, shape (S, N), whose mean of exponentials estimates p(x)."""
         return self.log_ratios.logsumexp(0)
 
-    def over_labels(self, bounds: Tensor) -> Tensor:
+    def over_labels(self, bounds: Float[Tensor, "E N"]) -> Float[Tensor, "N"]:
         """sum_e q(e | x) [bound_e - log q(e | x)], shape (N,), from bounds on log p(x, e) of shape (E, N)."""
         return (self.probabilities[:, 0] * (bounds - self.enumerated[:, 0])).sum(0)
 
-    def power_bound(self, power: float) -> Tensor:
+    def power_bound(self, power: float) -> Float[Tensor, "E N"]:
         """1 / r log mean_s w_s^r over the draws of each enumerated value, shape (E, N); r = 1: importance bound."""
         total = (power * self.log_ratios).logsumexp(1)
         return (total - math.log(self.log_ratios.shape[1])) / power
 
-    def latent_mean(self, site: str) -> Tensor:
+    def latent_mean(self, site: str) -> Float[Tensor, "N D"]:
         """E_q[z | x] of a sampled site, shape (N, D)."""
         return self._expectation(self.means[site])
 
-    def _expectation(self, term: Tensor) -> Tensor:
+    def _expectation(self, term: Float[Tensor, "_ S N *unit"]) -> Float[Tensor, "N *unit"]:
         weights = self.probabilities
         return (weights.view(weights.shape + (1,) * (term.dim() - 3)) * term).sum(0).mean(0)

@@ -18,9 +18,16 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.pair import ProbedPair, Program
 from pyro_vae.pairs.structure import DATA_PLATE, Structure
+from pyro_vae.shapes import Shaped
 
 
-def run(program: Program, probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int | None) -> Trace:
+def run(
+    program: Program,
+    probed: ProbedPair,
+    x: Tensor,
+    y: Shaped[Tensor, "N"] | None,
+    num_samples: int | None,
+) -> Trace:
     r"""The trace of one run of a program.
 
     Args:
@@ -35,13 +42,19 @@ def run(program: Program, probed: ProbedPair, x: Tensor, y: Tensor | None, num_s
     return prune_subsample_sites(traced.trace)
 
 
-def run_guide(probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int | None) -> Trace:
+def run_guide(probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None, num_samples: int | None) -> Trace:
     """The trace of S draws from the guide, under each joint value of its enumerated sites; arguments as for ``run``."""
     guide = poutine.enum(probed.pair.guide, first_available_dim=-probed.nesting - 2)
     return run(guide, probed, x, y, num_samples)
 
 
-def run_model(probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int | None, guided: Trace) -> Trace:
+def run_model(
+    probed: ProbedPair,
+    x: Tensor,
+    y: Shaped[Tensor, "N"] | None,
+    num_samples: int | None,
+    guided: Trace,
+) -> Trace:
     """The trace of the model at the latents of a trace of the guide; arguments as for ``run``."""
     return run(poutine.replay(probed.pair.model, trace=guided), probed, x, y, num_samples)
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.posterior.target import Target
+from pyro_vae.shapes import Float
 
 SHARPNESS = 4.0  # the sigmoid is cut at plus and minus this
 ACCEPTANCE = 0.65
@@ -88,14 +89,16 @@ class AnnealedBound:
         upper: whether it is an upper bound.
     """
 
-    log_likelihood: Tensor
-    standard_error: Tensor
-    effective_sample_size: Tensor
-    acceptance: Tensor
+    log_likelihood: Float[Tensor, "N"]
+    standard_error: Float[Tensor, "N"]
+    effective_sample_size: Float[Tensor, "N"]
+    acceptance: Float[Tensor, "N"]
     upper: bool
 
     @classmethod
-    def from_weights(cls, log_weight: Tensor, acceptance: Tensor, upper: bool) -> AnnealedBound:
+    def from_weights(
+        cls, log_weight: Float[Tensor, "S N"], acceptance: Float[Tensor, "N"], upper: bool
+    ) -> AnnealedBound:
         """From log weights of shape (S, N)."""
         num_chains = len(log_weight)
         total = log_weight.logsumexp(0)
@@ -118,7 +121,7 @@ class Bracket:
     upper: AnnealedBound
 
     @property
-    def gap(self) -> Tensor:
+    def gap(self) -> Float[Tensor, "N"]:
         """Upper minus lower, shape (N,): how far either can be off, in expectation."""
         return self.upper.log_likelihood - self.lower.log_likelihood
 
@@ -161,7 +164,7 @@ def annealed_bound(target: Target, annealing: Annealing | None = None, seed: int
 
 def annealed_bracket(
     target: Target,
-    latents: Tensor,
+    latents: Float[Tensor, "... N D"],
     annealing: Annealing | None = None,
     seed: int = 0,
 ) -> Bracket:
@@ -202,9 +205,9 @@ def annealed_bracket(
 class _State:
     """Where chains are: u, shape (S, N, D), log f_t and its gradient at one temperature."""
 
-    u: Tensor
-    value: Tensor
-    gradient: Tensor
+    u: Float[Tensor, "S N D"]
+    value: Float[Tensor, "S N"]
+    gradient: Float[Tensor, "S N D"]
 
 
 class _Chains:
@@ -234,7 +237,7 @@ class _Chains:
             accepted += self._move(state, temperature, self._steps[k])
         return AnnealedBound.from_weights(total, accepted.mean(0) / self.annealing.num_temperatures, upper=False)
 
-    def upper(self, latents: Tensor) -> AnnealedBound:
+    def upper(self, latents: Float[Tensor, "... N D"]) -> AnnealedBound:
         """From draws of the posterior, shape (N, D), to the prior."""
         state = self._at(latents.expand(self.annealing.num_chains, *latents.shape).contiguous(), 1.0)
         total, accepted = self._zero(), self._zero()
@@ -258,17 +261,19 @@ class _Chains:
             steps.append(log_step.exp())
         return steps
 
-    def _at(self, u: Tensor, temperature: float) -> _State:
+    def _at(self, u: Float[Tensor, "S N D"], temperature: float) -> _State:
         return _State(u, *self._evaluate(u, temperature))
 
-    def _evaluate(self, u: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def _evaluate(
+        self, u: Float[Tensor, "S N D"], temperature: float
+    ) -> tuple[Float[Tensor, "S N"], Float[Tensor, "S N D"]]:
         return self._density(u, torch.tensor(temperature, device=u.device))
 
-    def _zero(self) -> Tensor:
+    def _zero(self) -> Float[Tensor, "S N"]:
         shape = self.annealing.num_chains, self.target.num_data
         return torch.zeros(shape, dtype=torch.float64, device=self.target.x.device)
 
-    def _heat(self, state: _State, temperature: float) -> Tensor:
+    def _heat(self, state: _State, temperature: float) -> Float[Tensor, "S N"]:
         """Go to another temperature; the log of the weight that this brings, shape (S, N)."""
         before = state.value
         state.value, state.gradient = self._evaluate(state.u, temperature)

@@ -20,12 +20,13 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.posterior.mcmc import Chains
 from pyro_vae.posterior.target import Target
+from pyro_vae.shapes import Float
 
 ITERATIONS = 1000
 TOLERANCE = 1e-8
 
 
-def bridge_evidence(target: Target, chains: Chains, seed: int = 0) -> Tensor:
+def bridge_evidence(target: Target, chains: Chains, seed: int = 0) -> Float[Tensor, "N"]:
     """Log p(x), nats, shape (N,), double.
 
     Args:
@@ -42,7 +43,7 @@ def bridge_evidence(target: Target, chains: Chains, seed: int = 0) -> Tensor:
     return _solve(of_draws, of_g, (chains.ess / 2).clamp(1, len(others)))
 
 
-def normal_of(draws: Tensor) -> MultivariateNormal:
+def normal_of(draws: Float[Tensor, "S N D"]) -> MultivariateNormal:
     """The normal with the mean and covariance of each datum's draws of shape (S, N, D), in double precision.
 
     Raises:

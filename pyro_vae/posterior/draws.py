@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.shapes import Float, Shaped
+
 
 @dataclass(frozen=True)
 class PosteriorDraws:
@@ -21,10 +23,10 @@ class PosteriorDraws:
         enumerated: the drawn values of the enumerated sites, shape (S, N).
     """
 
-    u: Tensor
-    log_weight: Tensor
-    log_evidence_weight: Tensor
-    enumerated: dict[str, Tensor]
+    u: Float[Tensor, "S N D"]
+    log_weight: Float[Tensor, "S N"]
+    log_evidence_weight: Float[Tensor, "S N"]
+    enumerated: dict[str, Shaped[Tensor, "S N"]]
 
     @classmethod
     def together(cls, parts: Sequence[PosteriorDraws]) -> PosteriorDraws:

@@ -31,6 +31,7 @@ from pyro_vae.errors import InputError, PyroVAEError
 from pyro_vae.posterior.mass_matrix import BlockPerDatum, shrunk_covariance
 from pyro_vae.posterior.mixing import bulk_ess, r_hat
 from pyro_vae.posterior.target import Target
+from pyro_vae.shapes import Bool, Float
 
 logger = logging.getLogger(__name__)
 
@@ -111,28 +112,28 @@ class Chains:
     """
 
     names: tuple[str, ...]
-    u: Tensor
-    r_hat: Tensor
-    ess: Tensor
+    u: Float[Tensor, "C S N D"]
+    r_hat: Float[Tensor, "N"]
+    ess: Float[Tensor, "N"]
     divergences: int
-    acceptance: Tensor
-    step_sizes: Tensor
+    acceptance: Float[Tensor, "C"]
+    step_sizes: Float[Tensor, "C"]
     num_warmup: int
     num_gradients: int
     seconds: float
 
     @property
-    def draws(self) -> Tensor:
+    def draws(self) -> Float[Tensor, "CS N D"]:
         """The draws of all chains in one row, shape (S, N, D)."""
         return self.u.flatten(0, 1)
 
     @property
-    def converged(self) -> Tensor:
+    def converged(self) -> Bool[Tensor, "N"]:
         """Whether R-hat and effective sample size of each datum are good enough, shape (N,)."""
         return (self.r_hat <= LARGEST_R_HAT) & (self.ess >= SMALLEST_ESS)
 
     @property
-    def usable(self) -> Tensor:
+    def usable(self) -> Bool[Tensor, "N"]:
         """Whether the draws of each datum can stand for its posterior, shape (N,): none can where one diverged."""
         return self.converged & (not self.divergences and self.u.shape[0] > 1)
 

@@ -22,8 +22,10 @@ import torch
 from pyro.ops.stats import gelman_rubin
 from torch import Tensor
 
+from pyro_vae.shapes import Float
 
-def r_hat(draws: Tensor) -> Tensor:
+
+def r_hat(draws: Float[Tensor, "C S *shape"]) -> Float[Tensor, "*shape"]:
     r"""Rank-normalized, split and folded R-hat; 1 where chains cannot be told apart.
 
     Args:
@@ -40,7 +42,7 @@ def r_hat(draws: Tensor) -> Tensor:
     return torch.where((flat == flat[0]).all(0), 1.0, found).reshape(draws.shape[2:])
 
 
-def bulk_ess(draws: Tensor) -> Tensor:
+def bulk_ess(draws: Float[Tensor, "C S *shape"]) -> Float[Tensor, "*shape"]:
     r"""The effective sample size of the bulk, at most S log10 S.
 
     Args:
@@ -52,12 +54,12 @@ def bulk_ess(draws: Tensor) -> Tensor:
     return _ess(_rank_normalized(_split(draws))).reshape(draws.shape[2:])
 
 
-def mean_ess(draws: Tensor) -> Tensor:
+def mean_ess(draws: Float[Tensor, "C S *shape"]) -> Float[Tensor, "*shape"]:
     r"""The effective sample size of the mean, of the draws as they are; arguments and result as for ``bulk_ess``."""
     return _ess(_split(draws)).reshape(draws.shape[2:])
 
 
-def _ess(chains: Tensor) -> Tensor:
+def _ess(chains: Float[Tensor, "C S *shape"]) -> Float[Tensor, "*shape"]:
     num_chains, num_draws = chains.shape[:2]
     total = num_chains * num_draws
     covariance = _autocovariance(chains)
@@ -79,7 +81,7 @@ def _split(draws: Tensor) -> Tensor:
     return torch.cat([draws[:, :half], draws[:, -half:]]).double().cpu().flatten(2)
 
 
-def _rank_normalized(draws: Tensor) -> Tensor:
+def _rank_normalized(draws: Float[Tensor, "C S *shape"]) -> Float[Tensor, "C S *shape"]:
     from scipy.stats import rankdata  # late: half a second to import
 
     flat = draws.flatten(0, 1)
@@ -87,7 +89,7 @@ def _rank_normalized(draws: Tensor) -> Tensor:
     return torch.special.ndtri((ranks - 0.375) / (len(flat) + 0.25)).view_as(draws)
 
 
-def _autocovariance(draws: Tensor) -> Tensor:
+def _autocovariance(draws: Float[Tensor, "C S *shape"]) -> Float[Tensor, "S *shape"]:
     """The mean over chains of their autocovariances, by lag, shape (n, K)."""
     num_draws = draws.shape[1]
     spectrum = torch.fft.rfft(draws - draws.mean(1, keepdim=True), n=2 * num_draws, dim=1)

@@ -35,6 +35,7 @@ from pyro_vae.pairs.traces import log_prob_at, unscaled_log_prob_at, value_at
 from pyro_vae.pairs.vectorized import run, run_guide, run_model
 from pyro_vae.posterior.draws import PosteriorDraws
 from pyro_vae.posterior.unconstrained import FlatSite, FlatVector
+from pyro_vae.shapes import Float, Int, Shaped
 
 
 class Target:
@@ -62,7 +63,7 @@ class Target:
         True
     """
 
-    def __init__(self, probed: ProbedPair, x: Tensor, y: Tensor | None = None) -> None:
+    def __init__(self, probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None = None) -> None:
         self.probed, self.pair, self.x, self.y = probed, probed.pair, x, y
         self.num_data = 1 if probed.data_dim is None else len(x)
         self.side_by_side = True
@@ -95,7 +96,7 @@ class Target:
             self._prepare()
         return torch.allclose(together, alone, rtol=1e-4, atol=1e-4, equal_nan=True)
 
-    def log_density(self, u: Tensor, temperature: Number = 1.0) -> Tensor:
+    def log_density(self, u: Float[Tensor, "S N D"], temperature: Number = 1.0) -> Float[Tensor, "S N"]:
         """Log f_t(u), nats, shape (S, N), differentiable in u.
 
         Args:
@@ -115,7 +116,9 @@ class Target:
         observed = layout.total(log_prob_at(p, name) for name in p.observation_nodes)
         return (prior + temperature * observed).flatten(0, -3).logsumexp(0) + log_jacobian
 
-    def value_and_gradient(self, u: Tensor, temperature: Number = 1.0) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(
+        self, u: Float[Tensor, "S N D"], temperature: Number = 1.0
+    ) -> tuple[Float[Tensor, "S N"], Float[Tensor, "S N D"]]:
         """Log f_t(u), shape (S, N), and its gradient, shape (S, N, D); both without gradients of their own."""
         u = u.detach().requires_grad_()
         with torch.enable_grad():
@@ -183,7 +186,7 @@ class Target:
             {name: _pick(value, label).squeeze(-1) for name, value in enumerated.items()},
         )
 
-    def draw_prior(self, num_samples: int) -> Tensor:
+    def draw_prior(self, num_samples: int) -> Float[Tensor, "S N D"]:
         """Unconstrained draws from the model's prior, shape (S, N, D), without gradients.
 
         Args:
@@ -210,7 +213,7 @@ class Target:
         """A name for each of the D numbers: ``z[3]``, or ``mu`` for a site of one."""
         return self.vector.names
 
-    def values(self, u: Tensor) -> dict[str, Tensor]:
+    def values(self, u: Float[Tensor, "S N D"]) -> dict[str, Float[Tensor, "S N ..."]]:
         r"""The latents by site, shape (S, N, \*shape), of unconstrained vectors of shape (S, N, D)."""
         return self.vector.values(u)
 
@@ -238,7 +241,7 @@ class Target:
         return p
 
 
-def _pick(value: Tensor, label: Tensor) -> Tensor:
+def _pick(value: Shaped[Tensor, "_ S N k"], label: Int[Tensor, "S N"]) -> Shaped[Tensor, "S N k"]:
     """The values of one label each, shape (S, N, k), out of those of every label, shape (E or 1, S, N, k)."""
     if len(value) == 1:
         return value[0]

@@ -21,6 +21,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.pairs.layout import Layout, per_datum
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.traces import distribution_at, value_at
+from pyro_vae.shapes import Float
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class FlatVector:
         widths = ((site.name, site.columns.stop - site.columns.start) for site in self.sites)
         return tuple(f"{name}[{i}]" if width > 1 else name for name, width in widths for i in range(width))
 
-    def constrain(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def constrain(self, u: Float[Tensor, "S N D"]) -> tuple[dict[str, Tensor], Float[Tensor, "S N"]]:
         """From u, shape (S, N, D), the values of the sites as the programs have them, and log |dT/du|, shape (S, N)."""
         structure = self.structure
         values: dict[str, Tensor] = {}
@@ -98,7 +99,7 @@ class FlatVector:
             log_jacobian = log_jacobian + per_datum(jacobian.reshape(len(u), *plates, -1).sum(-1), structure)
         return values, log_jacobian
 
-    def values(self, u: Tensor) -> dict[str, Tensor]:
+    def values(self, u: Float[Tensor, "S N D"]) -> dict[str, Float[Tensor, "S N ..."]]:
         r"""The latents by site, shape (S, N, \*shape), of unconstrained vectors of shape (S, N, D)."""
         found = {}
         constrained, _ = self.constrain(u)
@@ -109,7 +110,7 @@ class FlatVector:
             found[site.name] = value.reshape(*u.shape[:2], *sizes, *site.event_shape)
         return found
 
-    def free(self, trace: Trace, layout: Layout) -> Tensor:
+    def free(self, trace: Trace, layout: Layout) -> Float[Tensor, "E S N D"]:
         """The vector in a trace, for every label where it depends on it: shape (E or 1, S, N, D)."""
         free = [
             layout.features(site.transform.inv(value_at(trace, site.name)), len(site.free_shape)) for site in self.sites

@@ -25,10 +25,10 @@ AUTO = "auto"
 CLASSIFIER_DROPOUT = 0.3
 CLASSIFIERS = {"small": "conv:pool=2", "images": "conv", "vectors": "mlp"}
 SMALL_IMAGE = 8  # pixels on a side up to which the network conv halves nothing
-Program = str | Callable[..., Any]
+NameOrProgram = str | Callable[..., Any]
 
 
-def check_names(config: FitConfig, model: Program = "", guide: Program = "") -> None:
+def check_names(config: FitConfig, model: NameOrProgram = "", guide: NameOrProgram = "") -> None:
     """Look every part up, so that a typing error is said before anything is loaded.
 
     Raises:
@@ -60,7 +60,11 @@ def check_names(config: FitConfig, model: Program = "", guide: Program = "") -> 
 
 
 def build_pair(
-    config: ProgramConfig, event_shape: tuple[int, ...], num_classes: int | None, model: Program, guide: Program
+    config: ProgramConfig,
+    event_shape: tuple[int, ...],
+    num_classes: int | None,
+    model: NameOrProgram,
+    guide: NameOrProgram,
 ) -> Pair:
     """The programs of a configuration, for data of this shape; programs that are given as such are taken as they are.
 
@@ -118,7 +122,7 @@ def resolve_resampling(config: TrainingConfig, pair: Pair) -> Resampling:
     return RESAMPLINGS.build(wanted if config.resampling == AUTO else config.resampling)
 
 
-def resolve_likelihood(config: FitConfig, dataset: Dataset, model: Program) -> FitConfig:
+def resolve_likelihood(config: FitConfig, dataset: Dataset, model: NameOrProgram) -> FitConfig:
     """``auto`` as the pixels want it, for a model by name that takes a likelihood; others have their own."""
     if config.likelihood != AUTO or not (isinstance(model, str) and MODELS.takes(model, "likelihood")):
         return config
@@ -134,7 +138,7 @@ def resolve_reading(config: FitConfig, dataset: Dataset) -> FitConfig:
     return config.model_copy(update={"scale": dataset.train.scale, "channels": channels, "missing": missing})
 
 
-def resolve_classifier(config: FitConfig, dataset: Dataset, model: Program, guide: Program) -> FitConfig:
+def resolve_classifier(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram) -> FitConfig:
     """``auto`` as the shape of the data wants it, for a guide by name and a model that may have a label site.
 
     The maximum of 2 by 2 entries of a map is the same for an image and a slightly moved one: on the digits a fifth

@@ -18,7 +18,7 @@ from pyro_vae.data.containers import is_path
 from pyro_vae.errors import InputError
 from pyro_vae.runs.assembly import (
     AUTO,
-    Program,
+    NameOrProgram,
     build_pair,
     check_names,
     resolve_classifier,
@@ -36,8 +36,8 @@ Data = Any  # a name, a path, a Dataset, or whatever ``data.containers.unpack`` 
 
 
 def fit(
-    model: Program = "vae",
-    guide: Program = "mean_field",
+    model: NameOrProgram = "vae",
+    guide: NameOrProgram = "mean_field",
     data: Data = "digits",
     *,
     out: str | Path | None = None,
@@ -248,7 +248,7 @@ def _name_of_data(data: Data) -> str:
     return os.fspath(data) if is_path(data) else IN_MEMORY
 
 
-def _name_of(program: Program) -> str:
+def _name_of(program: NameOrProgram) -> str:
     if isinstance(program, str):
         return program
     kind = program if hasattr(program, "__qualname__") else type(program)

@@ -158,7 +158,8 @@ def test_verdicts(chains):
     mixed = {"r_hat": torch.tensor([1.0, 1.2, 1.0]), "ess": good * 1000}
     assert verdict(**mixed).usable.tolist() == [True, False, True]
     assert not verdict(**mixed, divergences=1).usable.any()
-    assert not verdict(**mixed, u=chains.u[:1]).usable.any()
+    alone = {name: getattr(chains, name)[:1] for name in ("u", "acceptance", "step_sizes")}
+    assert not verdict(**mixed, **alone).usable.any()
 
 
 @pytest.mark.parametrize(
