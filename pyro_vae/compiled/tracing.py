@@ -202,6 +202,9 @@ class _Recording(TorchFunctionMode):
             return value.detach() if _varies(value) else _constant(func, args, kwargs)
         if func is Tensor.backward:
             return self._collect(*args, **kwargs)
+        if func is torch.lstm:  # oneDNN's has a workspace that its backward pass does not find in a graph
+            with _without_onednn():
+                return func(*args, **kwargs)
         if func is torch.tensor and isinstance(args[0], Tensor) and not kwargs.get("requires_grad"):
             given = args[0].detach().clone()
             return given.to(kwargs.get("device") or given.device, kwargs.get("dtype") or given.dtype)
@@ -317,6 +320,16 @@ def _leaves(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
             leaves.append(function.variable)
         ahead.extend(following for following, _ in function.next_functions)
     return leaves
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 @contextmanager

@@ -1,0 +1,49 @@
+from argparse import Namespace
+from dataclasses import dataclass
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.start = nn.Linear(6, 4)
+        self.end = nn.Linear(2, 6)
+
+
+net = Net()
+rows = torch.randn(36, 6)
+
+
+def model(batch, args):
+    x = batch.x * args.scale
+    pyro.module("net", net)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(net.end(z), 1.0).to_event(1), obs=x)
+
+
+def guide(batch, args):
+    x = batch.x
+    pyro.module("net", net)
+    with pyro.plate("data", len(x)):
+        loc, log_scale = net.start(x).chunk(2, -1)
+        pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+
+@dataclass
+class Batch:
+    x: torch.Tensor
+    number: int
+
+
+args = Namespace(scale=1.5, epochs=3, name="run", lr=1e-2)
+svi = SVI(model, guide, pyro.optim.Adam({"lr": args.lr}), Trace_ELBO())
+losses = []
+for args.epoch in range(args.epochs):
+    for number, x in enumerate(rows.split(9)):
+        losses.append(svi.step(Batch(x, number), args))
