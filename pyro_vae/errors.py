@@ -48,8 +48,11 @@ class InputError(PyroVAEError, ValueError):
 
     exit_status = 2
 
-    def __init__(self, expected: str, got: str, mend: str) -> None:
-        super().__init__(f"expected {expected}; got {got}; {mend}")
+    def __init__(self, expected: str, got: str = "", mend: str = "") -> None:
+        if not (got or mend):  # as Pyro raises anew, with the shapes of all sites below, what a program raises
+            super().__init__(expected.partition("\n")[0])
+        else:
+            super().__init__(f"expected {expected}; got {got}; {mend}")
 
 
 class TrainingError(PyroVAEError, RuntimeError):

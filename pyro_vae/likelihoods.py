@@ -8,18 +8,22 @@ while training, each batch is scored at the scale that suits it best, the root m
 Daniilidis and Levine, *Simple and Effective VAE Training with Calibrated Decoders*, 2021) and the mean absolute error
 for a Laplace; a slow average over the batches is kept, and is the scale whenever the program does not train.  Where a
 label is enumerated every class counts alike, so the average is too wide there: prefer ``learned``.
+
+``leave_out_missing`` makes a likelihood one of the values that are there: pixels are independent given z, so that
+summing over a missing one leaves the product of the others.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from pyro_vae.errors import InputError
 from pyro_vae.option_types import Positive, Whole
 from pyro_vae.registry import Registry
 
@@ -57,6 +61,80 @@ class Likelihood(nn.Module):
 
 
 LIKELIHOODS: Registry[Likelihood] = Registry("likelihood", ("event_shape",))
+
+
+class SeenPixels(dist.TorchDistribution):
+    """Independent pixels of which some may be missing, NaN: those have a log-probability of 0.
+
+    Args:
+        base: the distribution of the pixels.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro_vae.likelihoods import SeenPixels
+        >>> SeenPixels(dist.Bernoulli(torch.tensor([0.5, 0.5]))).log_prob(torch.tensor([1.0, torch.nan]))
+        tensor([-0.6931,  0.0000])
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, base: dist.TorchDistribution) -> None:
+        self.base, self.has_rsample = base, base.has_rsample
+        super().__init__(base.batch_shape, validate_args=False)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        return cast(constraints.Constraint, self.base.support)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.base.mean
+
+    @property
+    def variance(self) -> Tensor:
+        return self.base.variance
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> SeenPixels:
+        return SeenPixels(self.base.expand(batch_shape))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        return self.base.sample(torch.Size(sample_shape))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        return self.base.rsample(torch.Size(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        missing = value.isnan()
+        if isinstance(self.base, _Profiled):
+            return self.base.log_prob_of_seen(value, missing)
+        return torch.where(missing, 0.0, self.base.log_prob(torch.where(missing, 0.0, value)))
+
+
+def leave_out_missing(likelihood: Likelihood) -> None:
+    """Make a likelihood one of the values that are there, whenever it is asked from now on.
+
+    Args:
+        likelihood: independent pixels; 0 must be a value of theirs, which stands in for the missing ones.
+
+    Example:
+        >>> from pyro_vae.likelihoods import Gaussian, leave_out_missing
+        >>> likelihood, x = Gaussian((3,)), torch.tensor([0.5, torch.nan, -1.0])
+        >>> leave_out_missing(likelihood)
+        >>> there = torch.distributions.Normal(0.0, 1.0).log_prob(x[[0, 2]]).sum()
+        >>> torch.allclose(likelihood(torch.zeros(3)).log_prob(x), there)
+        True
+    """
+    likelihood.register_forward_hook(_of_seen)
+
+
+def _of_seen(likelihood: nn.Module, _: Any, p: dist.TorchDistribution) -> dist.TorchDistribution:
+    if not isinstance(p, dist.Independent) or p.base_dist.event_shape:
+        raise InputError(
+            "a likelihood of independent pixels, to leave out missing ones",
+            f"{type(likelihood).__name__}, whose pixels depend on each other",
+            "fill the missing values, or use --likelihood gaussian",
+        )
+    return dist.Independent(SeenPixels(p.base_dist), p.reinterpreted_batch_ndims)
 
 
 class Shares(constraints.Constraint):
@@ -213,8 +291,13 @@ class _Located(Likelihood):
         """The distribution of independent pixels."""
         raise NotImplementedError
 
-    def best_scale(self, error: Tensor) -> Tensor:
-        """The scale of the highest likelihood for these errors x - loc, a scalar."""
+    def best_scale(self, error: Tensor, share: Tensor | None = None) -> Tensor:
+        """The scale of the highest likelihood for these errors x - loc, a scalar.
+
+        Args:
+            error: the errors, 0 where x is missing.
+            share: the share of x that is there; None for all of it.
+        """
         raise NotImplementedError
 
     def forward(self, params: Tensor) -> dist.TorchDistribution:
@@ -247,10 +330,19 @@ class _Profiled(dist.TorchDistribution):
         return draw
 
     def log_prob(self, value: Tensor) -> Tensor:
-        log_scale = self.likelihood.best_scale(value - self.loc).clamp(min=MIN_SCALE).log()
+        return self._at_best(self.likelihood.best_scale(value - self.loc)).log_prob(value)
+
+    def log_prob_of_seen(self, value: Tensor, missing: Tensor) -> Tensor:
+        """The log-probability with the scale that is best for what is there, 0 where x is missing."""
+        filled = torch.where(missing, 0.0, value)
+        error, share = torch.where(missing, 0.0, filled - self.loc), (~missing).to(self.loc.dtype).mean()
+        return torch.where(missing, 0.0, self._at_best(self.likelihood.best_scale(error, share)).log_prob(filled))
+
+    def _at_best(self, scale: Tensor) -> dist.TorchDistribution:
+        log_scale = scale.clamp(min=MIN_SCALE).log()
         with torch.no_grad():
             self.likelihood.log_scale.lerp_(log_scale, 1 - MEMORY)
-        return self.likelihood.family(self.loc, log_scale.exp()).log_prob(value)
+        return self.likelihood.family(self.loc, log_scale.exp())
 
 
 @LIKELIHOODS.register("gaussian")
@@ -274,8 +366,9 @@ class Gaussian(_Located):
     def family(self, loc: Tensor, scale: Tensor) -> dist.TorchDistribution:
         return dist.Normal(loc, scale)
 
-    def best_scale(self, error: Tensor) -> Tensor:
-        return error.square().mean().sqrt()
+    def best_scale(self, error: Tensor, share: Tensor | None = None) -> Tensor:
+        mean = error.square().mean()
+        return (mean if share is None else mean / share).sqrt()
 
 
 @LIKELIHOODS.register("laplace")
@@ -297,8 +390,9 @@ class Laplace(_Located):
     def family(self, loc: Tensor, scale: Tensor) -> dist.TorchDistribution:
         return dist.Laplace(loc, scale)
 
-    def best_scale(self, error: Tensor) -> Tensor:
-        return error.abs().mean()
+    def best_scale(self, error: Tensor, share: Tensor | None = None) -> Tensor:
+        mean = error.abs().mean()
+        return mean if share is None else mean / share
 
 
 @LIKELIHOODS.register("continuous_bernoulli")

@@ -1,7 +1,7 @@
 """Named data sets, files and folders of images, as tensors in memory; binarization, label splits, batches."""
 
 from pyro_vae.data.arrays import from_arrays, from_data
-from pyro_vae.data.augmentation import random_affine
+from pyro_vae.data.augmentation import random_affine, random_affine_of_seen
 from pyro_vae.data.base import DATA
 from pyro_vae.data.batches import Batch, Batches, Rows
 from pyro_vae.data.binarization import (
@@ -41,4 +41,5 @@ __all__ = [
     "labelled_rows",
     "load_data",
     "random_affine",
+    "random_affine_of_seen",
 ]

@@ -17,6 +17,28 @@ SCALE = 0.2  # relative
 SHIFT = 0.1  # of the side
 
 
+def random_affine_of_seen(x: Tensor) -> Tensor:
+    """Change images of which some pixels are missing, NaN, as ``random_affine`` does.
+
+    A pixel is the mean of those around it that are there, by their weights; it is missing where less than half of the
+    weight is there.
+
+    Args:
+        x: images of shape (N, C, H, W).
+
+    Example:
+        >>> from pyro_vae.data import random_affine_of_seen
+        >>> x = torch.full((5, 1, 8, 8), 0.5)
+        >>> x[..., :3] = torch.nan
+        >>> changed = random_affine_of_seen(x)
+        >>> 0 < changed.isnan().double().mean() < 0.6
+        tensor(True)
+    """
+    missing = x.isnan()
+    values, holes = random_affine(torch.cat([torch.where(missing, 0.0, x), missing.to(x.dtype)], 1)).chunk(2, 1)
+    return torch.where(holes < 0.5, values / (1 - holes).clamp(min=0.5), torch.nan)
+
+
 def random_affine(x: Tensor) -> Tensor:
     """Turn, shear, scale and move every image at random.
 

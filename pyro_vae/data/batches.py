@@ -159,4 +159,7 @@ class Batches:
     def _rows(self, indices: Tensor, with_labels: bool) -> Rows:
         images = self.images[indices]
         pixels = images.values()
-        return Rows(binarize(pixels, self.binarization), pixels, images.labels if with_labels else None)
+        x = binarize(pixels, self.binarization)
+        if images.missing is not None and self.binarization != "none":
+            x = x.masked_fill(images.missing, torch.nan)
+        return Rows(x, pixels, images.labels if with_labels else None)

@@ -109,8 +109,7 @@ def check_range(data: Dataset, how: Binarization, support: Constraint | None) ->
     if fits is None:
         return
     for images in (data.train, data.validation, data.test):
-        chunks = (chunk.values() for chunk in images.chunks(1000))
-        outside = [values[~(fits.check(values) | values.isnan())] for values in chunks]
+        outside = [_outside(chunk, fits) for chunk in images.chunks(1000)]
         found = torch.cat(outside)
         if len(found):
             purpose = "to binarize" if how != "none" else "which the likelihood is a density for"
@@ -124,6 +123,13 @@ def check_range(data: Dataset, how: Binarization, support: Constraint | None) ->
                 f"{found.numel():,} other values from {found.min():g} to {found.max():g}",
                 mend,
             )
+
+
+def _outside(images: Images, support: Constraint) -> Tensor:
+    """The values outside a support, but for those that are missing."""
+    values = images.values()
+    fits = support.check(values)
+    return values[~(fits if images.missing is None else fits | images.missing)]
 
 
 def fitting_likelihood(data: Dataset) -> str:

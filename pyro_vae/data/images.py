@@ -52,12 +52,13 @@ class Images:
         return self._each(lambda tensor: tensor.to(device))
 
     def values(self) -> Tensor:
-        r"""The images as they are, float32 of shape (N, \*event_shape), NaN where a pixel is missing."""
-        return self._holed(self.pixels.float() / self.scale if self.scale != 1.0 else self.pixels.float())
+        r"""The images as they are, in torch's default dtype, shape (N, \*event_shape), NaN where a pixel is missing."""
+        values = self.pixels.to(torch.get_default_dtype())
+        return self._holed(values / self.scale if self.scale != 1.0 else values)
 
     def x(self) -> Tensor:
-        r"""The images as the programs see them, binary where they are to be, float32 of shape (N, \*event_shape)."""
-        return self.values() if self.binary is None else self._holed(self.binary.float())
+        r"""The images as the programs see them, binary where they are to be; shape and dtype as of ``values``."""
+        return self.values() if self.binary is None else self._holed(self.binary.to(torch.get_default_dtype()))
 
     def tensors(self) -> list[Tensor]:
         """The tensors that are there, pixels first."""
@@ -73,6 +74,13 @@ class Images:
         if self.labels is None or not (known := self.labels >= 0).any():
             return None
         return self if known.all() else self[known.nonzero().squeeze(1)]
+
+    def with_holes(self) -> Images:
+        """The same images, with NaN among the pixels as missing ones."""
+        if not (self.pixels.is_floating_point() and (holes := self.pixels.isnan()).any()):
+            return self
+        missing = holes if self.missing is None else holes | self.missing
+        return replace(self, pixels=self.pixels.masked_fill(holes, 0.0), missing=missing)
 
     def _holed(self, values: Tensor) -> Tensor:
         return values if self.missing is None else values.masked_fill(self.missing, torch.nan)
@@ -121,7 +129,12 @@ class Dataset:
     @property
     def has_missing(self) -> bool:
         """Whether any pixel is missing."""
-        return self.train.missing is not None
+        return any(part.missing is not None for part in (self.train, self.validation, self.test))
+
+    def with_holes(self) -> Dataset:
+        """The same data set, with NaN among the pixels of a split as missing ones."""
+        train, validation, test = (part.with_holes() for part in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)
 
     @property
     def event_shape(self) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ class Pixels:
     r"""Pixels as they are stored.
 
     Args:
-        values: shape (N, \*event_shape), uint8 or float32; 0 where one is missing.
+        values: shape (N, \*event_shape), uint8 or torch's default dtype; 0 where one is missing.
         missing: which are missing, bool of the same shape; None where none is.
         scale: the value that means 1.
         kind: what they are, as ``Dataset`` has it.
@@ -113,8 +113,9 @@ def read_pixels(x: Array, missing: Array | None, name: str, reading: Reading) ->
     kind = _kind(seen, whole, scale)
     fits_bytes = whole and seen.min() >= 0 and seen.max() <= LARGEST_BYTE
     as_bytes = fits_bytes and (x.dtype == np.uint8 or scale > 1)
+    wide = np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
     with np.errstate(over="ignore"):
-        values = np.array(x, dtype=np.uint8 if as_bytes else np.float32, order="C")  # a copy, for x may be read-only
+        values = np.array(x, dtype=np.uint8 if as_bytes else wide, order="C")  # a copy, for x may be read-only
     if not as_bytes and not np.isfinite(values).all():
         raise InputError(f"numbers of up to 3e38 in x of {name}", f"{np.abs(x).max():g}", "divide x by a number")
     words = [said, "channels last" if last else ""]

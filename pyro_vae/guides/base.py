@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pyro_vae.conditionals import Categorical, Conditional
 from pyro_vae.models.base import Model, NamedModule
-from pyro_vae.networks import MLP, Network, Shape, one_hot
+from pyro_vae.networks import MLP, Network, Shape, indicator_shape, one_hot, with_indicator
 from pyro_vae.registry import Registry
 from pyro_vae.shapes import Shaped
 
@@ -63,7 +63,9 @@ class Guide(NamedModule):
         super().__init__()
         self.latents = model.latents
         network = network or MLP()
-        self._shapes = {"x": model.event_shape} | {latent.name: latent.event_shape for latent in self.latents}
+        self.missing, self._event_dim = model.missing, len(model.event_shape)
+        seen = indicator_shape(model.event_shape) if self.missing else model.event_shape
+        self._shapes = {"x": seen} | {latent.name: latent.event_shape for latent in self.latents}
         encoders: dict[tuple[str, ...], nn.Module] = {}
         self.conditionals = nn.ModuleDict()
         for latent in self.latents:
@@ -118,7 +120,8 @@ class Guide(NamedModule):
         self, sample: Callable[..., Tensor], x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None
     ) -> None:
         """Walk the latent sites in order, giving each conditional the values before it."""
-        values, conditionals = {"x": x}, self.conditionals  # read once: each read states all its parameters to Pyro
+        values = {"x": with_indicator(x, self._event_dim) if self.missing else x}
+        conditionals = self.conditionals  # read once: each read states all its parameters to Pyro
         for latent in self.latents:
             if latent.discrete and y is not None:
                 value = y

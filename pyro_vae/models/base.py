@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_vae.likelihoods import Bernoulli, Likelihood
+from pyro_vae.errors import InputError
+from pyro_vae.likelihoods import Bernoulli, Likelihood, leave_out_missing
 from pyro_vae.registry import Registry
 from pyro_vae.shapes import Shaped
 
@@ -95,6 +96,7 @@ class Model(NamedModule):
     Attributes:
         conditional: whether the program reads part of x instead of generating it, p(x, z | part of x).
         resampling: how the training rows are drawn unless the configuration says otherwise.
+        missing: whether x may have missing values, NaN; see ``mask_missing``.
 
     Example:
         >>> import pyro
@@ -110,6 +112,7 @@ class Model(NamedModule):
 
     conditional: ClassVar[bool] = False
     resampling: ClassVar[str] = "uniform"
+    missing: bool = False
 
     def __init__(
         self, event_shape: tuple[int, ...], latents: tuple[Latent, ...], likelihood: Likelihood | None = None
@@ -118,6 +121,31 @@ class Model(NamedModule):
         self.event_shape = tuple(event_shape)
         self.latents = latents
         self.likelihood = likelihood or Bernoulli(self.event_shape)
+
+    def mask_missing(self) -> None:
+        """Take NaN in x for a missing value: no part of the likelihood, and seen as missing by guides made from now on.
+
+        Raises:
+            InputError: if the model reads part of x, which it would have to see whole.
+
+        Example:
+            >>> from pyro.infer import Trace_ELBO
+            >>> from pyro_vae.guides import MeanField
+            >>> from pyro_vae.models import VAE
+            >>> model, x = VAE((4,), latent_dim=2), torch.tensor([[1.0, torch.nan, 0.0, torch.nan]])
+            >>> model.mask_missing()
+            >>> Trace_ELBO().loss(model, MeanField(model), x) > 0
+            True
+        """
+        if self.conditional:
+            raise InputError(
+                "a model that generates every value, for missing ones",
+                f"{type(self).__name__}, which reads part of x and has no likelihood for it",
+                "use --model vae, or fill the missing values",
+            )
+        if not self.missing:
+            self.missing = True
+            leave_out_missing(self.likelihood)
 
     def forward(
         self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None

@@ -2,6 +2,7 @@
 
 from pyro_vae.networks.base import NETWORKS, START, JointLinear, Network, Shape, one_hot, start_near_identity
 from pyro_vae.networks.conv import Conv
+from pyro_vae.networks.missing import indicator_shape, with_indicator
 from pyro_vae.networks.mlp import MLP
 from pyro_vae.networks.resnet import ResNet
 from pyro_vae.registry import import_siblings
@@ -17,6 +18,8 @@ __all__ = [
     "Network",
     "ResNet",
     "Shape",
+    "indicator_shape",
     "one_hot",
     "start_near_identity",
+    "with_indicator",
 ]

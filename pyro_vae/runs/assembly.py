@@ -65,6 +65,7 @@ def build_pair(
     num_classes: int | None,
     model: NameOrProgram,
     guide: NameOrProgram,
+    missing: bool = False,
 ) -> Pair:
     """The programs of a configuration, for data of this shape; programs that are given as such are taken as they are.
 
@@ -84,6 +85,8 @@ def build_pair(
             likelihood=None if likelihood == AUTO else LIKELIHOODS.build(likelihood, event_shape=event_shape),
             network=network,
         )
+    if missing and isinstance(model, Model):
+        model.mask_missing()
     if isinstance(guide, str):
         _check_is_not_own("guide", guide, GUIDES)
         if not isinstance(model, Model):
@@ -130,12 +133,21 @@ def resolve_likelihood(config: FitConfig, dataset: Dataset, model: NameOrProgram
 
 
 def resolve_reading(config: FitConfig, dataset: Dataset) -> FitConfig:
-    """``auto`` as arrays were read, so that they are read alike when the run is opened; others leave it as it is."""
+    """``auto`` as arrays were read, so that they are read alike when the run is opened; others leave it as it is.
+
+    Raises:
+        InputError: if values are missing, and that is refused.
+    """
+    if dataset.has_missing and config.missing == "refuse":
+        raise InputError(
+            f"every value of {dataset.name}", "some that are missing (NaN)", "use --missing mask, or fill them"
+        )
+    if not dataset.has_missing:  # programs need not look for any
+        config = config.model_copy(update={"missing": "refuse"})
     if not dataset.reading:
         return config
-    missing = config.missing if dataset.has_missing else "refuse"  # where none is, programs need not look for any
     channels = "last" if dataset.channels_last else "first"
-    return config.model_copy(update={"scale": dataset.train.scale, "channels": channels, "missing": missing})
+    return config.model_copy(update={"scale": dataset.train.scale, "channels": channels})
 
 
 def resolve_classifier(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram) -> FitConfig:

@@ -32,6 +32,7 @@ class DataFacts:
         high: the largest.
         channels_last: whether the channels of the arrays were last.
         has_missing: whether any value is missing.
+        kind: what the pixels are, as ``Dataset`` has it; empty where it is not known.
     """
 
     event_shape: tuple[int, ...]
@@ -44,6 +45,7 @@ class DataFacts:
     high: float | None = None
     channels_last: bool = False
     has_missing: bool = False
+    kind: str = ""
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DataFacts:
@@ -101,6 +103,7 @@ def facts_of(dataset: Dataset) -> DataFacts:
         high=dataset.train.pixels.max().item() / scale,
         channels_last=dataset.channels_last,
         has_missing=dataset.has_missing,
+        kind=dataset.kind,
     )
 
 

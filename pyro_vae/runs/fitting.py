@@ -89,7 +89,7 @@ def fit(
     config = resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)
+        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide, dataset.has_missing)
         under_way, shown = Session(config, dataset, pair, device), choose_display(display)
         with under_way.writing():
             if folder is not None:
@@ -153,7 +153,7 @@ def _resumed(
     dataset = load_same_data(config, folder.facts) if is_named else _same(data, config, folder.facts)
     model, guide = (given[name] or getattr(old, name) for name in ("model", "guide"))
     with torch.random.fork_rng():
-        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide)
+        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide, dataset.has_missing)
         under_way = Session(config, dataset, pair, device)
         under_way.go_on(folder, training)
         return _finished(under_way.train(display), display)
@@ -195,7 +195,8 @@ def load(
     config, facts = folder.config, folder.facts
     dataset = None if data is None else _same(data, config, facts)
     with torch.random.fork_rng():
-        pair = build_pair(config, facts.event_shape, facts.num_classes, model or config.model, guide or config.guide)
+        programs = model or config.model, guide or config.guide
+        pair = build_pair(config, facts.event_shape, facts.num_classes, *programs, facts.has_missing)
         probed = place(pair, facts.event_shape, _device(device))
     pair.load_state_dict(folder.weights(checkpoint))
     return Run(config, facts, probed, dataset=dataset, folder=folder, history=folder.history)
@@ -234,7 +235,7 @@ def _device(name: str) -> torch.device:
 def _dataset(data: Data, reading: Reading, download: bool = False, strict: bool = False) -> Dataset:
     if is_path(data):
         return load_data(data, download=download, strict=strict, reading=reading)
-    return data if isinstance(data, Dataset) else from_data(data, IN_MEMORY, reading)
+    return data.with_holes() if isinstance(data, Dataset) else from_data(data, IN_MEMORY, reading)
 
 
 def _same(data: Data, config: FitConfig, facts: DataFacts) -> Dataset:

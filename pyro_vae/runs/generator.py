@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.data import Images
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw_means
 from pyro_vae.pairs.labels import label_distribution
@@ -21,6 +19,7 @@ from pyro_vae.pairs.pair import Pair, ProbedPair
 from pyro_vae.pairs.structure import LABEL_SITE, OBSERVED_SITE, Structure
 from pyro_vae.pairs.traces import distribution_at, value_at
 from pyro_vae.runs.data_facts import DataFacts
+from pyro_vae.runs.inputs import read_class, read_count, read_images, read_points, read_seed
 
 SEED_OFFSET = 104_729  # from the seed of training: its first normals may be the parameters that z is compared with
 
@@ -28,8 +27,8 @@ SEED_OFFSET = 104_729  # from the seed of training: its first normals may be the
 class Generator:
     r"""A fitted pair, run forwards: encode, decode, sample, complete, reconstruct, classify.
 
-    Wherever images are asked for, x is an array or tensor of shape (N, \*event_shape): floats as the model sees them,
-    in [0, 1] for pictures, or uint8 pixels on the data's own scale.
+    Wherever images are asked for, x is an array of shape (N, \*event_shape), N at least 1, in any form that data come
+    in: numbers as the model sees them, in [0, 1] for pictures, or whole numbers on the data's own scale.
 
     Args:
         probed: the fitted programs, with what ``Pair.probe`` said of them.
@@ -113,13 +112,14 @@ class Generator:
         """
         site = self.latent_site(site)
         with self._quiet():
-            return draw_means(self.probed, self._values(x), num_samples)[site]
+            count = read_count(num_samples, "draw", "use num_samples=1")
+            return draw_means(self.probed, self._values(x), count)[site]
 
     def decode(
         self,
         z: ArrayLike | Tensor,
         site: str | None = None,
-        y: int | None = None,
+        y: int | str | None = None,
         seed: int = 0,
         x: ArrayLike | Tensor | None = None,
     ) -> Tensor:
@@ -129,7 +129,7 @@ class Generator:
             z: points of shape (N, latent_dim).
             site: the latent site that they belong to, for models with several; default: the last continuous one.
                 The others are drawn from the model, given z.
-            y: the class index, for models with labels; default: drawn from p(y).
+            y: the class, by its index or name, for models with labels; default: drawn from p(y).
             seed: the seed of these draws.
             x: for conditional models, the image whose visible part they read, shape (1, \*event_shape), or one a point.
 
@@ -138,9 +138,11 @@ class Generator:
                 class.
         """
         site = self.latent_site(site)
-        values = self._points(z, site)
+        values = read_points(z, self.structure.continuous[site], site).to(self.device)
         given = {site: values} | self._given_class(y, len(values))
         template = torch.zeros(1, *self.facts.event_shape) if x is None else self._values(x)
+        if len(template) not in (1, len(values)):
+            raise InputError(f"one row of x, or {len(values)} as of z", f"{len(template)}", "give x[:1]")
         with self._quiet(seed):
             return self._generate(template.expand(len(values), *self.facts.event_shape), given, mean=True)
 
@@ -157,46 +159,57 @@ class Generator:
             raise InputError("a continuous latent site", repr(site), f"choose one of: {', '.join(known)}")
         return site or known[-1]
 
-    def sample(self, num_samples: int = 64, y: int | None = None, seed: int = 0, mean: bool = True) -> Tensor:
+    def sample(self, num_samples: int = 64, y: int | str | None = None, seed: int = 0, mean: bool = True) -> Tensor:
         r"""Images from the model, shape (num_samples, \*event_shape).
 
         Args:
             num_samples: how many.
-            y: the class index to generate, for models with labels; default: drawn from p(y).
+            y: the class to generate, by its index or name, for models with labels; default: drawn from p(y).
             seed: the seed of the draws.
             mean: whether to return E[x | z], which is what pictures show, instead of a draw of x itself.
         """
-        if num_samples < 1:
-            raise InputError("at least one image", str(num_samples), "use --num 64")
+        num_samples = read_count(num_samples, "image", "use --num 64")
         given = self._given_class(y, num_samples)
         with self._quiet(seed):
             return self._generate(torch.zeros(num_samples, *self.facts.event_shape), given, mean)
 
     def complete(self, x: ArrayLike | Tensor, num_samples: int = 1, seed: int = 0, mean: bool = True) -> Tensor:
-        r"""Images filled in by the model from their visible part, shape (num_samples, N, \*event_shape).
+        r"""Images filled in by the model, shape (num_samples, N, \*event_shape): imputation.
+
+        A conditional model fills in its hidden part, from z drawn from p(z | visible part).  Any other fills in what
+        is missing, NaN or masked, of a run that was fitted with ``missing="mask"``, from z drawn from q(z | what is
+        there); what is there stays as it is.  The mean of many completions is the best guess in squared error.
 
         Args:
             x: images; a conditional model reads their visible part alone.
-            num_samples: how many times to fill in each, z drawn anew from p(z | visible part).
+            num_samples: how many times to fill in each, z drawn anew.
             seed: the seed of the draws.
-            mean: whether to return E[x | z] instead of a draw of x itself.
+            mean: whether to fill in E[x | z] instead of a draw of x itself.
 
         Raises:
-            InputError: if the model is not conditional.
+            InputError: if x is not as the run's data were.
         """
-        if not self.conditional:
-            raise InputError("a conditional model to fill images in", repr(self.name), "fit one that is: --model cvae")
+        num_samples = read_count(num_samples, "completion", "use num_samples=1")
         with self._quiet(seed):
             values = self._values(x)
-            return torch.stack([self._generate(values, {}, mean) for _ in range(num_samples)])
+            if self.conditional:
+                return torch.stack([self._generate(values, {}, mean) for _ in range(num_samples)])
+            there, missing = values.cpu(), values.isnan().cpu()
+            if not missing.any():
+                return there.expand(num_samples, *there.shape).clone()
+            made = (self._generate(values, self._latent(values), mean) for _ in range(num_samples))
+            return torch.stack([torch.where(missing, each, there) for each in made])
 
     def reconstruct(self, x: ArrayLike | Tensor, seed: int = 0) -> Tensor:
         r"""E[x | z] with z drawn from q(z | x), shape (N, \*event_shape)."""
         with self._quiet(seed):
             values = self._values(x)
-            q = poutine.trace(self.pair.guide).get_trace(*self.pair.arguments(values, None))
-            latent = {name: value_at(q, name) for name in self.structure.latent}
-            return self._generate(values, latent, mean=True)
+            return self._generate(values, self._latent(values), mean=True)
+
+    def _latent(self, values: Tensor) -> dict[str, Tensor]:
+        """A draw of every latent site from the guide."""
+        q = poutine.trace(self.pair.guide).get_trace(*self.pair.arguments(values, None))
+        return {name: value_at(q, name) for name in self.structure.latent}
 
     def _generate(self, template: Tensor, latent: dict[str, Tensor], mean: bool) -> Tensor:
         """Run the model forwards on the rows of a template, some of its sites given."""
@@ -208,56 +221,26 @@ class Generator:
     @contextmanager
     def _quiet(self, seed: int = 0) -> Iterator[None]:
         """Evaluation mode, no gradients, a random state of its own."""
-        with self.pair.looked_at(SEED_OFFSET + seed):
+        with self.pair.looked_at(SEED_OFFSET + read_seed(seed)):
             yield
 
-    def _values(self, x: ArrayLike | Tensor) -> Tensor:
+    def _values(self, x: Any) -> Tensor:
         """Images as the programs take them, checked."""
-        array = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
-        shape = self.facts.event_shape
-        if array.shape[1:] != shape and array.shape[1:] == shape[1:]:
-            array = array.unsqueeze(1)  # (N, H, W) for one channel
-        if array.shape[1:] != shape or array.dim() != 1 + len(shape):
-            raise InputError(
-                f"x of shape (N, {', '.join(map(str, shape))})", f"shape {tuple(array.shape)}", "reshape the images"
-            )
-        scale = self.facts.scale if array.dtype == torch.uint8 else 1.0
-        return Images(array, scale=scale).values().to(self.device)
+        return read_images(x, self.facts).to(self.device)
 
-    def _points(self, z: ArrayLike | Tensor, name: str) -> Tensor:
-        """Latent points as the site takes them, checked."""
-        site = self.structure.continuous[name]
-        points = torch.as_tensor(z if isinstance(z, Tensor) else np.asarray(z)).float().to(self.device)
-        if points.dim() != 2 or points.shape[1] != site.size or not len(points):
-            raise InputError(
-                f"z of shape (N, {site.size}) for the latent site {name!r}",
-                f"shape {tuple(points.shape)}",
-                "give one row a point",
-            )
-        values = points.reshape(len(points), *site.shape)
-        if not (points.isfinite().all() and (site.support is None or site.support.check(values).all())):
-            raise InputError(
-                f"finite z in the support of the latent site {name!r}, {site.support}",
-                f"values from {points.min().item():g} to {points.max().item():g}",
-                "choose other points",
-            )
-        return values
-
-    def _given_class(self, y: int | None, num_rows: int) -> dict[str, Tensor]:
+    def _given_class(self, y: int | str | None, num_rows: int) -> dict[str, Tensor]:
         """The label site of ``num_rows`` rows, checked; empty where no class is asked for."""
         if y is None:
             return {}
         self._check_labels("to choose a class")
-        if not 0 <= y < len(self.facts.class_names):
-            last = len(self.facts.class_names) - 1
-            raise InputError(f"a class index from 0 to {last}", str(y), f"choose one of: 0 to {last}")
+        label = read_class(y, self.facts.class_names)
         if not self.class_matters:
             raise InputError(
                 "a model whose images depend on the class",
                 f"{self.name!r}, whose class is read off them",
                 "leave out the class, or fit one that generates by class: --model ss_vae",
             )
-        return {LABEL_SITE: torch.full((num_rows,), y, device=self.device)}
+        return {LABEL_SITE: torch.full((num_rows,), label, device=self.device)}
 
     def _check_labels(self, purpose: str) -> None:
         if not self.structure.has_label:

@@ -14,9 +14,18 @@ import pandas as pd
 import torch
 
 from pyro_vae.config import FitConfig
-from pyro_vae.data import Batches, Dataset, binarize_once, check_range, describe_pixels, labelled_rows, random_affine
+from pyro_vae.data import (
+    Batches,
+    Dataset,
+    binarize_once,
+    check_range,
+    describe_pixels,
+    labelled_rows,
+    random_affine,
+    random_affine_of_seen,
+)
 from pyro_vae.diagnostics.findings import Finding
-from pyro_vae.errors import TrainingError
+from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.pairs import Pair, ProbedPair
 from pyro_vae.runs import animation
 from pyro_vae.runs.assembly import AUTO, resolve_augmentation, resolve_binarization, resolve_resampling
@@ -26,6 +35,9 @@ from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run, count
 from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
+from pyro_vae.training.faults import find_fault
+
+MASKED_ROWS = 100  # on which programs have to show that they take missing values
 
 
 class Interrupted(KeyboardInterrupt):
@@ -47,9 +59,12 @@ class Session:
         check_range(dataset, binarization, self.probed.support)
         labels = config.labels if self.probed.has_label else "none"
         rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed, dataset.class_names)
+        if dataset.has_missing:
+            check_masks(pair, binarize_once(dataset.train[slice(MASKED_ROWS)], binarization).to(device).x())
         batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed)
         validation = binarize_once(dataset.validation, binarization).to(device)
-        augment = random_affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
+        affine = random_affine_of_seen if dataset.has_missing else random_affine
+        augment = affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
         resampling = resolve_resampling(config, pair)
         config = settle(config, batches.num_steps, bool(self.probed.enumerated))
         self.config = config.model_copy(update={"binarization": binarization})
@@ -168,6 +183,25 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def check_masks(pair: Pair, x: torch.Tensor) -> None:
+    r"""Refuse programs that take no missing values.
+
+    Args:
+        pair: the model and the guide.
+        x: some rows as the programs see them, shape (N, \*event_shape), NaN where a value is missing.
+
+    Raises:
+        InputError: if a site is not finite where x is NaN.
+    """
+    fault = find_fault(pair, x, None, torch.arange(len(x)), may_miss=True)
+    if fault:
+        raise InputError(
+            "programs that leave missing values (NaN in x) out of the likelihood and out of what they encode",
+            fault,
+            "use a model and a guide by name, call mask_missing() on the model before the guide is made, or fill them",
+        )
 
 
 def place(pair: Pair, event_shape: tuple[int, ...], device: torch.device) -> ProbedPair:

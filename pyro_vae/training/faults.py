@@ -16,7 +16,7 @@ from pyro_vae.pairs.traces import distribution_at, value_at
 MAX_ROWS_NAMED = 10
 
 
-def find_fault(pair: Pair, x: Tensor, y: Tensor | None, rows: Tensor) -> str:
+def find_fault(pair: Pair, x: Tensor, y: Tensor | None, rows: Tensor, may_miss: bool = False) -> str:
     r"""Run a pair once more on a batch whose loss was not a finite number, and say what is wrong first.
 
     The order is that of the computation: data, parameters, the guide's sites, the model's.
@@ -26,11 +26,13 @@ def find_fault(pair: Pair, x: Tensor, y: Tensor | None, rows: Tensor) -> str:
         x: the batch, shape (B, \*event_shape).
         y: its labels, shape (B,), or None.
         rows: which training rows these are, shape (B,).
+        may_miss: whether NaN in x is a missing value.
 
     Returns:
         A clause without a capital or a full stop; empty where this run shows nothing wrong.
     """
-    if not x.isfinite().all():
+    holed = bool(x.isnan().any())  # what is missing, in programs that take it
+    if x.isinf().any() or (holed and not may_miss):
         return f"the data are not finite{_of_rows(x, rows)}"
     broken = [name for name, value in pair.trained().items() if not value.isfinite().all()]
     if broken:
@@ -42,17 +44,17 @@ def find_fault(pair: Pair, x: Tensor, y: Tensor | None, rows: Tensor) -> str:
                 q = poutine.trace(pair.guide).get_trace(*pair.arguments(x, y))
                 p = poutine.trace(poutine.replay(pair.model, q)).get_trace(*pair.arguments(x, y))
                 traces = [(role, prune_subsample_sites(trace)) for role, trace in (("guide", q), ("model", p))]
-                return next(filter(None, (_fault_of(role, trace, rows) for role, trace in traces)), "")
+                return next(filter(None, (_fault_of(role, trace, rows, holed) for role, trace in traces)), "")
     except (ValueError, RuntimeError) as error:  # a program that refuses what it was given says it best itself
         return f"the programs say: {str(error).strip().splitlines()[0]}"
 
 
-def _fault_of(role: str, trace: poutine.Trace, rows: Tensor) -> str:
+def _fault_of(role: str, trace: poutine.Trace, rows: Tensor, holed: bool) -> str:
     for name, site in trace.nodes.items():
         if site["type"] != "sample":
             continue
         value = value_at(trace, name)
-        if not value.isfinite().all():
+        if value.isinf().any() if holed and site["is_observed"] else not value.isfinite().all():
             return f"the {role}'s site {name!r} has values that are not finite{_of_rows(value, rows)}"
         density = distribution_at(trace, name).log_prob(value)
         if not density.isfinite().all():

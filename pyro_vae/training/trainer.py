@@ -213,7 +213,12 @@ class Trainer:
         """What went wrong at a step, and where in the programs."""
         epoch, batch = self.progress.epoch, self.batches.batch(rows)
         parts = ((batch.unlabelled, rows.unlabelled), (batch.labelled, rows.labelled))
-        faults = [find_fault(self.pair, part.x, part.y, index) for part, index in parts if part and index is not None]
+        may_miss = self.batches.images.missing is not None
+        faults = [
+            find_fault(self.pair, part.x, part.y, index, may_miss)
+            for part, index in parts
+            if part and index is not None
+        ]
         where = next(filter(None, faults), "a second run of the same rows shows no fault")
         kept = f"the state after epoch {epoch} is kept" if epoch else "nothing was learned before"
         return TrainingError(
