@@ -75,6 +75,9 @@ class Arguments:
             form.append((kind, value if kind is not slice else repr(value)))
         elif isinstance(value, Enum):
             form.append(str(value))
+        elif isinstance(value, (np.floating, np.integer)):
+            self.numbers[path] = value.item()
+            form.append(kind)
         elif isinstance(value, np.generic):
             form.append((kind, value_of(value.item())))
         elif isinstance(value, np.ndarray):

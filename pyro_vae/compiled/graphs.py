@@ -39,7 +39,9 @@ logger = logging.getLogger(__name__)
 
 MAX_GRAPHS = 16  # of one pair; then the one that was used least recently gives way
 _PATIENCE = 3  # calls in a row that change their own programs, until these run eagerly for good
-_MAX_KINDS = 64  # of calls, while there is no graph
+_MAX_KINDS = 256  # of calls that are remembered
+_STRANGERS = 8  # calls in a row, each of a kind of its own, until only some of them are looked at
+_LONGEST_PAUSE = 100  # calls that are not looked at
 _SLOW = 10.0  # seconds of a compilation that is announced
 
 
@@ -106,17 +108,23 @@ class CompiledPair:
         self._started = False
         self._evicted = 0
         self._unsettled = 0
+        self._strangers = self._pause = 0
+        self._because = ""
         self._reason = ""
         self._said: set[str] = set()
 
     def evaluate(self, call: Call) -> Outcome | Any:
         """An outcome, or what the stock estimator returned where it ran."""
-        if self._reason:
+        if self._reason or self._pause > 0:
+            self._pause -= 1
             return self._run_stock(call)
         reading = self._read(call) if self._started else None
         if reading is None:
             return self._start(call)
-        kind = self._kinds.setdefault(reading.kind, _Kind())
+        if reading.kind not in self._kinds:
+            return self._meet(reading)
+        kind = self._kinds[reading.kind]
+        self._strangers = 0
         bound = reading.bound
         for graph in kind.graphs:
             held = graph.find(bound)
@@ -141,26 +149,39 @@ class CompiledPair:
         kind.calls += 1
         self._credit.earn(kind.size)
         self._has_settled(reading)
-        if len(self._kinds) > _MAX_KINDS and not self._graphs and not self._reason:
-            self._give_up("its calls are all of other kinds; hand over as tensors what changes from call to call")
+        return result
+
+    def _meet(self, reading: Reading) -> Any:
+        """A call of a new kind; where one follows another it is not worth while to look at all of them."""
+        self._kinds[reading.kind] = kind = _Kind()
+        if len(self._kinds) > _MAX_KINDS:
+            for old in [key for key, other in self._kinds.items() if not other.graphs][: _MAX_KINDS // 2]:
+                del self._kinds[old]
+        self._strangers += 1
+        result = self._run(kind, reading)
+        if self._strangers >= _STRANGERS and not self._reason:
+            self._pause = min(2**self._strangers // _STRANGERS, _LONGEST_PAUSE)
+            self._say(f"each of {_STRANGERS} calls in a row was of a kind of its own{self._because}")
         return result
 
     def _record(self, kind: _Kind, reading: Reading) -> Outcome | Any:
         try:
-            graph, outcome = make_graph(self._run_stock, reading, self._credit.operations)
+            graph, answer, error = make_graph(self._run_stock, reading, self._credit.operations)
         except Failed as failed:
-            result = self._run_stock(reading.call)  # which raises what the programs themselves do wrong
+            answer = self._run_stock(reading.call)  # which raises what the programs themselves do wrong
             self._fail(kind, reading, failed.__cause__)
-            return result
+            return answer
         self._credit.spend(graph.nodes)
         kind.size, kind.calls = graph.nodes, 0
-        if self._has_settled(reading):
+        if error is not None:
+            self._fail(kind, reading, error)
+        elif self._has_settled(reading):
             self._say_changes(reading)
             kind.graphs.append(graph)
             self._graphs[graph] = kind
             self.num_graphs += 1
             self._make_room()
-        return outcome
+        return answer
 
     def _replay(self, graph: RecordedGraph, kind: _Kind, reading: Reading, held: list[Tensor]) -> Outcome | Any:
         self._graphs[graph] = self._graphs.pop(graph)
@@ -203,7 +224,9 @@ class CompiledPair:
             self._credit.spend(kind.size)
         elif reading.lifted:
             whole = [path for path, number in reading.lifted.items() if isinstance(number, int)]
-            self._reader.never_lift(whole or reading.lifted)
+            chosen = whole or list(reading.lifted)
+            self._reader.never_lift(chosen)
+            self._because = f" ({', '.join(chosen)}: {reason(error)})"
         else:
             self._give_up(reason(error))
 

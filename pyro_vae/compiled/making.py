@@ -51,8 +51,11 @@ class Failed(Exception):
     """A graph could not be made; the text says why.  The programs, and all they hold, are as they were."""
 
 
-def make_graph(run: Run, reading: Reading, max_nodes: int) -> tuple[RecordedGraph, Outcome]:
+def make_graph(run: Run, reading: Reading, max_nodes: int) -> tuple[RecordedGraph, Any, Exception | None]:
     """Run a call and record it.
+
+    Where numbers are lifted, a program may do something else with tensors in their place.  So it is run once more, as
+    it is, which is the answer, and the two must agree.
 
     Args:
         run: makes a call as Pyro's own estimator does.
@@ -60,20 +63,33 @@ def make_graph(run: Run, reading: Reading, max_nodes: int) -> tuple[RecordedGrap
         max_nodes: how many operations may be recorded.
 
     Returns:
-        The graph, and the answer to the call.
+        The graph, the answer to the call, and what is wrong with the graph, if anything is.
 
     Raises:
         Failed: from whatever went wrong; everything is as it was before.
     """
     marks, writes = Marks(reading.walks), Writes()
     try:
-        return _make(run, reading, max_nodes, marks, writes)
+        graph, outcome = _make(run, reading, max_nodes, marks, writes)
     except BaseException as error:
         writes.restore()
         marks.restore()
         if isinstance(error, Exception):
             raise Failed from error
         raise
+    if not reading.lifted:
+        return graph, outcome, None
+    found, trained = summary([outcome.loss, *outcome.gradients]), outcome.tensors
+    del outcome
+    writes.restore()
+    marks.restore()
+    fresh = list(map(_is_fresh, trained))
+    result = run(reading.call)
+    try:
+        _compare(found, result, trained, fresh)
+    except Untraceable as error:
+        return graph, result, error
+    return graph, result, None
 
 
 def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writes) -> tuple[RecordedGraph, Outcome]:
@@ -104,7 +120,7 @@ def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writ
     if marks.made_parameters():
         raise Unsettled("a run has made parameters")
     if marks.drew():
-        raise Untraceable("a generator of random numbers of its own is drawn from; draw with torch's")
+        raise Untraceable("a generator of random numbers of its own is drawn from")
     graph = RecordedGraph(recording, find_sources(recording.held, bound), used(seen.trace), rebound)
     gradients = [gradient for gradient in recording.gradients if gradient is not None]
     outputs = [*recording.results, *gradients, *recording.kept]
@@ -132,7 +148,7 @@ def try_graph(graph: RecordedGraph, run: Run, reading: Reading, held: Sequence[T
             error = raised
     noise = pyro.util.get_rng_state()
     writes.restore()
-    fresh = [tensor.is_leaf and tensor.grad is None and not tensor._backward_hooks for tensor in trained]
+    fresh = list(map(_is_fresh, trained))
     result = run(reading.call)
     if error is None:
         try:
@@ -141,6 +157,11 @@ def try_graph(graph: RecordedGraph, run: Run, reading: Reading, held: Sequence[T
         except Untraceable as raised:
             error = raised
     return result, error
+
+
+def _is_fresh(tensor: Tensor) -> bool:
+    """Whether the gradient that it gets is that of one run alone."""
+    return tensor.is_leaf and tensor.grad is None and not tensor._backward_hooks
 
 
 def _compare(found: Sequence[Tensor], result: Any, trained: Sequence[Tensor], fresh: Sequence[bool]) -> None:

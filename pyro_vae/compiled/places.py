@@ -110,8 +110,25 @@ class Cells(Holder):
         self._find().__closure__[self._indices[index]].cell_contents = value
 
 
+class Parts(Holder):
+    """What a function is made of: its code, and the defaults of its arguments."""
+
+    def __init__(self, function: types.FunctionType, path: str) -> None:
+        super().__init__([f"{path}.{name}" for name in self.NAMES])
+        self._find = reference(function)
+
+    NAMES = ("__code__", "__defaults__", "__kwdefaults__")
+
+    def values(self) -> list[Any]:
+        function = self._find()
+        return [] if function is None else [getattr(function, name) for name in self.NAMES]
+
+    def put(self, index: int, value: Any) -> None:
+        setattr(self._find(), self.NAMES[index], value)
+
+
 class Space(Holder):
-    """Names of a module, or of a class."""
+    """Names of a module."""
 
     def __init__(self, space: Any, names: Sequence[str], prefix: str = "") -> None:
         super().__init__([prefix + name for name in names])
@@ -122,6 +139,17 @@ class Space(Holder):
 
     def put(self, index: int, value: Any) -> None:
         self._space[self._names[index]] = value
+
+
+class ClassSpace(Space):
+    """Names of a class."""
+
+    def __init__(self, kind: type, names: Sequence[str], prefix: str) -> None:
+        super().__init__(vars(kind), names, prefix)
+        self._kind = kind
+
+    def put(self, index: int, value: Any) -> None:
+        setattr(self._kind, self._names[index], value)
 
 
 class Attributes(Holder):

@@ -206,5 +206,7 @@ def _differ(one: Hashable, other: Hashable) -> bool:
 
 def _shown(value: Hashable) -> str:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], type):
+        if value[0] is float:
+            return repr(float.fromhex(value[1]))
         return f"{value[1]} entries" if isinstance(value[1], int) and value[0] is not bool else repr(value[1])
     return "another object"

@@ -36,6 +36,7 @@ class Reads:
         stored_cells: variables of enclosing functions that are stored.
         stored_attributes: attributes that are stored, of whatever object.
         any_name: whether it can load an attribute by a name that is not written in it.
+        by_word: whether it loads attributes by words, which may be held elsewhere.
     """
 
     globals: Names = frozenset()
@@ -45,6 +46,7 @@ class Reads:
     stored_cells: Names = frozenset()
     stored_attributes: Names = frozenset()
     any_name: bool = False
+    by_word: bool = False
 
     def __or__(self, other: Reads) -> Reads:
         """What either of them loads and stores."""
@@ -56,6 +58,7 @@ class Reads:
             self.stored_cells | other.stored_cells,
             self.stored_attributes | other.stored_attributes,
             self.any_name or other.any_name,
+            self.by_word or other.by_word,
         )
 
 
@@ -87,6 +90,7 @@ def reads(code: types.CodeType) -> Reads:
                 frozenset(),
                 nested.stored_attributes,
                 nested.any_name,
+                nested.by_word,
             )
     free = frozenset(code.co_freevars)
     found |= Reads(cells=free & inside, stored_cells=free & stored)
@@ -96,6 +100,7 @@ def reads(code: types.CodeType) -> Reads:
     return found | Reads(
         attributes=frozenset(_words(code.co_consts)) if by_word else frozenset(),
         any_name=put_together or bool(called & _BY_ANY_NAME),
+        by_word=by_word,
     )
 
 

@@ -197,6 +197,8 @@ class _Recording(TorchFunctionMode):
     def _answer(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType
     ) -> Any:
+        if (kwargs or {}).get("generator") is not None:
+            raise Untraceable(f"a generator of random numbers of its own is drawn from ({_place(asking)})")
         if func is Tensor.item:
             value = detach_provenance(args[0])
             return value.detach() if _varies(value) else _constant(func, args, kwargs)

@@ -26,8 +26,10 @@ from pyro_vae.compiled.places import (
     PLAIN,
     Attributes,
     Cells,
+    ClassSpace,
     Holder,
     Items,
+    Parts,
     Place,
     Registered,
     Space,
@@ -157,6 +159,8 @@ class Walk:
         kind = type(thing)
         if kind in PLAIN:
             self.entries[path] = (kind, value_of(thing))
+            if kind is str and self._names.by_word:  # it may be the name of an attribute
+                self.reads |= Reads(attributes=frozenset(thing.split(".")))
         elif isinstance(thing, Tensor):
             self.entries[path] = (TENSOR, describe(thing))
         elif thing is ABSENT:
@@ -257,7 +261,6 @@ class Walk:
 
     def _visit_function(self, path: str, function: types.FunctionType) -> None:
         code = function.__code__
-        self.entries[path] = self._serials.of(code)
         library = is_library(function)
         found = reads(code)
         cells = sorted(code.co_freevars if library else found.cells)
@@ -266,10 +269,10 @@ class Walk:
         if vars(function):
             self.visit(f"{path}.__dict__", vars(function))
         if library:
+            self.entries[path] = self._serials.of(code)
             return
         self.reads |= found
-        self.visit(f"{path}.__defaults__", function.__defaults__)
-        self.visit(f"{path}.__kwdefaults__", function.__kwdefaults__)
+        self._hold(Parts(function, path))
         if unread := sorted(found.stored_cells - found.cells):
             self.written.append(Cells(function, unread, path))
         space = function.__globals__
@@ -282,16 +285,17 @@ class Walk:
             if isinstance(space[name], types.ModuleType):
                 self._hold_names(name, vars(space[name]), found.attributes)
 
-    def _hold_names(self, path: str, space: Mapping[str, Any], names: Iterable[str], lifted: bool = True) -> None:
+    def _hold_names(self, path: str, space: Mapping[str, Any], names: Iterable[str]) -> None:
         used = sorted(name for name in names if name in space and not is_library(space[name]))
-        self._hold(Space(space, used, f"{path}."), lifted)
+        self._hold(Space(space, used, f"{path}."))
 
     def _visit_class(self, path: str, kind: type) -> None:
         for base in kind.__mro__:
             if not is_library(base):
                 called = {key for key in vars(base) if key.startswith("__") or key == "forward"} - _NOT_CALLED
                 keys = {key for key in vars(base) if key in called or self._is_read(kind, key)} - _NOT_CALLED
-                self._hold_names(path, vars(base), keys, lifted=False)
+                names = sorted(key for key in keys if not is_library(vars(base)[key]))
+                self._hold(ClassSpace(base, names, f"{path}."))
 
     def _visit_object(self, path: str, thing: Any) -> None:
         before = self._is_own
