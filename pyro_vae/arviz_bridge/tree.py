@@ -137,13 +137,8 @@ def from_chains(
         torch.manual_seed(seed)
         latents = target.values(u.flatten(0, 1))
         latents = latents | draw_enumerated(target, latents)
-        chains = [
-            {n: v.unflatten(0, (num_chains, num_draws))[c] for n, v in latents.items()} for c in range(num_chains)
-        ]
-        found = [_predictions(target, chain, num_draws, num_predictive, prior=c == 0) for c, chain in enumerate(chains)]
-    groups = {"posterior": {n: torch.stack([chain[n] for chain in chains]) for n in latents}}
-    for name in found[0]:
-        groups[name] = {n: torch.stack([part[name][n] for part in found if name in part]) for n in found[0][name]}
+        by_chain = {name: value.unflatten(0, (num_chains, num_draws)) for name, value in latents.items()}
+        groups = {"posterior": by_chain} | _predictions_by_chain(target, by_chain, num_predictive)
     if statistics:
         groups["sample_stats"] = dict(statistics)
     return layout.tree(groups, {"inference": "MCMC", "sampling_seed": seed} | dict(attrs or {}))
@@ -269,6 +264,18 @@ def _predictions(
     if not per_datum and observed:
         groups["log_likelihood"] = log_likelihood(target, latents)
     return groups
+
+
+def _predictions_by_chain(target: Target, latents: Values, num_predictive: int | None) -> dict[str, Values]:
+    """What ``_predictions`` gives for each chain, one beside the other; of the prior there is one."""
+    found = []
+    for number, chain in enumerate(zip(*latents.values(), strict=True)):
+        values = dict(zip(latents, chain, strict=True))
+        found.append(_predictions(target, values, len(chain[0]), num_predictive, prior=number == 0))
+    return {
+        group: {name: torch.stack([part[group][name] for part in found if group in part]) for name in values}
+        for group, values in found[0].items()
+    }
 
 
 def _weights(draws: PosteriorDraws) -> Values:

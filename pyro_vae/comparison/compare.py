@@ -179,15 +179,7 @@ def compare_mcmc(
         if x is None:
             x = torch.cat([program() for _ in range(num_data)])
         pairs = {name: Pair(program, guide) for name, guide in _guides(guides, program).items()}
-    targets, seconds = {}, {}
-    for name, pair in pairs.items():
-        start = time.perf_counter()
-        probed = pair.probe(x)
-        if num_steps:
-            fit_guide(probed, x, num_steps, seed=seed)
-        pair.train(False)
-        targets[name], seconds[name] = Target(probed, x), time.perf_counter() - start
-        logger.info(f"{name}: fitted in {seconds[name]:.0f} s")
+    targets, seconds = _fitted(pairs, x, num_steps, seed)
     first = next(iter(targets.values()))
     chains = nuts(first, **vars(sampling), seed=seed, target_acceptance=ACCEPTANCE)
     return _compare(_name(model), targets, seconds, chains, seed)
@@ -207,6 +199,22 @@ def _compare(
             methods = with_divergences(methods, reference, first, chains, seed)
     name = None if reference is None else reference.name
     return Comparison(model, first.names, tuple(methods), name, chains.reasons, chains)
+
+
+def _fitted(
+    pairs: Mapping[str, Pair], x: Tensor, num_steps: int, seed: int
+) -> tuple[dict[str, Target], dict[str, float]]:
+    """The posteriors with their fitted guides, and the seconds that each fit took."""
+    targets, seconds = {}, {}
+    for name, pair in pairs.items():
+        start = time.perf_counter()
+        probed = pair.probe(x)
+        if num_steps:
+            fit_guide(probed, x, num_steps, seed=seed)
+        pair.train(False)
+        targets[name], seconds[name] = Target(probed, x), time.perf_counter() - start
+        logger.info(f"{name}: fitted in {seconds[name]:.0f} s")
+    return targets, seconds
 
 
 def _program(model: str | Program, x: Tensor | None, latent_dim: int) -> Program:

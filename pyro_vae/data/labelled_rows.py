@@ -60,15 +60,19 @@ def labelled_rows(
             str(labels),
             "use --labels all" if labels > len(known) else f"use --labels {num_classes}",
         )
+    return _spread(truth, known, num_classes, seed)[:labels].sort().values
+
+
+def _spread(truth: Tensor, known: Tensor, num_classes: int, seed: int) -> Tensor:
+    """The rows with a label in a drawn order: the first of every class, then the second, and so on."""
     generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(images), generator=generator)
-    rank = torch.empty(len(images), dtype=torch.int64)  # the place of each row among those of its class
+    shuffled = torch.randperm(len(truth), generator=generator)
+    rank = torch.empty(len(truth), dtype=torch.int64)  # the place of each row among those of its class
     for label in range(num_classes):
         mine = shuffled[truth[shuffled] == label]
         rank[mine] = torch.arange(len(mine))
     tie_break = torch.randperm(num_classes, generator=generator)[truth[known]]
-    first = (rank[known] * num_classes + tie_break).argsort()[:labels]  # first of every class, second of every class, …
-    return known[first].sort().values
+    return known[(rank[known] * num_classes + tie_break).argsort()]
 
 
 def _check_every_class(labels: Tensor, class_names: Sequence[str]) -> None:

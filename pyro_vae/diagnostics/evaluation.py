@@ -131,15 +131,16 @@ def evaluate(
     active = int((means.var(0) > ACTIVE_VARIANCE).sum()) if len(means) > 1 else 0
     labelled: dict[str, float] = {}
     if "probabilities" in columns and images.labels is not None and (images.labels >= 0).any():
-        labels = images.labels.cpu()
-        probabilities, labels = columns["probabilities"][labels >= 0], labels[labels >= 0]
-        right = accuracy(probabilities, labels)
-        labelled = {
-            "accuracy": right,
-            "error_percent": 100 * (1 - right),
-            "ece": expected_calibration_error(probabilities, labels),
-        }
+        labelled = _of_labels(columns["probabilities"], images.labels.cpu())
     return Evaluation(num_data=len(images), num_samples=num_samples, active_units=active, **figures, **labelled)
+
+
+def _of_labels(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """What the classifier is worth, on the rows that have a label."""
+    known = labels >= 0
+    right = accuracy(probabilities[known], labels[known])
+    error = expected_calibration_error(probabilities[known], labels[known])
+    return {"accuracy": right, "error_percent": 100 * (1 - right), "ece": error}
 
 
 def nll_per_datum(probed: ProbedPair, images: Images, num_samples: int = 100, seed: int = 0) -> Float[Tensor, "N"]:

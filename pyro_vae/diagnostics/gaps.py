@@ -16,7 +16,7 @@ their difference is precise.  log p(x) stands in by the largest of its lower bou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.diagnostics.local_families import local_family
-from pyro_vae.diagnostics.refinement import Refinement, refine
+from pyro_vae.diagnostics.refinement import Refined, Refinement, refine
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw
 from pyro_vae.pairs.memory import at_once
@@ -176,8 +176,7 @@ def inference_gap(
     """
     if num_samples < 1:
         raise InputError("at least one draw per datum", str(num_samples), "use num_samples=2000")
-    numbers = len(x) * probed.widest(x)
-    sizes = num_samples, at_once(numbers), seed
+    sizes = num_samples, at_once(len(x) * probed.widest(x)), seed
     with probed.pair.looked_at(seed, gradients=True):
         family = local_family(probed, x, y)
         search = refine(family, refinement or Refinement())
@@ -186,13 +185,20 @@ def inference_gap(
     if annealing is not None:
         bound = annealed_bound(Target(probed, x, y), annealing, seed)
         candidates[BY_ANNEALING] = bound.log_likelihood.cpu()
+    return _split(best, candidates, family.name, num_samples, search)
+
+
+def _split(
+    best: _Better, candidates: Mapping[str, Tensor], family: str, num_samples: int, search: Refined
+) -> InferenceGap:
+    """The gap, with the largest of the estimates of log p(x), each of which is a lower bound in expectation."""
     source = max(candidates, key=lambda name: candidates[name].nan_to_num(-math.inf).mean().item())
     return InferenceGap(
         elbo=best.guide_elbo,
         refined_elbo=best.elbo,
         log_likelihood=candidates[source],
         refined=best.refined,
-        family=family.name,
+        family=family,
         source=source,
         num_samples=num_samples,
         steps=search.steps,

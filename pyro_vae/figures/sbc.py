@@ -87,30 +87,17 @@ def coverage(sbc: SBC) -> Figure:
     figure = Figure(figsize=(4.4, 4.1), layout="constrained")
     ax = figure.subplots()
     error = np.sqrt(content * (1 - content) / sbc.num_data)
-    ax.fill_between(
-        content,
-        content - 2 * error,
-        content + 2 * error,
-        color=GRAY,
-        alpha=0.2,
-        linewidth=0,
-        label="two binomial errors",
-    )
+    band = (content - 2 * error, content + 2 * error)
+    ax.fill_between(content, *band, color=GRAY, alpha=0.2, linewidth=0, label="two binomial errors")
     ax.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8)
     wrong = [bool(sbc.directions[k]) for k in chosen]
     for line, flagged in sorted(zip(held.T, wrong, strict=True), key=lambda pair: pair[1]):
         ax.plot(content, line, color=ORANGE if flagged else BLUE, linewidth=0.9, alpha=0.7)
     _line_key(ax, wrong)
     for each in sbc.coverage:
-        ax.plot(each.nominal, each.observed.mean().item(), "o", color="black", markersize=4, zorder=5)
-        ax.annotate(
-            f"{100 * each.observed.mean().item():.0f} %",
-            (each.nominal, each.observed.mean().item()),
-            textcoords="offset points",
-            xytext=(-6, 7),
-            ha="right",
-            fontsize=8,
-        )
+        at, mean = (-6, 7), each.observed.mean().item()
+        ax.plot(each.nominal, mean, "o", color="black", markersize=4, zorder=5)
+        ax.annotate(f"{mean:.0%}", (each.nominal, mean), at, textcoords="offset points", ha="right", fontsize=8)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
     for axis in (ax.xaxis, ax.yaxis):
