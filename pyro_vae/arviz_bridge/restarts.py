@@ -9,6 +9,7 @@ too: their z need not agree where their bounds do.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ def _constant_data(images: Images, class_names: Sequence[str], scale: float) -> 
     if images.missing is not None:
         variables["missing"] = (dims, images.missing.cpu().numpy())
     if images.labels is not None:
-        names = {"class_names": ", ".join(class_names), "no_label": -1}
+        names = {"class_names": json.dumps(list(class_names)), "no_label": -1}
         variables["label"] = ("datum", images.labels.cpu().numpy(), names)
     return xr.Dataset(variables, coordinates)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def sample(
 
     opened = open_run(run, checkpoint, device, data)
     figure = report.samples_figure(opened, num, _class_index(opened, label), seed)
-    _save(opened, figure, out, "samples" if label is None else f"samples-{label}", as_json)
+    _save(opened, figure, out, _file_name(opened, "samples", label), as_json)
 
 
 @main.command()
@@ -111,7 +112,7 @@ def traverse(
 
     opened = open_run(run, checkpoint, device, data)
     figure = report.traverse_figure(opened, site, num, dims, span, _class_index(opened, label), seed)
-    _save(opened, figure, out, "traverse" if label is None else f"traverse-{label}", as_json)
+    _save(opened, figure, out, _file_name(opened, "traverse", label), as_json)
 
 
 @main.command()
@@ -168,6 +169,14 @@ def _class_index(run: Run, label: str | None) -> int | None:
             raise InputError("a class of this run", repr(label), nearest(label, names))
         return None if label is None else 0  # without classes, Run.sample says that the model has no labels
     return names.index(label)
+
+
+def _file_name(run: Run, name: str, label: str | None) -> str:
+    """The name of a figure of a class: with the class's own where that can be part of a file's, else its index."""
+    if label is None:
+        return name
+    is_plain = re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", label, re.ASCII)
+    return f"{name}-{label if is_plain else f'class-{run.facts.class_names.index(label)}'}"
 
 
 def _save(run: Run, figure: Any, out: Path | None, name: str, as_json: bool) -> None:

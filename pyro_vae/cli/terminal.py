@@ -77,12 +77,13 @@ def table(title: str, rows: dict[str, Any]) -> None:
     """Print names and values under a title."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     console.print(title, style="bold", soft_wrap=True, markup=False)
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(Text(name), Text(str(value)))  # as it is: a name may look like markup
     console.print(table)
     click.echo()
 
@@ -91,6 +92,7 @@ def grid(title: str, rows: list[dict[str, str]]) -> None:
     """Print rows under a heading, the first column to the left and figures to the right, and a title above."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     console.print(title, style="bold", soft_wrap=True, markup=False)
@@ -98,7 +100,7 @@ def grid(title: str, rows: list[dict[str, str]]) -> None:
     for place, name in enumerate(rows[0]):
         table.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*map(Text, row.values()))
     console.print(table)
     click.echo()
 

@@ -81,7 +81,7 @@ def as_numbers(values: Any, what: str) -> tuple[Array, Array | None]:
     if array.dtype.kind == "O":
         array = _numbers_of_objects(array, what)
     if array.dtype.kind not in "buif":
-        mend = "x.astype(float) if it is numbers as text" if array.dtype.kind in "US" else "give uint8 or float32"
+        mend = "use .astype(float) if it is numbers as text" if array.dtype.kind in "US" else "give uint8 or float32"
         raise InputError(f"numbers in {what}", f"dtype {array.dtype}", mend)
     if array.dtype.itemsize > 8:  # longdouble, which torch has not
         array = array.astype(np.float64)

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from pyro_vae.diagnostics.classifier import Reliability
-from pyro_vae.figures.style import BLUE, GRAY, ORANGE, dress
+from pyro_vae.figures.style import BLUE, GRAY, ORANGE, as_drawn, dress
 
 MOST_NAMES = 40
 
@@ -98,7 +98,7 @@ def confusion(matrix: Tensor, class_names: Sequence[str]) -> Figure:
             color = "white" if shares[row, column] > 0.55 else "black"
             ax.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=color)
     shown = range(0, size, math.ceil(size / MOST_NAMES))
-    names = [class_names[i] for i in shown]
+    names = [as_drawn(class_names[i]) for i in shown]
     ax.set_xticks([*shown], names, fontsize=8, rotation=90 if max(map(len, names)) > 3 else 0)
     ax.set_yticks([*shown], names, fontsize=8)
     ax.tick_params(length=0)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyro_vae.figures.pictures import as_arrays, mosaic
+from pyro_vae.figures.style import as_drawn
 
 CELL = 0.55  # inches per picture in a grid
 
@@ -111,7 +112,7 @@ def class_samples(images: Tensor, class_names: Sequence[str]) -> Figure:
     step = ax.get_ylim()[0] / rows
     ax.set_axis_on()
     ax.set_xticks([])
-    ax.set_yticks([(row + 0.5) * step for row in range(rows)], class_names, fontsize=8)
+    ax.set_yticks([(row + 0.5) * step for row in range(rows)], [as_drawn(name) for name in class_names], fontsize=8)
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)

@@ -9,14 +9,14 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import ListedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from pyro_vae.figures.images import CELL, show
 from pyro_vae.figures.pictures import as_arrays, mosaic
-from pyro_vae.figures.style import BLUE, ORANGE
+from pyro_vae.figures.style import BLUE, GRAY, ORANGE, as_drawn
 
 # M. A. Petroff, "Accessible Color Sequences for Data Visualization", 2021: ten that colour-blind eyes tell apart
 CLASS_COLORS = (
@@ -117,7 +117,7 @@ def latent_map(
 
     Args:
         means: posterior means, shape (N, D), N at least 2.
-        labels: class indices of shape (N,), or None.
+        labels: class indices of shape (N,), -1 where a row has none, drawn gray; or None.
         class_names: the classes; empty without labels.
         site: the latent site, for the names of the axes.
         title: written above.
@@ -178,7 +178,9 @@ def _map_size(points: np.ndarray) -> tuple[float, float]:
 
 def _scatter(ax: Axes, points: np.ndarray, classes: np.ndarray | None, palette: ListedColormap) -> None:
     size = float(np.clip(8000 / len(points), 4, 24))
-    color: Any = BLUE if classes is None else [palette(int(label)) for label in classes]
+    color: Any = BLUE
+    if classes is not None:
+        color = [palette(int(label)) if label >= 0 else to_rgba(GRAY, 0.35) for label in classes]
     ax.scatter(points[:, 0], points[:, 1], s=size, c=color, alpha=0.85, linewidths=0)
     ax.set_aspect("equal", adjustable="datalim")
 
@@ -187,6 +189,8 @@ def _histogram(ax: Axes, values: np.ndarray, classes: np.ndarray | None, palette
     """Counts, the classes stacked."""
     groups = [values] if classes is None else [values[classes == label] for label in range(palette.N)]
     colors: Any = [BLUE] if classes is None else [palette(label) for label in range(palette.N)]
+    if classes is not None and (classes < 0).any():
+        groups, colors = [*groups, values[classes < 0]], [*colors, GRAY]
     ax.hist(groups, bins=NUM_BINS, stacked=True, color=colors)
 
 
@@ -202,14 +206,17 @@ def _key(ax: Axes, palette: ListedColormap, class_names: Sequence[str]) -> None:
     count = len(class_names)
     if count <= len(CLASS_COLORS):
         marks = [Rectangle((0, 0), 1, 1, color=palette(label)) for label in range(count)]
-        ax.legend(
-            marks, class_names, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1, fontsize=9
+        places = [str(label) for label in range(count)]  # in whose place names come, for one of "_" would be left out
+        key = ax.legend(
+            marks, places, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1, fontsize=9
         )
+        for text, name in zip(key.get_texts(), class_names, strict=True):
+            text.set_text(as_drawn(name))
         return
     shown = range(0, count, -(-count // MOST_NAMES))
     assert ax.figure is not None
     bar = ax.figure.colorbar(ScalarMappable(Normalize(-0.5, count - 0.5), palette), ax=ax, ticks=[*shown], pad=0.02)
-    bar.ax.set_yticklabels([class_names[i] for i in shown], fontsize=8)
+    bar.ax.set_yticklabels([as_drawn(class_names[i]) for i in shown], fontsize=8)
     bar.outline.set_visible(False)
 
 

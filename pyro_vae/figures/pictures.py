@@ -20,6 +20,7 @@ def is_picture(event_shape: tuple[int, ...]) -> bool:
     return event_shape[0] in (1, 3)
 
 
+MISSING = 0.5  # the gray of a pixel that is not there
 ARRAYS = "use the arrays of run.sample and run.reconstruct"
 
 
@@ -42,12 +43,12 @@ def check_pictures(event_shape: tuple[int, ...], mend: str = ARRAYS) -> None:
 
 
 def as_arrays(images: Tensor) -> np.ndarray:
-    """Images of shape (N, H, W) or (N, H, W, 3) between 0 and 1.
+    """Images of shape (N, H, W) or (N, H, W, 3) between 0 and 1; what is missing is gray.
 
     Raises:
         InputError: if they are not pictures.
     """
-    array = images.detach().float().cpu().clamp(0, 1).numpy()
+    array = images.detach().float().cpu().clamp(0, 1).nan_to_num(MISSING).numpy()
     check_pictures(array.shape[1:])
     if array.ndim == 2:
         side = math.isqrt(array.shape[1])

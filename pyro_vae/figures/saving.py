@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -23,4 +24,8 @@ def save_figure(figure: Figure, path: Path) -> None:
         >>> path.read_bytes()[1:4]
         b'PNG'
     """
-    write_picture(path, lambda aside: figure.savefig(aside, format="png", dpi=150, bbox_inches="tight"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing from", UserWarning
+        )  # of names in any script: drawn as boxes
+        write_picture(path, lambda aside: figure.savefig(aside, format="png", dpi=150, bbox_inches="tight"))

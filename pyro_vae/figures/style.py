@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LONGEST_NAME = 28  # characters of a name in a figure
 BLUE, ORANGE, GREEN, GRAY = "#2f6db3", "#d9822b", "#3f8f5f", "#777777"
+
+
+def as_drawn(name: str) -> str:
+    """A name of any text as matplotlib draws it letter for letter: one line, not too long, and no mathematics."""
+    line = "".join(letter if letter.isprintable() else " " for letter in name)
+    line = line if len(line) <= LONGEST_NAME else f"{line[: LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return line.replace("$", r"\$")
 
 
 def dress_epochs(ax: Axes, title: str, unit: str) -> None:

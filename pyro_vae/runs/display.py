@@ -131,7 +131,7 @@ class Bar(Silent):
         self._figures = row
 
     def say(self, line: str) -> None:
-        self._console.print(line)
+        self._console.print(line, markup=False, highlight=False)
 
 
 _SHOWN = {"validation_elbo": "ELBO", "validation_kl": "KL"}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.containers import as_numbers
+from pyro_vae.data.images import Images
 from pyro_vae.data.pixels import Array, are_whole
 from pyro_vae.errors import InputError, nearest
 from pyro_vae.pairs.structure import LatentSite
@@ -36,7 +37,7 @@ def read_images(x: Any, facts: DataFacts) -> Tensor:
         InputError: if they are none, of another shape or range, not finite, or some values are missing and none of the
             run's data was.
     """
-    array, masked = as_numbers(x, "x")
+    array, masked = as_numbers(x.values() if isinstance(x, Images) else x, "x")
     array, masked = _shaped(array, facts), None if masked is None else _shaped(masked, facts)
     missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
     missing = missing if masked is None else missing | masked
@@ -104,7 +105,10 @@ def _check_range(seen: Array, scale: float, facts: DataFacts) -> None:
     if not seen.size or facts.low is None or facts.high is None:
         return
     low, high = float(seen.min()) / scale, float(seen.max()) / scale
-    if facts.kind in BOUNDED:
+    if scale != 1:
+        bounds = (min(0.0, facts.low), max(1.0, facts.high))
+        fits = bounds[0] <= low and high <= bounds[1]
+    elif facts.kind in BOUNDED:
         bounds, fits = (0.0, 1.0), low >= -ROUNDING and high <= 1 + ROUNDING
     else:
         bounds, size = (facts.low, facts.high), max(abs(facts.low), abs(facts.high))

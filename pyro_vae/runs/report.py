@@ -11,6 +11,7 @@ from pyro_vae.figures.images import class_samples, completions, image_grid, reco
 from pyro_vae.figures.latent_space import latent_map, manifold, traversal
 from pyro_vae.figures.pictures import check_pictures, is_picture
 from pyro_vae.figures.saving import save_figure
+from pyro_vae.figures.style import as_drawn
 from pyro_vae.figures.training import elbo_curves
 from pyro_vae.runs import latent_points
 from pyro_vae.runs.run import Run
@@ -50,7 +51,7 @@ def samples_figure(run: Run, num_samples: int, label: int | None = None, seed: i
     """Means of p(x | z) for z from the prior."""
     if run.conditional:
         return completions_figure(run, seed)
-    title = "Samples from the model" + (f", class {run.facts.class_names[label]}" if label is not None else "")
+    title = "Samples from the model" + _of_class(run, label)
     return image_grid(run.sample(num_samples, y=label, seed=seed), title=title)
 
 
@@ -176,4 +177,4 @@ def _traversal(run: Run, site: str, num: int, num_dims: int, span: float, label:
 
 
 def _of_class(run: Run, label: int | None) -> str:
-    return f", class {run.facts.class_names[label]}" if label is not None else ""
+    return f", class {as_drawn(run.facts.class_names[label])}" if label is not None else ""

@@ -24,6 +24,7 @@ from pyro_vae.runs.assembly import resolve_binarization
 from pyro_vae.runs.data_facts import DataFacts, load_same_data
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.generator import Generator
+from pyro_vae.runs.inputs import read_count, read_seed
 from pyro_vae.training.schedules import parse_schedule
 from pyro_vae.training.validation_rows import score
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from pyro_vae.diagnostics.evaluation import Track
 
+SAMPLES = ("sample per datum", "use --samples 100")
+DATA, DRAWS = ("datum", "use num_data=100"), ("draw", "use num_draws=500")
 NUM_JUDGED = 500  # validation data that findings are read off
 
 
@@ -147,8 +150,8 @@ class Run(Generator):
         figures = diagnostics.evaluate(
             self.probed,
             self.split(split),
-            default_samples(self.structure) if num_samples is None else num_samples,
-            seed,
+            default_samples(self.structure) if num_samples is None else read_count(num_samples, *SAMPLES),
+            read_seed(seed),
             compiled=self.config.compile != "off",
             track=track,
         ).as_dict()
@@ -195,7 +198,9 @@ class Run(Generator):
         """
         from pyro_vae.arviz_bridge.restarts import to_datatree  # xarray loads when it is needed
 
-        return to_datatree(self, num_data, num_draws, split, seed, num_predictive)
+        num_data, num_draws = read_count(num_data, *DATA), read_count(num_draws, *DRAWS)
+        predictive = None if num_predictive is None else read_count(num_predictive, "prediction", "leave it out")
+        return to_datatree(self, num_data, num_draws, split, read_seed(seed), predictive)
 
 
 def count(number: int, what: str) -> str:

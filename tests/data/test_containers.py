@@ -73,7 +73,7 @@ def test_objects_without_a_value_are_nan():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (X.astype(str), "numbers in x; got dtype <U32; x.astype"),
+        (X.astype(str), "numbers in x; got dtype <U32; use .astype"),
         (X + 1j, "numbers in x; got dtype complex"),
         ([[1.0, 2.0], [1.0]], "an array in x; got .*inhomogeneous shape.*; give rows of one shape"),
         ([X[0], X[0, :2]], r"rows of one shape in x; got \(2,\) and \(4,\)"),

@@ -256,7 +256,7 @@ def test_decode_refuses_what_is_no_point(toy_npz):
     with pytest.raises(InputError, match="a model with class labels to choose a class"):
         run.decode(torch.zeros(1, 2), y=0)
     labelled = quietly(model="ss_vae", data=toy_npz)
-    with pytest.raises(InputError, match="a class index from 0 to 2; got 3"):
+    with pytest.raises(InputError, match="a class index from 0 to 2, or a class name; got 3"):
         labelled.decode(torch.zeros(1, 2), y=3)
 
 
