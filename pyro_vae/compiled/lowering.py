@@ -25,6 +25,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from pyro_vae.compiled.allocation import keep_freed_memory
 from pyro_vae.compiled.cpu import suit_cpu
 from pyro_vae.compiled.cuda import CudaReplay, uses_cuda
+from pyro_vae.compiled.replaying import replay
 from pyro_vae.compiled.snapshot import Snapshot
 from pyro_vae.compiled.toolchain import head_start
 from pyro_vae.compiled.tracing import Recording
@@ -79,12 +80,13 @@ def interpret(recording: Recording) -> Flat:
     graph, held = recording.graph, recording.held
     graph.graph.eliminate_dead_code()  # what nobody reads; noise and what is changed in place stay
     graph.recompile()
+    function = replay(graph)
     if all(tensor.device.type == "cpu" for tensor in held):
         keep_freed_memory()
 
     def run(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            return tuple(graph(*values, *held))
+            return function([*values, *held])
 
     return run
 

@@ -26,7 +26,6 @@ from pyro_vae.compiled.payoff import CompileEstimate
 from pyro_vae.compiled.places import Place
 from pyro_vae.compiled.snapshot import Writes, storage
 from pyro_vae.compiled.tracing import Recording, Untraceable
-from pyro_vae.compiled.walk import describe
 
 Tensors = Mapping[str, Tensor]  # by path, or by name
 
@@ -43,7 +42,7 @@ class Source:
 
     names: tuple[str, ...]
     paths: tuple[str, ...]
-    description: Any
+    description: tuple[Any, ...]
 
     def find(self, store: Tensors, bound: Tensors) -> Tensor | None:
         """The tensor, if it is the same in all places, and like the one that was recorded."""
@@ -51,7 +50,9 @@ class Source:
         first = found[0]
         if first is None or any(other is not first for other in found[1:]):
             return None
-        return first if (describe(first), first.requires_grad) == self.description else None
+        shape, strides, dtype, device, trained = self.description
+        same = first.shape == shape and first.requires_grad is trained and first.dtype is dtype
+        return first if same and first.stride() == strides and first.device == device else None
 
 
 def parameter_store() -> dict[str, Tensor]:
@@ -71,7 +72,7 @@ def find_sources(held: Sequence[Tensor], bound: Tensors) -> list[Source]:
         source = Source(
             tuple(names.get(id(tensor), ())),
             tuple(paths.get(id(tensor), ())),
-            (describe(tensor), tensor.requires_grad),
+            (tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad),
         )
         if not (source.names or source.paths):
             shape = tuple(tensor.shape)
@@ -225,15 +226,23 @@ class Outcome:
     def accumulate(self) -> None:
         """Add the gradients to those that the tensors have, as ``backward`` does."""
         taken: set[int] = set()
+        there: list[Tensor] = []
+        added: list[Tensor] = []
         for tensor, gradient in zip(self.tensors, self.gradients, strict=True):
-            place = gradient.data_ptr()
-            fresh = place not in taken and gradient.stride() == tensor.stride()
-            taken.add(place)
             hooked = tensor._backward_hooks or tensor._post_accumulate_grad_hooks
-            if fresh and tensor.is_leaf and tensor.grad is None and not hooked:
+            grad = tensor.grad if tensor.is_leaf and not hooked else None
+            place = gradient.data_ptr()
+            if grad is not None and grad.layout is torch.strided and not grad.requires_grad:
+                there.append(grad)
+                added.append(gradient)
+            elif place not in taken and gradient.stride() == tensor.stride() and tensor.is_leaf and not hooked:
                 tensor.grad = gradient
             else:
                 torch.autograd.backward(tensor, gradient)
+            taken.add(place)
+        if there:
+            with torch.no_grad():
+                torch._foreach_add_(there, added)
 
 
 def check_agreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:

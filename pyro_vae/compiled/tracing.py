@@ -219,6 +219,8 @@ class _Recording(TorchFunctionMode):
             return _one_hot(args[0], _num_classes(*args, **kwargs))
         if asking.f_code is _MASKED and func in (Tensor.__getitem__, Tensor.__setitem__) and _is_mask(args[1]):
             return _masked(*args)
+        if func is Tensor.__getitem__ and _is_row(args[1]):
+            return _row(*args)
         if func in _COPIES and any(_varies(leaf) for leaf in _listed(*args, **kwargs)):
             raise Untraceable(f"a tensor is made of the values of others; use torch.stack ({_place(asking)})")
         if func is Tensor.__bool__ and is_check(asking) and _varies(args[0]):
@@ -254,6 +256,19 @@ def _num_classes(labels: Tensor, num_classes: int = -1) -> int:
 def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """An indicator vector, of nothing for a label that is not a class, where torch's own would look at every label."""
     return (labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)).long()
+
+
+def _is_row(index: Any) -> bool:
+    """Whether an index is a whole number in a tensor, with no other tensor behind it; torch would ask for its value."""
+    first, *rest = index if isinstance(index, tuple) and index else (index,)
+    number = isinstance(first, Tensor) and first.dim() == 0 and first.dtype in (torch.int64, torch.int32)
+    return number and all(type(part) in (slice, int) or part is Ellipsis for part in rest)
+
+
+def _row(tensor: Tensor, index: Any) -> Tensor:
+    """``tensor[index]`` for such an index, as an operation."""
+    first, *rest = index if isinstance(index, tuple) else (index,)
+    return tensor[(first.reshape(1), *rest)].squeeze(0)
 
 
 def _is_mask(index: Any) -> bool:

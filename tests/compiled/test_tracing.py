@@ -181,6 +181,14 @@ def test_what_torch_asks_for_itself_is_refused(function, name):
         record(lambda: (function(x),), [x])
 
 
+def test_a_row_whose_number_is_a_tensor():
+    i, table = torch.tensor(1), torch.arange(24.0).reshape(3, 4, 2)
+    recording = record(lambda: (table[i], table[i, 1:], table[i, ..., 0], table[torch.tensor(2)]), [i])
+    for number in (0, 2, -1):
+        expected = (table[number], table[number, 1:], table[number, ..., 0], table[2])
+        torch.testing.assert_close(replay(recording, torch.tensor(number)), expected)
+
+
 def test_noise_is_drawn_by_the_graph_as_by_the_function():
     x = X.clone()
     torch.manual_seed(0)

@@ -1,0 +1,106 @@
+"""A recorded graph as a Python function that calls torch's kernels, one after another.
+
+``torch.ops`` finds an operation by a chain of attributes and reads its schema at each call, which takes as long as a
+small kernel.  Here each operation is bound once: common ones to what ``torch`` itself offers under their name, which
+parses its arguments in half the time, and all others to the function behind the overload.  The kernels, and so the
+numbers, are the same.  A value is let go after its last use, as in the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+aten = torch.ops.aten
+_ELEMENTWISE = "exp log log1p sqrt rsqrt neg abs sigmoid tanh relu reciprocal lgamma digamma sign sin cos"
+_BINARY = "add sub mul div eq ne gt lt ge le"
+_BY_NAME = {
+    **{getattr(aten, name).default: getattr(torch, name) for name in _ELEMENTWISE.split()},
+    **{getattr(aten, name).Tensor: getattr(torch, name) for name in _BINARY.split()},
+    **{getattr(aten, name).Scalar: getattr(torch, name) for name in "eq ne gt lt ge le".split()},
+    **{getattr(aten, name).default: getattr(torch, name) for name in "mm addmm bmm t maximum minimum".split()},
+    **{getattr(aten, name).default: getattr(Tensor, name) for name in "expand view permute unsqueeze".split()},
+    aten.pow.Tensor_Scalar: torch.pow,
+    aten.select.int: torch.select,
+    aten.squeeze.dim: torch.squeeze,
+    aten.sum.default: torch.sum,
+    aten.sum.dim_IntList: torch.sum,
+    aten.transpose.int: torch.transpose,
+    aten.where.self: torch.where,
+}
+
+
+def replay(graph: fx.GraphModule) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
+    """A function of the graph's inputs that does what the graph holds.
+
+    Args:
+        graph: of operations alone, with a tuple of tensors as its output.
+    """
+    writer = _Writer(graph)
+    source = writer.write(graph.graph.nodes)
+    space = writer.space
+    exec(compile(source, f"<{len(graph.graph.nodes)} operations>", "exec"), space)
+    function: Callable[[Sequence[Tensor]], tuple[Tensor, ...]] = space["run"]
+    return function
+
+
+class _Writer:
+    """Writes the function, and collects what it calls."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self.space: dict[str, Any] = {}
+        self._graph = graph
+        self._names: dict[fx.Node, str] = {}
+
+    def write(self, nodes: Iterable[fx.Node]) -> str:
+        """The source of the function."""
+        nodes = list(nodes)
+        last = {source: node for node in nodes for source in node.all_input_nodes}
+        lines, inputs = [], []
+        for i, node in enumerate(nodes):
+            if node.op == "output":
+                lines.append(f"return ({''.join(f'{self._written(value)}, ' for value in node.args[0])})")  # type: ignore[union-attr]
+                continue
+            self._names[node] = name = f"v{i}"
+            if node.op == "placeholder":
+                inputs.append(name)
+            elif node.op == "get_attr":
+                self._names[node] = self._bound(getattr(self._graph, str(node.target)))
+            else:
+                lines.append(f"{name} = {self._called(node)}")
+            done = [source for source in node.all_input_nodes if last[source] is node and source.op != "get_attr"]
+            spent = [name for source in done if (name := self._names[source]) not in self.space]
+            if node.op == "call_function" and node not in last:
+                spent.append(self._names[node])
+            if spent:
+                lines.append(f"del {', '.join(dict.fromkeys(spent))}")
+        head = f"({''.join(f'{name}, ' for name in inputs)}) = values"
+        body = "\n    ".join([head, *lines] if inputs else lines)
+        return f"def run(values):\n    {body}\n"
+
+    def _called(self, node: fx.Node) -> str:
+        target: Any = node.target
+        function = _BY_NAME.get(target) if isinstance(node.args[0] if node.args else None, fx.Node) else None
+        if function is None:
+            function = getattr(target, "_op", target)
+        arguments = [self._written(value) for value in node.args]
+        arguments += [f"{key}={self._written(value)}" for key, value in node.kwargs.items()]
+        return f"{self._bound(function)}({', '.join(arguments)})"
+
+    def _written(self, value: Any) -> str:
+        """A value as it stands in the source."""
+        if isinstance(value, fx.Node):
+            return self._names[value]
+        if value is None or type(value) in (bool, int):
+            return repr(value)
+        if isinstance(value, (list, tuple)):
+            return f"[{', '.join(map(self._written, value))}]"
+        return self._bound(value)
+
+    def _bound(self, value: Any) -> str:
+        name = f"c{len(self.space)}"
+        self.space[name] = value
+        return name
