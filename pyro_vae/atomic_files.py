@@ -134,6 +134,8 @@ def remove_tree(path: Path, last: str = "") -> None:
             if entry.is_dir(follow_symlinks=False):
                 remove_tree(Path(entry.path))
             else:
+                if entry.name == last:
+                    sync(path)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(entry.path)
         os.rmdir(path)

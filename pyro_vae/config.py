@@ -6,15 +6,15 @@ The command line makes its flags from these fields, so a new one is declared her
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from pyro_vae.bounded_files import first_line, read_json
 from pyro_vae.errors import InputError, nearest
-from pyro_vae.option_types import Name, Positive, Whole, Wholes, shown, wanted
+from pyro_vae.option_types import LARGEST_SEED, Name, Positive, Whole, Wholes, shown, wanted
 
 
 def _none_by_name(value: Any) -> Any:
@@ -129,7 +129,7 @@ class TrainingConfig(_Settings):
     patience: Annotated[Whole | Literal["auto", "none"], BeforeValidator(_none_by_name)] = Field(
         "auto", description="stop after this number of epochs without progress; auto: a quarter of them"
     )
-    seed: int = Field(0, ge=0, description="of every random choice")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="of every random choice")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="one compiled graph per step; auto: where there are enough steps to gain from it"
@@ -187,10 +187,10 @@ class FitConfig(TrainingConfig, DataConfig, ProgramConfig):
             InputError: if there is no such file or it holds no JSON object.
         """
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"a JSON file of settings at {path}", str(error), "copy config.json from a run and edit it"
+                f"a JSON file of settings at {path}", first_line(error), "copy config.json from a run and edit it"
             ) from None
         settings = content.get("config", content) if isinstance(content, dict) else content
         if not isinstance(settings, dict):

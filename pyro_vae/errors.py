@@ -55,6 +55,10 @@ class InputError(PyroVAEError, ValueError):
             super().__init__(f"expected {expected}; got {got}; {mend}")
 
 
+class TakenError(InputError):
+    """A place where something is already."""
+
+
 class TrainingError(PyroVAEError, RuntimeError):
     """A run that started well and failed, for example by a loss that is not a number.
 

@@ -29,6 +29,7 @@ def _height_and_width(value: Any) -> Any:
     return int(sides[1]), int(sides[2] or sides[1])
 
 
+LARGEST_SEED = 2**62  # a generator takes 64 bits, and some seeds are this one with a little added
 Name = Annotated[str, StringConstraints(min_length=1)]
 Whole = Annotated[int, Field(ge=1)]
 Wholes = Annotated[tuple[Whole, ...], Field(min_length=1), BeforeValidator(_split_at_commas)]

@@ -10,6 +10,7 @@ import click
 
 from pyro_vae.cli.app import main
 from pyro_vae.cli.options import (
+    UserPath,
     checkpoint_option,
     data_option,
     device_option,
@@ -86,7 +87,7 @@ def diagnose(
 @click.option("--chains", type=int, default=4, show_default=True, help="NUTS chains")
 @click.option("--steps", type=int, default=2000, show_default=True, help="training steps of each guide")
 @seed_option
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="a folder for the figures")
+@click.option("--out", type=UserPath(), metavar="DIR", help="a folder for the figures")
 @json_option
 def compare_mcmc(
     model: str,

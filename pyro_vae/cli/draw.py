@@ -10,6 +10,7 @@ import click
 
 from pyro_vae.cli.app import main
 from pyro_vae.cli.options import (
+    UserPath,
     checkpoint_option,
     data_option,
     device_option,
@@ -146,9 +147,7 @@ def latent(
 @main.command()
 @run_argument
 @click.option("--fps", type=click.IntRange(1, 50), default=10, show_default=True, help="frames per second")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="the GIF file  [default: training.gif in the run's figures]"
-)
+@click.option("--out", type=UserPath(), help="the GIF file  [default: training.gif in the run's figures]")
 @json_option
 def animate(run: Path, fps: int, out: Path | None, as_json: bool) -> None:
     """Show the training as a GIF: the same latent points, epoch after epoch."""

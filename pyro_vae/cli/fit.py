@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from pyro_vae.bounded_files import first_line
 from pyro_vae.cli.app import main
 from pyro_vae.cli.options import (
+    UserPath,
     checkpoint_option,
     data_option,
     device_option,
@@ -22,20 +25,23 @@ from pyro_vae.cli.options import (
 )
 from pyro_vae.cli.terminal import config_options, print_json, rows, table
 from pyro_vae.config import FitConfig
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, TakenError
 from pyro_vae.presets import preset
 from pyro_vae.registry import parse_choice
 from pyro_vae.runs.display import listening, track
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyro_vae.runs.run import Run
+
 
 @main.command()
 @config_options
-@click.option("--out", type=click.Path(path_type=Path), help="the run directory  [default: a new one under runs/]")
+@click.option("--out", type=UserPath(), help="the run directory  [default: a new one under runs/]")
 @click.option("--overwrite", is_flag=True, help="replace the run that is at --out")
-@click.option("--resume", "resumed", type=click.Path(path_type=Path), help="go on with the run in this directory")
-@click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), help="a JSON file of settings; flags win over it"
-)
+@click.option("--resume", "resumed", type=UserPath(), help="go on with the run in this directory")
+@click.option("--config", "config_file", type=UserPath(), help="a JSON file of settings; flags win over it")
 @click.option(
     "--preset", "preset_name", metavar="NAME", help="start from a known system; flags and --config win over it"
 )
@@ -77,8 +83,8 @@ def fit(
         fitted = fitting.resume(resumed, **{name: getattr(config, name) for layer in layers for name in layer})
     else:
         data = Path(parse_choice(config.data)[0]).resolve().stem
-        out = out or _next_free(Path("runs"), f"{parse_choice(config.model)[0]}-{data}")
-        fitted = fitting.fit(**config.model_dump(), out=out, overwrite=overwrite, download=download, strict=strict)
+        begin = partial(fitting.fit, **config.model_dump(), overwrite=overwrite, download=download, strict=strict)
+        fitted = begin(out=out) if out else _fit_at_next_free(begin, f"{parse_choice(config.model)[0]}-{data}")
     assert fitted.folder is not None
     figures = fitted.folder.evaluation or {}
     if as_json:
@@ -114,13 +120,27 @@ def evaluate(
     with listening(partial(click.echo, err=True)):
         figures = opened.evaluate(split=split, num_samples=samples, seed=seed, track=track)
     assert opened.folder is not None
-    figures = opened.folder.save_evaluation(figures, opened.findings)
+    try:
+        figures = opened.folder.save_evaluation(figures, opened.findings)
+    except OSError as error:
+        figures |= {"findings": [asdict(finding) for finding in opened.findings]}
+        click.echo(f"The evaluation is not saved in {run}: {first_line(error)}", err=True)
     if as_json:
         print_json(figures)
     else:
         table(f"{figures['model']} + {figures['guide']} on {figures['data']}, {split} set", rows(figures))
         for finding in opened.findings:
             click.echo(f"Note: {finding}")
+
+
+def _fit_at_next_free(begin: Callable[..., Run], name: str) -> Run:
+    """Fit into a folder under ``runs`` that is free; where somebody else took it meanwhile, into the next one."""
+    while True:
+        out = _next_free(Path("runs"), name)
+        try:
+            return begin(out=out)
+        except TakenError:
+            continue
 
 
 def _next_free(parent: Path, name: str) -> Path:

@@ -16,6 +16,8 @@ from pyro_vae.option_types import shown
 from pyro_vae.presets import PRESETS, describe
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pyro_vae.registry import Registry
 
 
@@ -45,7 +47,7 @@ def info(run: Path, as_json: bool) -> None:
     history, config, evaluation = folder.history, folder.config, folder.evaluation
     done = {
         "epochs": len(history),
-        "best_epoch": int(history.loc[history["validation_elbo"].idxmax(), "epoch"]) if len(history) else 0,
+        "best_epoch": _best_epoch(history),
         "parameters": sum(w.numel() for w in folder.weights("best").values()),
     }
     if as_json:
@@ -64,6 +66,13 @@ def info(run: Path, as_json: bool) -> None:
         table(f"last evaluation, {evaluation['split']} set", rows(evaluation))
     for finding in (evaluation or {}).get("findings", ()):
         click.echo(f"Note: {finding['found']}; {finding['mend']}")
+
+
+def _best_epoch(history: pd.DataFrame) -> int:
+    """The epoch with the highest validation ELBO; 0 where none has one that is a number."""
+    if "validation_elbo" not in history or not history["validation_elbo"].notna().any():
+        return 0
+    return int(history.loc[history["validation_elbo"].idxmax(), "epoch"])
 
 
 @main.command(name="list")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from pyro_vae.bounded_files import as_text, first_line
+from pyro_vae.cli.streams import discard_output, flush_output, open_missing_streams, take_any_text
 from pyro_vae.config import FitConfig
 from pyro_vae.errors import PyroVAEError
 
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from pyro_vae.diagnostics.criticism import Criticism
 
 STOPPED = 130
+LONGEST = 1000  # characters of an error
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -23,8 +29,11 @@ class OneLineErrors(click.Group):
     """A group that says every error in one line on standard error, with its exit status."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
+        open_missing_streams()
+        take_any_text()
         try:
             super().main(args, prog_name or "pyro-vae", **(extra | {"standalone_mode": False}))
+            flush_output()
             sys.exit(0)
         except PyroVAEError as error:
             _fail(str(error), error.exit_status)
@@ -38,6 +47,13 @@ class OneLineErrors(click.Group):
             _fail(error.format_message(), 2)
         except (click.Abort, KeyboardInterrupt) as error:
             _fail(_how_to_go_on(error), STOPPED)
+        except OSError as error:
+            discard_output()
+            _fail(_of_the_system(error), 2 if error.errno in _OF_A_PATH else 1)
+        except Exception as error:
+            if os.environ.get("PYRO_VAE_TRACEBACK"):
+                raise
+            _fail(_unforeseen(error), 1)
 
 
 def config_options(command: F) -> F:
@@ -70,7 +86,7 @@ def rows(figures: dict[str, Any], skip: str = "") -> dict[str, str]:
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else as_text(value)
 
 
 def table(title: str, rows: dict[str, Any]) -> None:
@@ -83,7 +99,7 @@ def table(title: str, rows: dict[str, Any]) -> None:
     console.print(title, style="bold", soft_wrap=True, markup=False)
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in rows.items():
-        table.add_row(Text(name), Text(str(value)))  # as it is: a name may look like markup
+        table.add_row(Text(name), Text(as_text(value, LONGEST)))
     console.print(table)
     click.echo()
 
@@ -98,7 +114,7 @@ def grid(title: str, rows: list[dict[str, str]]) -> None:
     console.print(title, style="bold", soft_wrap=True, markup=False)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for place, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
+        table.add_column(Text(name), justify="right" if place else "left", no_wrap=place > 0)
     for row in rows:
         table.add_row(*map(Text, row.values()))
     console.print(table)
@@ -131,6 +147,7 @@ def matrix(title: str, matrices: dict[str, dict[str, dict[str, str]]]) -> None:
     """Print what goes with what, by group, row and column, and below the table why the others do not."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     console.print(title, style="bold", markup=False)
@@ -138,9 +155,9 @@ def matrix(title: str, matrices: dict[str, dict[str, dict[str, str]]]) -> None:
     table = Table("", *columns, box=None, padding=(0, 1, 0, 0))
     reasons: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for name, group in matrices.items():
-        table.add_row(name, style="dim")
+        table.add_row(Text(name), style="dim")
         for row, entries in group.items():
-            table.add_row(row, *("-" if reason else "yes" for reason in entries.values()))
+            table.add_row(Text(row), *("-" if reason else "yes" for reason in entries.values()))
             for column, reason in entries.items():
                 if reason:
                     rows, where = reasons.setdefault(reason, ({}, {}))
@@ -152,8 +169,10 @@ def matrix(title: str, matrices: dict[str, dict[str, dict[str, str]]]) -> None:
 
 
 def print_json(content: dict[str, Any]) -> None:
-    """Print one JSON object on standard output."""
-    click.echo(json.dumps(content))
+    """Print one JSON object on standard output; a number that is not finite is null."""
+    from pyro_vae.diagnostics.verdicts import plain
+
+    click.echo(json.dumps(plain(content)))  # which escapes what is not ASCII
 
 
 def _metavar(default: Any) -> str:
@@ -163,8 +182,32 @@ def _metavar(default: Any) -> str:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"Error: {message}" if status != STOPPED else message, err=True)
+    with contextlib.suppress(OSError, ValueError):  # nobody may be listening
+        click.echo(as_text(f"Error: {message}" if status != STOPPED else message, LONGEST), err=True)
+    with contextlib.suppress(OSError, ValueError):
+        flush_output()
     sys.exit(status)
+
+
+_OF_A_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    if error.errno == errno.EPIPE:
+        return "standard output was closed before everything was said"
+    where = f" ({as_text(error.filename)})" if error.filename is not None else ""
+    return f"the system says: {error.strerror or error}{where}; mend that and try again"
+
+
+def _unforeseen(error: Exception) -> str:
+    """Memory that is not there, a number that nothing can hold, or a fault of this package, in one line."""
+    reason = first_line(error)
+    if isinstance(error, MemoryError) or "allocate" in reason or "out of memory" in reason.lower():
+        return f"there is not enough memory for that: {reason}; ask for less, for example by --batch-size or --samples"
+    if isinstance(error, OverflowError):
+        return f"a number is too large: {reason}; use a smaller one"
+    return f"unforeseen, {type(error).__name__}: {reason}; PYRO_VAE_TRACEBACK=1 shows where"
 
 
 def _how_to_go_on(error: BaseException) -> str:

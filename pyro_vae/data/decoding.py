@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyro_vae.errors import InputError
@@ -96,7 +97,7 @@ def decode_all(root: Path, files: Sequence[Path], size: Size | None = None) -> D
     stack = _Stack(root, files, size)
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, _bar() as bar:
         warnings.simplefilter("ignore")  # of odd tags and large pictures, which do no harm
-        task = bar.add_task(f"decoding {root.name}", total=len(files))
+        task = bar.add_task(f"decoding {escape(root.name)}", total=len(files))
         for start in range(0, len(files), _CHUNK):  # so that an early end does not wait for all of them
             for row, image in enumerate(pool.map(attempt, files[start : start + _CHUNK]), start):
                 stack.take(row, image)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyro_vae.figures.pictures import as_arrays, mosaic
-from pyro_vae.figures.style import as_drawn
+from pyro_vae.figures.style import as_drawn, literal
 
 CELL = 0.55  # inches per picture in a grid
 
@@ -130,6 +130,6 @@ def _grid(tiles: np.ndarray, columns: int, title: str) -> Figure:
     figure = Figure(figsize=(wide, wide * canvas.shape[0] / canvas.shape[1] + 0.4), layout="constrained")
     ax = figure.subplots()
     show(ax, canvas)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(literal(title), fontsize=9)
     ax.set_axis_off()
     return figure

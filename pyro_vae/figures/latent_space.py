@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyro_vae.figures.images import CELL, show
 from pyro_vae.figures.pictures import as_arrays, mosaic
-from pyro_vae.figures.style import BLUE, GRAY, ORANGE, as_drawn
+from pyro_vae.figures.style import BLUE, GRAY, ORANGE, as_drawn, literal
 
 # M. A. Petroff, "Accessible Color Sequences for Data Visualization", 2021: ten that colour-blind eyes tell apart
 CLASS_COLORS = (
@@ -57,9 +57,9 @@ def manifold(images: Tensor, values: Tensor, site: str = "z", title: str = "") -
     names = [_number(values[i].item(), 1) for i in shown]
     ax.set_xticks((shown + 0.5) * broad - 0.5, names, fontsize=8)
     ax.set_yticks((count - shown - 0.5) * high - 0.5, names, fontsize=8)
-    ax.set_xlabel(f"{site}_0", fontsize=9)
-    ax.set_ylabel(f"{site}_1", fontsize=9)
-    ax.set_title(title, fontsize=9)
+    ax.set_xlabel(literal(f"{site}_0"), fontsize=9)
+    ax.set_ylabel(literal(f"{site}_1"), fontsize=9)
+    ax.set_title(literal(title), fontsize=9)
     _bare(ax)
     return figure
 
@@ -102,7 +102,7 @@ def traversal(
             corner = (start + int((values - value).abs().argmin()) * broad, start + row * high)
             ax.add_patch(Rectangle(corner, broad, high, fill=False, edgecolor=ORANGE, linewidth=1.5))
         ax.set_xlabel("value of the row's dimension; framed: nearest to the test image's own", fontsize=8)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(literal(title), fontsize=9)
     _bare(ax)
     return figure
 
@@ -137,7 +137,7 @@ def latent_map(
     wide, high = _map_size(points)
     figure = Figure(figsize=(wide + 1.6 * (classes is not None), high + 0.5), layout="constrained")
     ax = figure.subplots()
-    ax.set_title(title, fontsize=10)
+    ax.set_title(literal(title), fontsize=10)
     ax.grid(alpha=0.25)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
@@ -146,8 +146,8 @@ def latent_map(
         _histogram(ax, points[:, 0], classes, palette)
     else:
         _scatter(ax, points, classes, palette)
-    ax.set_xlabel(across, fontsize=9)
-    ax.set_ylabel(up, fontsize=9)
+    ax.set_xlabel(literal(across), fontsize=9)
+    ax.set_ylabel(literal(up), fontsize=9)
     if classes is not None:
         _key(ax, palette, class_names)
     return figure
@@ -156,9 +156,9 @@ def latent_map(
 def _plane(points: np.ndarray, site: str) -> tuple[np.ndarray, tuple[str, str]]:
     """The points in at most two dimensions, and what the axes are called."""
     if points.shape[1] == 1:
-        return points, (f"{site}_0", "images")
+        return points, (literal(f"{site}_0"), "images")
     if points.shape[1] == 2:
-        return points, (f"{site}_0", f"{site}_1")
+        return points, (literal(f"{site}_0"), literal(f"{site}_1"))
     from sklearn.decomposition import PCA
 
     with np.errstate(invalid="ignore"):  # where all points are one

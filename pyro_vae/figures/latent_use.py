@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.diagnostics.aggregate import AggregatePosterior
 from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 from pyro_vae.diagnostics.latent_units import LatentUse, SiteUse
-from pyro_vae.figures.style import BLUE, GRAY, ORANGE, dress, p_value_text
+from pyro_vae.figures.style import BLUE, GRAY, ORANGE, dress, literal, p_value_text
 
 MOST_BARS = 40
 MOST_UNITS = 6
@@ -130,7 +130,7 @@ def _marginals(ax: Axes, found: AggregatePosterior, k: int) -> None:
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(labelsize=8)
     p = found.unit_p_values[k].item()
-    ax.set_title(f"{found.names[k]}, {p_value_text(p)}", fontsize=9, color=ORANGE if p <= 0.01 else "black")
+    ax.set_title(f"{literal(found.names[k])}, {p_value_text(p)}", fontsize=9, color=ORANGE if p <= 0.01 else "black")
 
 
 def _plane(ax: Axes, found: AggregatePosterior, across: int, up: int) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pyro_vae.bounded_files import as_text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LONGEST_NAME = 28  # characters of a name in a figure
+LONGEST_NAME, LONGEST_TITLE = 28, 120  # characters in a figure
 BLUE, ORANGE, GREEN, GRAY = "#2f6db3", "#d9822b", "#3f8f5f", "#777777"
 
 
@@ -21,11 +23,16 @@ def as_drawn(name: str) -> str:
     return line.replace("$", r"\$")
 
 
+def literal(text: str) -> str:
+    """A text that matplotlib shows as it is: dollar signs in the name of a class or a site are no formula."""
+    return as_text(text, LONGEST_TITLE).replace("$", r"\$")
+
+
 def dress_epochs(ax: Axes, title: str, unit: str) -> None:
     """Put names and the look of these figures on axes whose abscissa is the epoch."""
     from matplotlib.ticker import MaxNLocator
 
-    ax.set_title(title, fontsize=10)
+    ax.set_title(literal(title), fontsize=10)
     ax.set_xlabel("epoch")
     ax.set_ylabel(unit)
     ax.grid(alpha=0.25)
@@ -40,8 +47,8 @@ def p_value_text(p: float) -> str:
 
 def dress(ax: Axes, title: str, across: str, up: str) -> None:
     """Put names and the look of these figures on axes."""
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel(across, fontsize=9)
+    ax.set_title(literal(title), fontsize=10)
+    ax.set_xlabel(literal(across), fontsize=9)
     ax.set_ylabel(up, fontsize=9)
     ax.tick_params(labelsize=8)
     ax.grid(alpha=0.25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, dress_epochs
@@ -28,17 +29,8 @@ def elbo_curves(history: pd.DataFrame) -> Figure:
     axes[0].plot(epoch, history["validation_elbo"], color=BLUE, label="ELBO")
     if "validation_log_likelihood" in history:
         axes[0].plot(epoch, history["validation_log_likelihood"], color=ORANGE, label="E[log p(x|z)]")
-    best = history.loc[history["validation_elbo"].idxmax()]
-    axes[0].plot(best["epoch"], best["validation_elbo"], "o", color=BLUE, markersize=5)
-    axes[0].annotate(
-        f"{best['validation_elbo']:.2f}",
-        (best["epoch"], best["validation_elbo"]),
-        textcoords="offset points",
-        xytext=(0, -14),
-        ha="right",
-        color=BLUE,
-        fontsize=8,
-    )
+    if history["validation_elbo"].notna().any():
+        _mark_best(axes[0], history)
     axes[0].legend(frameon=False, loc="lower right")
     dress_epochs(axes[0], "Validation bound", "nats per image")
     for ax, name in zip(axes[1:], columns, strict=True):
@@ -54,3 +46,17 @@ def elbo_curves(history: pd.DataFrame) -> Figure:
             ax.plot(epoch, 100 * history[name], color=ORANGE)
             dress_epochs(ax, "Validation accuracy of q(y|x)", "percent")
     return figure
+
+
+def _mark_best(ax: Axes, history: pd.DataFrame) -> None:
+    best = history.loc[history["validation_elbo"].idxmax()]
+    ax.plot(best["epoch"], best["validation_elbo"], "o", color=BLUE, markersize=5)
+    ax.annotate(
+        f"{best['validation_elbo']:.2f}",
+        (best["epoch"], best["validation_elbo"]),
+        textcoords="offset points",
+        xytext=(0, -14),
+        ha="right",
+        color=BLUE,
+        fontsize=8,
+    )

@@ -21,7 +21,7 @@ from pyro_vae.arviz_bridge.loo import leave_one_out
 from pyro_vae.arviz_bridge.pareto import GOOD_K_HAT, USABLE_K_HAT
 from pyro_vae.arviz_bridge.versions import Kind
 from pyro_vae.errors import InputError
-from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE
+from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, literal
 
 MOST_PAIRED = 8
 COLORS = (ORANGE, BLUE, GREEN, GRAY)
@@ -380,8 +380,8 @@ def _check_group(tree: xr.DataTree, group: str, name: str | None) -> None:
 
 
 def _dress(ax: Any, title: str, across: str, up: str) -> None:
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel(across)
+    ax.set_title(literal(title), fontsize=10)
+    ax.set_xlabel(literal(across))
     ax.set_ylabel(up)
     ax.grid(alpha=0.25)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -19,6 +19,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
+from pyro_vae.pairs import turns
 from pyro_vae.pairs.structure import Structure, read_structure
 from pyro_vae.shapes import Shaped
 
@@ -70,15 +71,16 @@ class Pair:
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Run programs on this pair's parameters."""
-        if self._scope.entered:
-            yield
-            return
-        self._scope.entered = True
-        try:
-            with pyro.get_param_store().scope(self._scope.store):
+        with turns.looking():
+            if self._scope.entered:
                 yield
-        finally:
-            self._scope.entered = False
+                return
+            self._scope.entered = True
+            try:
+                with pyro.get_param_store().scope(self._scope.store):
+                    yield
+            finally:
+                self._scope.entered = False
 
     def arguments(self, x: Tensor, y: Shaped[Tensor, "N"] | None) -> tuple[Tensor, ...]:
         """What both programs are called with: (x, y), or (x) where there is no label or it is not taken."""
@@ -90,7 +92,7 @@ class Pair:
         Parameters that the programs make at their first call are made now.
         """
         arguments = self.arguments(x, y)
-        with self.evaluating(), self.scope(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
+        with self.scope(), self.evaluating(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
             q = poutine.trace(self.guide).get_trace(*arguments)
             p = poutine.trace(poutine.replay(self.model, q)).get_trace(*arguments)
         structure = read_structure(prune_subsample_sites(p), prune_subsample_sites(q))
@@ -125,7 +127,7 @@ class Pair:
             seed: the seed of the noise.
             gradients: whether gradients are recorded.
         """
-        with self.evaluating(), self.scope(), torch.random.fork_rng(), torch.set_grad_enabled(gradients):
+        with self.scope(), self.evaluating(), torch.random.fork_rng(), torch.set_grad_enabled(gradients):
             with pyro.validation_enabled(False):  # what is not a number is counted by whoever looks
                 torch.manual_seed(seed)
                 yield

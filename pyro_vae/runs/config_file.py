@@ -18,6 +18,7 @@ CONFIG = "config.json"
 FORMAT_VERSION = 2
 CHANGEABLE = {"epochs", "patience", "lr", "clip_norm", "device"}  # what a resumed run may change
 RECORDED = ("lr", "clip_norm", "patience")  # and what of it the history keeps
+MAX_TEXT = 2000  # characters of a finding
 Content = dict[str, Any]
 
 
@@ -65,6 +66,25 @@ def recorded(config: FitConfig, name: str) -> float:
     """A setting as the history keeps it: a number."""
     value = getattr(config, name)
     return math.inf if value == "none" else float(value)
+
+
+def checked_evaluation(content: Content) -> Content:
+    """The content of ``evaluation.json``: numbers and texts by name, and findings.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    findings = content.get("findings", [])
+    figures = [value for name, value in content.items() if name != "findings"]
+    if not (
+        isinstance(findings, list)
+        and all(isinstance(each, dict) and set(each) == {"kind", "found", "mend"} for each in findings)
+        and all(isinstance(value, str) for each in findings for value in each.values())
+        and all(value is None or isinstance(value, str | int | float) for value in figures)
+    ):
+        raise ValueError("not an evaluation")
+    texts = [{name: as_text(value, MAX_TEXT) for name, value in each.items()} for each in findings]
+    return content | ({"findings": texts} if "findings" in content else {})
 
 
 def to_bytes(content: Content) -> bytes:

@@ -30,6 +30,7 @@ from pyro_vae.figures.pictures import is_picture
 from pyro_vae.figures.saving import save_figure
 from pyro_vae.figures.sbc import coverage, ranks
 from pyro_vae.posterior.target import Target
+from pyro_vae.runs.report import left_out
 from pyro_vae.runs.run import Run
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Diagnosis:
         """Write everything into the run's directory.
 
         Returns:
-            The files: posteriors first, JSON last.
+            The files: posteriors first, then JSON and figures.
 
         Raises:
             InputError: if the run has no directory, or it cannot be written.
@@ -109,10 +110,12 @@ class Diagnosis:
                 raise
             reason = str(error).splitlines()[0]
             logger.warning(f"posterior.nc was not written: the programs make no data ({reason})")
-        for name, figure in self.figures().items():
-            files.append(folder.figures / "diagnosis" / f"{name}.png")
-            save_figure(figure, files[-1])
         files.append(folder.save_diagnosis(self.as_dict()))
+        with left_out("Figures of the diagnosis"):
+            for name, figure in self.figures().items():
+                path = folder.figures / "diagnosis" / f"{name}.png"
+                save_figure(figure, path)
+                files.append(path)
         return files
 
     def _save_posteriors(self, folder: Path) -> list[Path]:

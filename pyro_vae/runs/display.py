@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -70,7 +71,8 @@ class Plain(Silent):
     """For a log: no bar, but what has to be said."""
 
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # nobody may be listening
+            print(line, file=sys.stderr)
 
 
 class Bar(Silent):
@@ -164,18 +166,26 @@ class _Saying(logging.Handler):
         self._say(record.getMessage())
 
 
+def is_terminal() -> bool:
+    """Whether somebody watches standard error."""
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
 def choose_display(display: Display | bool) -> Display:
     """The display that is asked for: itself, or for True a bar on a terminal and lines elsewhere, for False nothing."""
     if isinstance(display, bool):
         if not display:
             return Silent()
-        return Bar() if sys.stderr.isatty() else Plain()
+        return Bar() if is_terminal() else Plain()
     return display
 
 
 def track(items: Iterable[Item], total: int) -> Iterable[Item]:
     """The items, ``total`` in number, with a bar and the time left on a terminal."""
-    if not sys.stderr.isatty():
+    if not is_terminal():
         return items
     from rich.console import Console
     from rich.progress import track as with_bar

@@ -16,6 +16,7 @@ from pyro_vae.config import FitConfig
 from pyro_vae.data import Dataset, Reading, from_data, load_data
 from pyro_vae.data.containers import is_path
 from pyro_vae.errors import InputError
+from pyro_vae.pairs import turns
 from pyro_vae.runs.assembly import (
     AUTO,
     NameOrProgram,
@@ -27,7 +28,7 @@ from pyro_vae.runs.assembly import (
 )
 from pyro_vae.runs.config_file import CHANGEABLE
 from pyro_vae.runs.data_facts import IN_MEMORY, DataFacts, check_same, load_same_data, reading_of
-from pyro_vae.runs.display import Display, choose_display
+from pyro_vae.runs.display import Display, choose_display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
 from pyro_vae.runs.session import Session, place
@@ -35,6 +36,7 @@ from pyro_vae.runs.session import Session, place
 Data = Any  # a name, a path, a Dataset, or whatever ``data.containers.unpack`` takes
 
 
+@turns.training()
 def fit(
     model: NameOrProgram = "vae",
     guide: NameOrProgram = "mean_field",
@@ -97,6 +99,7 @@ def fit(
             return _finished(under_way.train(shown), shown)
 
 
+@turns.training()
 def resume(
     path: str | Path,
     *,
@@ -159,6 +162,7 @@ def _resumed(
         return _finished(under_way.train(display), display)
 
 
+@turns.looking()
 def load(
     path: str | Path,
     *,
@@ -213,12 +217,14 @@ def _check_unchanged(config: FitConfig, old: FitConfig, path: str | Path) -> Non
 
 
 def _finished(run: Run, display: Display) -> Run:
-    for finding in run.findings:
-        display.say(f"Note: {finding}")
-    if run.folder is not None:
-        from pyro_vae.runs.report import write_report  # late: it imports matplotlib
+    from pyro_vae.runs.report import left_out, write_report  # late: it imports matplotlib
 
-        write_report(run)
+    with listening(display.say):
+        with left_out("What is wrong with the run"):
+            for finding in run.findings:
+                display.say(f"Note: {finding}")
+        if run.folder is not None:
+            write_report(run)
     return run
 
 

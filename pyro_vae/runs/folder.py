@@ -40,6 +40,7 @@ from pyro_vae.runs.config_file import (
     RECORDED,
     broken,
     changed_content,
+    checked_evaluation,
     fixed,
     new_content,
     read_content,
@@ -196,11 +197,11 @@ class RunFolder:
         """The figures of the last evaluation, if there was one.
 
         Raises:
-            InputError: if the file is no JSON object.
+            InputError: if the file is not as it was written.
         """
         path = self._at / EVALUATION
         try:
-            return read_json_object(path)
+            return checked_evaluation(read_json_object(path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

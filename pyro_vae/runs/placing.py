@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pyro_vae import atomic_files
 from pyro_vae.atomic_files import make_folders, remove_empty, remove_tree, rename_new, short, sync
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, TakenError
 from pyro_vae.runs.config_file import CONFIG
 from pyro_vae.runs.writer_lock import LOCK, WriterLock, is_free
 
@@ -63,12 +63,12 @@ def placed(path: Path, overwrite: bool) -> Iterator[tuple[Path, WriterLock]]:
     lock.path = place / LOCK
 
 
-def taken(path: Path) -> InputError:
+def taken(path: Path) -> TakenError:
     """The refusal of a place where something is."""
     run = is_run(path)
     what = "a run" if run else "something that is no run"
     mend = "use --overwrite to replace it, --resume to go on with it" if run else "choose another"
-    return InputError(f"a new folder for --out {path}", f"{what} that is there already", f"{mend}, or another --out")
+    return TakenError(f"a new folder for --out {path}", f"{what} that is there already", f"{mend}, or another --out")
 
 
 def is_run(path: Path) -> bool:
@@ -114,7 +114,9 @@ def _make_aside(path: Path, tries: int = 3) -> tuple[Path, WriterLock]:
     aside = _name_beside(path, _ASIDE)
     os.mkdir(aside)
     try:
-        return aside, WriterLock(aside)
+        lock = WriterLock(aside)
+        sync(aside)  # what else comes to be there is known by the lock to be left behind
+        return aside, lock
     except InputError:
         with contextlib.suppress(OSError):
             remove_tree(aside)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from matplotlib.figure import Figure
 
+from pyro_vae.bounded_files import first_line
 from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 from pyro_vae.errors import InputError
 from pyro_vae.figures.images import class_samples, completions, image_grid, reconstructions
@@ -15,6 +20,8 @@ from pyro_vae.figures.style import as_drawn
 from pyro_vae.figures.training import elbo_curves
 from pyro_vae.runs import latent_points
 from pyro_vae.runs.run import Run
+
+logger = logging.getLogger(__name__)
 
 FIRST_SAMPLES = 25  # importance samples of the evaluation that ends a fit: quick, and rough
 STYLES, STYLES_DRAWN = 10, 200
@@ -28,23 +35,44 @@ def write_report(run: Run) -> None:
     """Write ``evaluation.json`` and the figures of a run that has a directory.
 
     A program with sites outside the plate over data has no figures per datum, and data that are not images have no
-    pictures.
+    pictures.  What cannot be measured, drawn or written is left out, and that is said: the run is done.
     """
     assert run.folder is not None
-    save_figure(elbo_curves(run.history), run.folder.figures / "elbo.png")
     if run.structure.data_dim is not None:
-        run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES), run.findings)
-    site = _busiest_site(run) if run.structure.continuous else None
+        with left_out("The evaluation"):
+            run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES), run.findings)
+    for name, draw in _figures(run).items():
+        with left_out(f"The figure {name}.png"):
+            save_figure(draw(), run.folder.figures / f"{name}.png")
+
+
+def _figures(run: Run) -> dict[str, Callable[[], Figure]]:
+    """What draws each figure of the report, by its name."""
+    figures: dict[str, Callable[[], Figure]] = {"elbo": lambda: elbo_curves(run.history)}
+    site: str | None = None
+    with left_out("What lies in the latent space"):
+        site = _busiest_site(run) if run.structure.continuous else None
     if site is not None and run.facts.num_data[-1] >= 2:
-        save_figure(latent_figure(run, site=site), run.folder.figures / "latent.png")
+        figures["latent"] = lambda: latent_figure(run, site=site)
     if not is_picture(run.facts.event_shape):
-        return
-    save_figure(samples_figure(run, 64), run.folder.figures / "samples.png")
-    save_figure(reconstructions_figure(run, 30), run.folder.figures / "reconstructions.png")
-    if run.class_matters:
-        save_figure(classes_figure(run), run.folder.figures / "classes.png")
+        return figures
+    figures["samples"] = lambda: samples_figure(run, 64)
+    figures["reconstructions"] = lambda: reconstructions_figure(run, 30)
+    with left_out("The figure classes.png"):
+        if run.class_matters:
+            figures["classes"] = lambda: classes_figure(run)
     if site is not None and run.structure.continuous[site].is_real:
-        save_figure(traverse_figure(run, site), run.folder.figures / "traverse.png")
+        figures["traverse"] = lambda: traverse_figure(run, site)
+    return figures
+
+
+@contextmanager
+def left_out(what: str) -> Iterator[None]:
+    """Go on where something cannot be had, and say so."""
+    try:
+        yield
+    except Exception as error:  # of any kind: a run that is trained is not lost to a picture of it
+        logger.warning(f"{what} is left out: {first_line(error)}")
 
 
 def samples_figure(run: Run, num_samples: int, label: int | None = None, seed: int = 0) -> Figure:

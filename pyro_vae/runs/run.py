@@ -19,6 +19,7 @@ from pyro_vae.diagnostics.evaluation import default_samples
 from pyro_vae.diagnostics.findings import Finding, judge_classifier, judge_curve, judge_latents
 from pyro_vae.diagnostics.latent_units import latent_use
 from pyro_vae.errors import InputError
+from pyro_vae.pairs import turns
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.runs.assembly import resolve_binarization
 from pyro_vae.runs.data_facts import DataFacts, load_same_data
@@ -130,6 +131,7 @@ class Run(Generator):
         warnings.warn("run.part is run.split", DeprecationWarning, stacklevel=2)
         return self.split(name)
 
+    @turns.looking()
     def evaluate(
         self,
         split: str = "test",

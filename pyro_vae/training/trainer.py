@@ -21,6 +21,7 @@ from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
 from pyro_vae.errors import TrainingError
 from pyro_vae.objectives import OBJECTIVES
+from pyro_vae.pairs import turns
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
@@ -125,10 +126,12 @@ class Trainer:
 
         Raises:
             TrainingError: if the loss or its gradient is not finite.
+            InputError: if another thread of this process trains.
         """
-        while not (self.done or self.stop_requested):
-            if self._train_epoch(on_step):
-                yield self._close_epoch()
+        with turns.training():
+            while not (self.done or self.stop_requested):
+                if self._train_epoch(on_step):
+                    yield self._close_epoch()
 
     @property
     def done(self) -> bool:
