@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import types
 import weakref
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -37,6 +37,7 @@ from torch import Tensor
 from pyro_vae.compiled.graphs import CompiledPair
 from pyro_vae.compiled.readings import Call, Program
 from pyro_vae.compiled.recorded_graph import Outcome
+from pyro_vae.compiled.snapshot import Snapshot
 
 _PLAIN = (bool, int, float, str, type(None))
 _OWN = ("_pairs", "_running", "_nesting_was_found")
@@ -97,12 +98,23 @@ class CompiledELBO(ELBO):
         return _number(outcome)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss, nats, as a tensor that can be differentiated, once."""
+        """The loss, nats, as a tensor that can be differentiated."""
+        before = Snapshot(())
         outcome = self._evaluate("differentiable_loss", model, guide, args, kwargs)
         if not isinstance(outcome, Outcome):
             return cast(Tensor, outcome)
         warn_if_nan(outcome.loss, "loss")
-        loss: Tensor = _Differentiable.apply(outcome, *outcome.tensors)
+
+        def run_again() -> Tensor:
+            self._known(model, guide).pair.refuse("its gradients are differentiated once more")
+            now = Snapshot(())
+            before.restore()
+            try:
+                return cast(Tensor, self._run_stock(Call("differentiable_loss", model, guide, args, kwargs)))
+            finally:
+                now.restore()
+
+        loss: Tensor = _Differentiable.apply(outcome, run_again, *outcome.tensors)
         return loss
 
     def num_graphs(self, model: Program, guide: Program) -> int:
@@ -283,17 +295,20 @@ class CompiledRenyiELBO(CompiledELBO, RenyiELBO):
 
 
 class _Differentiable(torch.autograd.Function):
-    """A loss whose gradients are known already."""
+    """A loss whose gradients are known already; for those of the gradients the programs are run again, as they are."""
 
     @staticmethod
-    def forward(ctx: Any, outcome: Outcome, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, outcome: Outcome, run_again: Callable[[], Tensor], *tensors: Tensor) -> Tensor:
         ctx.save_for_backward(*outcome.gradients)
+        ctx.run_again, ctx.tensors = run_again, outcome.tensors
         return outcome.loss.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *(upstream * gradient for gradient in ctx.saved_tensors))
+        gradients = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradients are to have a graph
+            gradients = torch.autograd.grad(ctx.run_again(), ctx.tensors, create_graph=True, allow_unused=True)
+        return (None, None, *(None if gradient is None else upstream * gradient for gradient in gradients))
 
 
 def _number(outcome: Outcome | Any) -> float:

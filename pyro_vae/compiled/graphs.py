@@ -16,7 +16,9 @@ the call is run as it is.
 
 from __future__ import annotations
 
+import functools
 import logging
+import sys
 import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -121,6 +123,7 @@ class CompiledPair:
         reading = self._read(call) if self._started else None
         if reading is None:
             return self._start(call)
+        _ACQUAINTANCES.forget(self._name, call)
         if reading.kind not in self._kinds:
             return self._meet(reading)
         kind = self._kinds[reading.kind]
@@ -139,6 +142,8 @@ class CompiledPair:
         result = self._run_stock(call)
         if not self._started:
             self._started = True
+            if _ACQUAINTANCES.are_made_anew(self._name, call):
+                self._say("a model, guide or estimator is made anew for every call; make it once, before the loop")
             reading = self._read(call)
             if reading is not None:
                 self._kinds.setdefault(reading.kind, _Kind()).calls += 1
@@ -228,7 +233,7 @@ class CompiledPair:
             self._reader.never_lift(chosen)
             self._because = f" ({', '.join(chosen)}: {reason(error)})"
         else:
-            self._give_up(reason(error))
+            self.refuse(reason(error))
 
     def _has_room(self) -> bool:
         return self._evicted < MAX_GRAPHS
@@ -253,7 +258,7 @@ class CompiledPair:
         changes = self._reader.changes(before, after)
         self._unsettled = self._unsettled + 1 if changes else 0
         if self._unsettled >= _PATIENCE:
-            self._give_up(f"the program changes itself at each call ({', '.join(changes)})")
+            self.refuse(f"the program changes itself at each call ({', '.join(changes)})")
         return not changes
 
     def _say_changes(self, reading: Reading) -> None:
@@ -264,7 +269,7 @@ class CompiledPair:
         changes = [text for text in self._reader.difference(before, form) if ".training: " not in text]
         if changes:
             text = f"recorded anew, because the program has changed: {', '.join(changes)}"
-            warnings.warn(text, Recompiled, stacklevel=2)
+            warnings.warn(text, Recompiled, stacklevel=_depth())
 
     def _read(self, call: Call) -> Reading | None:
         """What a call depends on; None where there is to be no graph."""
@@ -277,10 +282,11 @@ class CompiledPair:
         try:
             return self._reader.read(call)
         except Unwatchable as error:
-            self._give_up(str(error))
+            self.refuse(str(error))
             return None
 
-    def _give_up(self, why: str) -> None:
+    def refuse(self, why: str) -> None:
+        """Run eagerly from now on, and say why."""
         self._reason = why
         self._kinds.clear()
         self._graphs.clear()
@@ -290,7 +296,49 @@ class CompiledPair:
     def _say(self, reason: str) -> None:
         if reason not in self._said:
             self._said.add(reason)
-            warnings.warn(f"{self._name} runs eagerly: {reason}", NotCompiled, stacklevel=2)
+            warnings.warn(f"{self._name} runs eagerly: {reason}", NotCompiled, stacklevel=_depth())
+
+
+class _Acquaintances:
+    """Pairs of programs of the same code that were called once: whoever makes them anew at each step gains nothing."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Hashable, int] = {}
+
+    def are_made_anew(self, name: str, call: Call) -> bool:
+        """Note the first call of a pair; whether it is one too many of its kind."""
+        key = self._key(name, call)
+        if len(self._counts) > _MAX_KINDS:
+            self._counts.clear()
+        self._counts[key] = self._counts.get(key, 0) + 1
+        return self._counts[key] == _STRANGERS
+
+    def forget(self, name: str, call: Call) -> None:
+        """Note the second call of a pair."""
+        if self._counts:
+            self._counts.pop(self._key(name, call), None)
+
+    def _key(self, name: str, call: Call) -> Hashable:
+        return name, call.method, _code(call.model), _code(call.guide)
+
+
+_ACQUAINTANCES = _Acquaintances()
+
+
+def _code(program: Any) -> Hashable:
+    """What a program is written in: a number, so that nothing is kept alive."""
+    while isinstance(program, functools.partial):
+        program = program.func
+    program = getattr(program, "__func__", program)
+    return id(getattr(program, "__code__", type(program)))
+
+
+def _depth() -> int:
+    """How many frames lie between the function that calls this and the code that uses the estimator, for a warning."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith((__package__, "pyro.", "torch.")):
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _only_looks(handler: Any) -> bool:

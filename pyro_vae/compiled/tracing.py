@@ -19,8 +19,7 @@ import copy
 import itertools
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType, FrameType
@@ -39,6 +38,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot, make_fx
 from torch.overrides import TorchFunctionMode
 
+from pyro_vae.compiled.substitutes import (
+    is_mask,
+    is_row,
+    masked,
+    num_classes,
+    one_hot,
+    row,
+    without_hooks,
+    without_onednn,
+)
 from pyro_vae.compiled.validation import VALIDATION, all_valid, is_check
 
 # Pyro warns of values that are not numbers; a caller of a compiled graph looks at what comes out.  Dice leaves out
@@ -204,8 +213,8 @@ class _Recording(TorchFunctionMode):
             return value.detach() if _varies(value) else _constant(func, args, kwargs)
         if func is Tensor.backward:
             return self._collect(*args, **kwargs)
-        if func is torch.lstm:  # oneDNN's has a workspace that its backward pass does not find in a graph
-            with _without_onednn():
+        if func is torch.lstm:
+            with without_onednn():
                 return func(*args, **kwargs)
         if func is torch.tensor and isinstance(args[0], Tensor) and not kwargs.get("requires_grad"):
             given = args[0].detach().clone()
@@ -215,12 +224,12 @@ class _Recording(TorchFunctionMode):
         if func is Tensor.masked_select and asking.f_code in _ANSWERS:
             value, mask = args
             return torch.where(mask, value, value.new_zeros(()))
-        if func is nn.functional.one_hot and _num_classes(*args, **kwargs) > 0:
-            return _one_hot(args[0], _num_classes(*args, **kwargs))
-        if asking.f_code is _MASKED and func in (Tensor.__getitem__, Tensor.__setitem__) and _is_mask(args[1]):
-            return _masked(*args)
-        if func is Tensor.__getitem__ and _is_row(args[1]):
-            return _row(*args)
+        if func is nn.functional.one_hot and num_classes(*args, **kwargs) > 0:
+            return one_hot(args[0], num_classes(*args, **kwargs))
+        if asking.f_code is _MASKED and func in (Tensor.__getitem__, Tensor.__setitem__) and is_mask(args[1]):
+            return masked(*args)
+        if func is Tensor.__getitem__ and is_row(args[1]):
+            return row(*args)
         if func in _COPIES and any(_varies(leaf) for leaf in _listed(*args, **kwargs)):
             raise Untraceable(f"a tensor is made of the values of others; use torch.stack ({_place(asking)})")
         if func is Tensor.__bool__ and is_check(asking) and _varies(args[0]):
@@ -236,7 +245,7 @@ class _Recording(TorchFunctionMode):
         known = set(map(id, self.differentiate))
         self.differentiate.extend(leaf for leaf in _leaves(loss, self.differentiate) if id(leaf) not in known)
         self.gradients.extend([None] * (len(self.differentiate) - len(self.gradients)))
-        with _without_hooks(self.differentiate):  # they are run where the gradients are put to use
+        with without_hooks(self.differentiate):
             found = torch.autograd.grad(loss, self.differentiate, gradient, retain_graph, allow_unused=True)
         for i, (old, new) in enumerate(zip(self.gradients, found, strict=True)):
             if new is not None:
@@ -247,37 +256,6 @@ def _listed(*args: Any, **kwargs: Any) -> list[Tensor]:
     """The tensors in the lists among some arguments."""
     lists = [value for value in (*args, *kwargs.values()) if isinstance(value, (list, tuple))]
     return [leaf for leaf in pytree.tree_leaves(lists) if isinstance(leaf, Tensor)]
-
-
-def _num_classes(labels: Tensor, num_classes: int = -1) -> int:
-    return num_classes
-
-
-def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """An indicator vector, of nothing for a label that is not a class, where torch's own would look at every label."""
-    return (labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)).long()
-
-
-def _is_row(index: Any) -> bool:
-    """Whether an index is a whole number in a tensor, with no other tensor behind it; torch would ask for its value."""
-    first, *rest = index if isinstance(index, tuple) and index else (index,)
-    number = isinstance(first, Tensor) and first.dim() == 0 and first.dtype in (torch.int64, torch.int32)
-    return number and all(type(part) in (slice, int) or part is Ellipsis for part in rest)
-
-
-def _row(tensor: Tensor, index: Any) -> Tensor:
-    """``tensor[index]`` for such an index, as an operation."""
-    first, *rest = index if isinstance(index, tuple) else (index,)
-    return tensor[(first.reshape(1), *rest)].squeeze(0)
-
-
-def _is_mask(index: Any) -> bool:
-    return isinstance(index, Tensor) and index.dtype == torch.bool
-
-
-def _masked(tensor: Tensor, mask: Tensor, value: Tensor | float | None = None) -> Tensor:
-    """``tensor[mask]``, but everything, and ``tensor[mask] = value`` for such a value."""
-    return tensor if value is None else tensor.copy_(torch.where(mask, value, tensor))
 
 
 def _value(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType) -> Any:
@@ -337,28 +315,6 @@ def _leaves(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
             leaves.append(function.variable)
         ahead.extend(following for following, _ in function.next_functions)
     return leaves
-
-
-@contextmanager
-def _without_onednn() -> Iterator[None]:
-    enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(enabled)
-
-
-@contextmanager
-def _without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
-    hooks = [(tensor._backward_hooks, dict(tensor._backward_hooks)) for tensor in tensors if tensor._backward_hooks]
-    for present, _ in hooks:
-        present.clear()
-    try:
-        yield
-    finally:
-        for present, kept in hooks:
-            present.update(kept)
 
 
 def _asking(frame: FrameType) -> FrameType:

@@ -6,7 +6,6 @@ import array
 import functools
 import itertools
 import random
-import sys
 import types
 import weakref
 import zlib
@@ -21,6 +20,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyro_vae.compiled.libraries import attributes_read, is_library
 from pyro_vae.compiled.places import (
     ABSENT,
     PLAIN,
@@ -40,16 +40,6 @@ from pyro_vae.compiled.reads import Reads, reads
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _LARGEST = 10_000  # entries of a container that are looked at
 LARGEST_ARRAY = 2**18  # bytes of an array that are looked at on every call
-_LIBRARIES = sys.stdlib_module_names | {
-    "numpy",
-    "pandas",
-    "pyro",
-    "pyro_vae",
-    "scipy",
-    "sklearn",
-    "torch",
-    "torchvision",
-}
 # Objects of these libraries hold what a user's code put there, or run a training loop: as with a user's own classes
 # only what the programs load counts.
 _BAGS = ("argparse", "types", "torch.utils.data", "torch.optim", "pyro.optim", "pyro.infer.svi")
@@ -333,26 +323,13 @@ class Walk:
         bases = [base for base in kind.__mro__ if base not in _PLAIN_BASES and is_library(base)]
         if kind in bases:
             return not kind.__module__.startswith(_BAGS)
-        return any(key in _attributes(base) for base in bases)
+        return any(key in attributes_read(base) for base in bases)
 
 
 def describe(tensor: Tensor) -> Hashable:
     """What a graph depends on, of a tensor."""
     strides = tensor.stride() if tensor.layout is torch.strided else tensor.layout
     return (tuple(tensor.shape), strides, tensor.dtype, tensor.device)
-
-
-def is_library(thing: Any) -> bool:
-    """Whether it is a library's code, which does not change."""
-    if isinstance(thing, types.ModuleType):
-        module = thing.__name__
-    elif isinstance(thing, types.FunctionType):  # where it was written, whatever it wraps
-        module = thing.__globals__.get("__name__", "")
-    elif isinstance(thing, (types.BuiltinFunctionType, type)):
-        module = getattr(thing, "__module__", None) or "builtins"
-    else:
-        return False
-    return module.split(".")[0] in _LIBRARIES
 
 
 def _kind(value: Any) -> Hashable:
@@ -372,18 +349,6 @@ def value_of(thing: Any) -> Hashable:
 def checksum(found: np.ndarray) -> int:
     """What tells the contents of an array from others."""
     return zlib.crc32(np.ascontiguousarray(found).reshape(-1).view(np.uint8).data) if found.size else 0
-
-
-@functools.lru_cache(maxsize=1024)
-def _attributes(base: type) -> frozenset[str]:
-    """The attributes that the methods of a library's class load."""
-    found = Reads()
-    for value in vars(base).values():
-        value = getattr(value, "fget", getattr(value, "__func__", value))
-        code = getattr(value, "__code__", None)
-        if isinstance(code, types.CodeType):
-            found |= reads(code)
-    return found.attributes
 
 
 def _changes_unseen(thing: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -160,3 +162,41 @@ def test_a_switch_of_validation_is_another_kind_of_call():
             for _ in range(3):
                 elbo.loss_and_grads(bernoulli, guide, torch.ones(4))
     assert elbo.num_graphs(bernoulli, guide) == 2
+
+
+def made_anew(kind, steps=12):
+    """A new estimator and a new model for every step."""
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    optimizer = pyro.optim.Adam({"lr": 0.1})
+    return [SVI(lambda x: gaussian(x), guide, optimizer, kind()).step(DATA) for _ in range(steps)]
+
+
+def test_programs_that_are_made_anew_for_every_step_are_recognized():
+    expected = made_anew(Trace_ELBO)
+    with pytest.warns(NotCompiled, match="is made anew for every call; make it once, before the loop") as said:
+        assert made_anew(CompiledTrace_ELBO) == pytest.approx(expected)
+    assert [Path(warning.filename).name for warning in said] == ["test_surroundings.py"]
+
+
+def newton(kind, steps=7):
+    """Steps of Newton's method, from the fourth on."""
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    elbo, found = kind(), []
+    for step in range(steps):
+        loss = elbo.differentiable_loss(gaussian, guide, DATA)
+        loc = pyro.param("loc").unconstrained()
+        (gradient,) = torch.autograd.grad(loss, [loc], create_graph=step > 4)
+        curvature = torch.autograd.grad(gradient, [loc])[0].item() if step > 4 else 1e3
+        with torch.no_grad():
+            loc -= gradient / curvature
+        found += [loss.item(), gradient.item(), curvature]
+    return [*found, torch.rand(1).item()]
+
+
+def test_gradients_of_gradients_are_stocks():
+    with pytest.warns(NotCompiled, match="its gradients are differentiated once more") as said:
+        found = newton(CompiledTrace_ELBO)
+    assert found == pytest.approx(newton(Trace_ELBO), rel=1e-5)
+    assert len(said) == 1
