@@ -209,14 +209,18 @@ def _rebound(marks: Marks, method: str, lifted: set[int]) -> Iterator[tuple[Rebo
             raise Untraceable(f"each run changes the program ({path})")
         leaves, layout = pytree.tree_flatten(new)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        if any(not isinstance(leaf, Tensor) and type(leaf) not in PLAIN for leaf in leaves):
-            if not place.holder.is_own:  # what a library makes anew for itself
-                continue
+        strange = any(not isinstance(leaf, Tensor) and type(leaf) not in PLAIN for leaf in leaves)
+        if not place.holder.is_own and (strange or not tensors):  # what a library makes anew for itself
+            continue
+        if strange:
             raise Untraceable(f"each run binds {path} to another object")
         if method == "differentiable_loss" and any(tensor.requires_grad for tensor in tensors):
             raise Untraceable(f"each run binds {path} to a tensor with a gradient of its own")
-        kept = tuple(None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves)
-        yield Rebound(place, layout, kept), tensors
+        if tensors:
+            kept = tuple(None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves)
+            yield Rebound(place, layout, kept), tensors
+        else:  # one object for all runs, so that nothing has changed after the next
+            yield Rebound(place, pytree.tree_structure(0), ((new,),)), []
 
 
 @contextmanager
