@@ -39,6 +39,17 @@ def read_bounded(path: Path, most: int) -> bytes:
     return content
 
 
+def check_ordinary(path: Path) -> None:
+    """Refuse what is not an ordinary file; a pipe would be waited for, and a device read without end.
+
+    Raises:
+        ValueError: if it is something else.
+        OSError: if it is not there.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("it is not an ordinary file")
+
+
 def read_json(path: Path, most: int = MAX_JSON) -> Any:
     """What a JSON file holds.
 

@@ -7,7 +7,10 @@ from pathlib import Path
 import xarray as xr
 
 from pyro_vae.atomic_files import whole_file
+from pyro_vae.bounded_files import check_ordinary, first_line
 from pyro_vae.errors import InputError
+
+MAX_UNPACKED = 16 << 30  # bytes of the variables of a tree, however small they are packed
 
 
 def save_posterior(tree: xr.DataTree, path: str | Path) -> None:
@@ -55,8 +58,11 @@ def open_posterior(path: str | Path) -> xr.DataTree:
         pyro_vae.errors.InputError: expected a posterior in a netCDF file at prior.nc; got no such file; ...
     """
     try:
+        check_ordinary(Path(path))
         with xr.open_datatree(path, engine="h5netcdf") as tree:
+            if tree.nbytes > MAX_UNPACKED:
+                raise ValueError(f"it unpacks to {tree.nbytes:,} bytes, of which at most {MAX_UNPACKED:,} are read")
             return tree.load()
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if Path(path).exists() else "no such file"
+    except Exception as error:  # of any kind, from HDF5 and the readers above it
+        reason = "no such file" if isinstance(error, FileNotFoundError) else first_line(error)
         raise InputError(f"a posterior in a netCDF file at {path}", reason, "write one: save_posterior") from None

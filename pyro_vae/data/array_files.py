@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
+import math
 from pathlib import Path
 
 import numpy as np
 
+from pyro_vae.bounded_files import check_ordinary, first_line
 from pyro_vae.data import tables
 from pyro_vae.data.arrays import READ, from_data
 from pyro_vae.data.containers import MAY_HOLD
@@ -15,6 +16,7 @@ from pyro_vae.data.pixels import Array, Reading
 from pyro_vae.errors import InputError
 
 SUFFIXES = (".npz", ".npy", *tables.SUFFIXES)
+MAX_UNPACKED = 64 << 30  # bytes of the arrays in an archive, however small it is packed
 _MENDS = {
     ".npz": "write one with numpy.savez(path, x=images, y=labels)",
     ".npy": "write one with numpy.save(path, images)",
@@ -39,8 +41,8 @@ def load_file(path: Path, reading: Reading = READ) -> Dataset:
         arrays, found = _read(path)
     except FileNotFoundError:
         raise InputError(what, "no such file", mend) from None
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(what, f"a file that numpy refuses ({str(error).splitlines()[0]})", mend) from error
+    except Exception as error:  # of any kind, from zip, zlib, the parser of headers and numpy itself
+        raise InputError(what, f"a file that numpy refuses ({first_line(error)})", mend) from error
     if "x" not in arrays:
         raise InputError(what, f"a file with {found}", mend)
     return from_data(arrays, str(path), reading)
@@ -48,6 +50,7 @@ def load_file(path: Path, reading: Reading = READ) -> Dataset:
 
 def _read(path: Path) -> tuple[dict[str, Array], str]:
     """The arrays of a file that may be data, and what there is in it, in words."""
+    check_ordinary(path)
     with path.open("rb") as file:
         content = np.load(file, allow_pickle=False)
         is_archive = isinstance(content, np.lib.npyio.NpzFile)
@@ -56,5 +59,24 @@ def _read(path: Path) -> tuple[dict[str, Array], str]:
         if not is_archive:
             return {"x": content}, "x"
         with content as archive:
+            _check_unpacked(archive)
             arrays = {key: archive[key] for key in archive.files if key in MAY_HOLD}
             return arrays, ", ".join(archive.files) or "nothing"
+
+
+def _check_unpacked(archive: np.lib.npyio.NpzFile) -> None:
+    """Refuse an archive whose arrays are larger than it says, or than any data set."""
+    assert archive.zip is not None
+    sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.zip.infolist()}
+    total = sum(sizes.values())
+    if total > MAX_UNPACKED:
+        raise ValueError(f"it unpacks to {total:,} bytes, of which at most {MAX_UNPACKED:,} are read")
+    for name in archive.files:
+        if name not in MAY_HOLD:
+            continue
+        with archive.zip.open(f"{name}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        if math.prod(shape) * dtype.itemsize > sizes[name]:
+            raise ValueError(f"the array {name} of shape {shape} is larger than its {sizes[name]:,} bytes")

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from pyro_vae.data.images import Dataset
+from pyro_vae.errors import InputError
 from pyro_vae.registry import Registry
 
 DATA: Registry[Dataset] = Registry("data set", ("download", "strict"))
@@ -17,4 +18,8 @@ DATA: Registry[Dataset] = Registry("data set", ("download", "strict"))
 
 def data_folder() -> Path:
     """The folder of downloaded and of decoded data: ``PYRO_VAE_DATA``, or a cache in the home folder."""
-    return Path(os.environ.get("PYRO_VAE_DATA") or Path.home() / ".cache" / "pyro_vae")
+    named = os.environ.get("PYRO_VAE_DATA")
+    try:
+        return Path(named) if named else Path.home() / ".cache" / "pyro_vae"
+    except RuntimeError:
+        raise InputError("a folder for data", "none, for there is no home folder", "set PYRO_VAE_DATA to one") from None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pyro_vae.bounded_files import check_ordinary, first_line
 from pyro_vae.data.pixels import Array
 from pyro_vae.errors import InputError
 
@@ -36,6 +37,7 @@ def read_table_file(path: Path) -> pd.DataFrame:
     """
     what = f"a table in {path}"
     try:
+        check_ordinary(path)
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
         return _read_text(path, "\t" if path.suffix.lower() == ".tsv" else ",")
@@ -45,10 +47,9 @@ def read_table_file(path: Path) -> pd.DataFrame:
         raise InputError(
             f"pyarrow, to read {path}", "none installed", "pip install pyarrow, or pip install 'pyro-vae[tables]'"
         ) from None
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # of any kind, from pandas and the readers below it
         raise InputError(
-            what, f"a file that pandas refuses ({reason})", "write one with frame.to_csv(path, index=False)"
+            what, f"a file that pandas refuses ({first_line(error)})", "write one with frame.to_csv(path, index=False)"
         ) from error
 
 

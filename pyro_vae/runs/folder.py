@@ -152,6 +152,7 @@ class RunFolder:
         except BaseException:
             folder.release()
             raise
+        placing.clear_beside(path)
         return folder
 
     def release(self) -> None:

@@ -40,7 +40,7 @@ def placed(path: Path, overwrite: bool) -> Iterator[tuple[Path, WriterLock]]:
     place = path
     path = Path(os.path.realpath(path))  # the run itself where a link leads to it
     put_back(path)
-    _clear(path)
+    clear_beside(path)
     made = make_folders(path.parent)
     aside, lock = _make_aside(path)
     try:
@@ -125,8 +125,9 @@ def _make_aside(path: Path, tries: int = 3) -> tuple[Path, WriterLock]:
         return _make_aside(path, tries - 1)  # somebody who clears up took it for left behind
 
 
-def _clear(path: Path) -> None:
+def clear_beside(path: Path) -> None:
     """Remove what killed processes left beside a place."""
+    path = Path(os.path.realpath(path))
     with contextlib.suppress(OSError):
         for left in [*_beside(path, _ASIDE), *(_beside(path, _REPLACED) if path.exists() else ())]:
             if is_free(left):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.bounded_files import first_line
 from pyro_vae.compiled.payoff import Way, compile_if_it_pays
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches, Indices
@@ -34,6 +35,7 @@ from pyro_vae.training.step import EagerStep, Step
 from pyro_vae.training.validation_rows import Row, Validation, score
 
 REPORT_INTERVAL = 0.1  # seconds
+LARGEST_NUMBER = 1000  # in data that a network with its usual first weights can take
 WAYS: dict[str, Way | None] = {"auto": None, "on": "compiled", "off": "eager"}  # what config.compile asks for
 FALL_STARTS = {"constant": 1.0, "cosine": 0.0, "decay": 0.7}  # where the learning rate begins to fall, of the training
 
@@ -187,7 +189,7 @@ class Trainer:
             beta = self.beta.at(now)
             if now > 0 and self.step is self.eager and self.way != "eager":
                 self._record_step(rows, beta)
-            pending.append((rows, *self.step(rows, self._learning_rate(), beta, now)))
+            pending.append((rows, *self._checked_step(rows, beta, now)))
             progress.step += 1
             self.iterates.after(progress.step)
             last = progress.step == num_steps
@@ -199,6 +201,16 @@ class Trainer:
                 self._settle(pending)
                 return False
         return True
+
+    def _checked_step(self, rows: Indices, beta: float, now: float) -> tuple[Tensor, Tensor]:
+        """A step; where Pyro refuses a value, as it does in the first one, an error that says whose."""
+        try:
+            return self.step(rows, self._learning_rate(), beta, now)
+        except ValueError as error:
+            if "found invalid values" not in str(error):
+                raise
+            what = f"Pyro refuses a value ({first_line(error).removesuffix(', but found invalid values:')})"
+            raise self._failure(what, self.progress.step + 1, rows) from error
 
     def _settle(self, pending: list[tuple[Indices, Tensor, Tensor]]) -> None:
         """Read the losses of the last steps, the only moment at which the host waits for the device."""
@@ -226,8 +238,15 @@ class Trainer:
         kept = f"the state after epoch {epoch} is kept" if epoch else "nothing was learned before"
         return TrainingError(
             f"{what} in epoch {epoch + 1}, step {step}: {where}; {kept}",
-            f"try a smaller --lr, such as {self.config.lr / 4:g}, or look at those rows",
+            self._mend(),
         )
+
+    def _mend(self) -> str:
+        pixels, scale = self.batches.images.pixels, self.batches.images.scale
+        largest = pixels[pixels.isfinite()].abs().max().item() / scale
+        if largest > LARGEST_NUMBER:
+            return f"divide the numbers, which go up to {largest:g}: --scale {10.0 ** math.ceil(math.log10(largest)):g}"
+        return f"try a smaller --lr, such as {self.config.lr / 4:g}, or look at those rows"
 
     def _record_step(self, rows: Indices, beta: float) -> None:
         buffers = [buffer for module in self.pair.modules().values() for buffer in module.buffers()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -303,6 +304,16 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_epoch(tmp
     (finding,) = loaded.folder.evaluation["findings"]
     assert f"{finding['found']}; {finding['mend']}" == str(caught.value)
     assert "the state after epoch 1 is kept; try a smaller --lr" in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e20])
+def test_numbers_that_are_not_scaled_are_refused_with_the_flag_that_scales_them(scale):
+    x = np.random.default_rng(0).normal(size=(60, 4)) * scale + 100 * scale
+    with pytest.raises(TrainingError, match=r"in epoch 1, step 1: the guide's site 'z' .* rows") as caught:
+        quietly(data=x, labels="none", likelihood="gaussian")
+    mend = re.search(r"--scale (\S+)$", str(caught.value))
+    assert mend is not None, caught.value
+    assert quietly(data=x, labels="none", likelihood="gaussian", scale=float(mend[1])).history.notna().all(axis=None)
 
 
 def test_any_pyro_program_fits_saves_and_loads(tmp_path):
