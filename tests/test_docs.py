@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 from nbclient import NotebookClient
@@ -166,6 +167,9 @@ def test_the_python_of_data_md(play):
     names = play("docs/data.md")
     gap = names["run"].evaluate()["nll"] + names["log_evidence"].mean()
     assert -0.05 < gap < 1  # nats; importance weighting leaves the bound a little below the evidence
+    hidden, filled, x = names["hidden"], names["filled"].squeeze(1).numpy(), names["x"]
+    np.testing.assert_allclose(filled[~hidden], x[~hidden], atol=1e-6)
+    assert np.isfinite(filled).all()
 
 
 def test_the_python_of_models_md(play):
