@@ -203,9 +203,16 @@ class CompiledPair:
         if estimate is not None:
             self._compile(graph, estimate, inputs, held)
         self._credit.earn(graph.nodes)
-        restore = torch_noise() if graph.checks else None
-        outputs = graph.run(inputs, held)
-        if restore is not None and not outputs[-1]:
+        restore = torch_noise()
+        try:
+            outputs = graph.run(inputs, held)
+        except Exception as error:
+            restore()
+            answer = self._run_stock(reading.call)  # which raises what is wrong with the data
+            self._drop(graph)
+            self._fail(kind, reading, error)
+            return answer
+        if graph.checks and not outputs[-1]:
             restore()
             return self._run_stock(reading.call)  # which raises the error that Pyro has for it
         return graph.outcome(outputs, reading.differentiable, held)
@@ -213,7 +220,7 @@ class CompiledPair:
     def _compile(
         self, graph: RecordedGraph, estimate: CompileEstimate, inputs: list[Tensor], held: list[Tensor]
     ) -> None:
-        logger.log(logging.WARNING if estimate.cost > _SLOW else logging.INFO, f"compiling {self._name}: {estimate}")
+        logger.log(logging.WARNING if estimate.cost > _SLOW else logging.INFO, f"{self._name} is compiled: {estimate}")
         try:
             graph.compile(inputs, held)
         except Exception as error:
@@ -281,8 +288,8 @@ class CompiledPair:
             return None
         try:
             return self._reader.read(call)
-        except Unwatchable as error:
-            self.refuse(str(error))
+        except Exception as error:  # of any kind: what cannot be looked at still runs
+            self.refuse(str(error) if isinstance(error, Unwatchable) else reason(error))
             return None
 
     def refuse(self, why: str) -> None:

@@ -68,7 +68,10 @@ def make_graph(run: Run, reading: Reading, max_nodes: int) -> tuple[RecordedGrap
     Raises:
         Failed: from whatever went wrong; everything is as it was before.
     """
-    marks, writes = Marks(reading.walks), Writes()
+    try:
+        marks, writes = Marks(reading.walks), Writes()
+    except Exception as error:
+        raise Failed from error
     try:
         graph, outcome = _make(run, reading, max_nodes, marks, writes)
     except BaseException as error:
@@ -229,7 +232,7 @@ def _nothing_said() -> Iterator[None]:
 
     def refuse(*arguments: Any, **options: Any) -> NoReturn:
         frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_globals.get("__name__", "").startswith("logging"):
+        while frame is not None and frame.f_globals.get("__name__", "").startswith(("logging", __name__)):
             frame = frame.f_back
         place = "" if frame is None else f" ({Path(frame.f_code.co_filename).name}, line {frame.f_lineno})"
         raise Untraceable(f"it prints or logs{place}")

@@ -10,7 +10,7 @@ import types
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,7 +217,7 @@ class Items(Holder):
             return []
         if not isinstance(container, dict):
             return list(container)
-        return list(container.values()) if list(container) == self._keys else []
+        return list(container.values()) if _are_equal(container, self._keys) else []
 
     def put(self, index: int, value: Any) -> None:
         self._find()[self._keys[index] if self._keys else index] = value
@@ -227,7 +227,7 @@ class Items(Holder):
         if container is None or isinstance(container, (tuple, frozenset)):
             return
         if isinstance(container, dict):
-            if list(container) != self._keys:
+            if not _are_equal(container, self._keys):
                 container.clear()
             container.update(zip(self._keys, values, strict=True))
         elif isinstance(container, (list, deque, set)) and list(map(id, container)) != list(map(id, values)):
@@ -241,6 +241,14 @@ def reference(thing: Any) -> Callable[[], Any]:
         return weakref.ref(thing)
     except TypeError:
         return lambda: thing
+
+
+def _are_equal(keys: Collection[Any], others: Sequence[Any]) -> bool:
+    """Whether two rows of keys are the same; those that are no plain values, by identity."""
+    return len(keys) == len(others) and all(
+        one is other or (type(one) in PLAIN and type(one) is type(other) and one == other)
+        for one, other in zip(keys, others, strict=True)
+    )
 
 
 def _content(cell: types.CellType) -> Any:

@@ -303,6 +303,8 @@ class Walk:
         else:
             keys = [key for key in variables if key not in _MODULE_KEYS and self._is_read(kind, key)]
         if isinstance(thing, nn.Module):
+            if isinstance(thing, torch.jit.ScriptModule) or kind.__name__ == "OptimizedModule":
+                raise Unwatchable(f"{path} is compiled by itself; hand over the module that it was made of")
             if thing._backward_hooks or vars(thing).get("_backward_pre_hooks"):
                 raise Unwatchable(f"{path} has a hook on its backward pass, which is Python")
             keys.append("training")

@@ -6,8 +6,10 @@ A case gives model, guide, and the arguments of the i-th call; perhaps the optim
 from __future__ import annotations
 
 import collections
+import enum
 import functools
 import itertools
+import logging
 import math
 import random
 import tempfile
@@ -275,7 +277,7 @@ def sparse_embedding():
     return base, g, lambda i: ((X,), {}), "sgd"
 
 
-@case("RuntimeError")
+@case("is compiled by itself")
 def compiled_submodule():
     net = torch.compile(nn.Linear(6, 6), backend="eager")
     return (lambda x: base(net(x))), guide, lambda i: ((X,), {})
@@ -859,6 +861,278 @@ def weird_optional():
     return (lambda x, y=None: base(x if y is None else x + y)), guide, lambda i: ((X,), {} if i % 2 else {"y": X})
 
 
+@case("is compiled by itself")
+def scripted():
+    net = torch.jit.script(nn.Sequential(nn.Linear(6, 6), nn.ReLU()))
+
+    def m(x):
+        pyro.module("net", net)
+        base(net(x))
+
+    return m, guide, lambda i: ((X,), {})
+
+
+@case("is compiled by itself")
+def traced():
+    net = torch.jit.trace(nn.Linear(6, 6), X)
+    return (lambda x: base(net(x))), guide, lambda i: ((X,), {})
+
+
+@case()
+def dataframe():
+    pd = pytest.importorskip("pandas")
+    df = pd.DataFrame({"a": np.arange(6.0)})
+    return (lambda x: base(x + torch.tensor(df["a"].values, dtype=torch.float32))), guide, lambda i: ((X,), {})
+
+
+@case("of a kind of its own")
+def dataframe_arg():
+    pd = pytest.importorskip("pandas")
+    return (
+        (lambda df: base(torch.tensor(df["a"].values, dtype=torch.float32))),
+        guide,
+        lambda i: ((pd.DataFrame({"a": np.arange(6.0) + i}),), {}),
+    )
+
+
+@case()
+def optimizer_state_key():
+    d = {torch.ones(1): 2.0}
+    return (lambda x: base(x, offset=list(d.values())[0])), guide, lambda i: ((X,), {})
+
+
+@case()
+def bad_index():
+    emb = nn.Embedding(4, 6)
+
+    def m(i):
+        pyro.module("emb", emb)
+        base(emb(i))
+
+    return m, guide, lambda i: ((torch.tensor(9 if i % 5 == 4 else i % 4),), {})
+
+
+@case()
+def distribution_arg():
+    return (
+        (lambda x, d: pyro.sample("z", d) + pyro.sample("x", dist.Normal(d.loc, 1.0).expand([6]).to_event(1), obs=x)),
+        guide,
+        lambda i: ((X, dist.Normal(torch.tensor(float(i)), 1.0)), {}),
+    )
+
+
+@case()
+def distribution_held():
+    prior = dist.MultivariateNormal(torch.zeros(2), torch.eye(2))
+
+    def m(x):
+        w = pyro.sample("w", prior)
+        base(x + w.sum())
+
+    def g(x):
+        pyro.sample("w", dist.Normal(pyro.param("wl", torch.zeros(2)), 1.0).to_event(1))
+        guide(x)
+
+    return m, g, lambda i: ((X,), {})
+
+
+@case()
+def transformer():
+    net = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+
+    def m(x):
+        pyro.module("net", net)
+        y = net(x.expand(4, 6).reshape(1, 6, 4)).sum(-1).squeeze(0)
+        base(y)
+
+    return m, guide, lambda i: ((X,), {})
+
+
+@case()
+def mha_eval():
+    net = nn.MultiheadAttention(4, 2, batch_first=True).eval()
+
+    def m(x):
+        y = x.expand(4, 6).reshape(1, 6, 4)
+        base(net(y, y, y)[0].sum(-1).squeeze(0))
+
+    return m, guide, lambda i: ((X,), {})
+
+
+@case()
+def vmap_jvp():
+    def m(x):
+        y = torch.func.vmap(torch.func.grad(lambda t: t**3))(x)
+        base(y)
+
+    return m, guide, lambda i: ((X,), {})
+
+
+@case()
+def conv_net():
+    net = nn.Sequential(nn.Conv1d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv1d(2, 1, 3, padding=1))
+
+    def m(x):
+        pyro.module("net", net)
+        base(net(x.reshape(1, 1, 6)).reshape(6))
+
+    return m, guide, lambda i: ((X,), {})
+
+
+@case()
+def fft_and_linalg():
+    def m(x):
+        A = torch.outer(x, x) + torch.eye(6) * 3
+        base(torch.linalg.solve(A, x) + torch.fft.rfft(x).abs().sum() + torch.linalg.cholesky(A).diagonal().log())
+
+    return m, guide, lambda i: ((X,), {})
+
+
+@case()
+def delete_param():
+    def m(x):
+        base(x + pyro.param("w", lambda: torch.randn(6)))
+
+    def calls(i):
+        if i == 7:
+            del pyro.get_param_store()["w"]
+        return ((X,), {})
+
+    return m, guide, calls
+
+
+@case("changes itself")
+def counter_in_global():
+    def m(x):
+        global COUNT
+        COUNT += 1
+        base(x, offset=COUNT % 2)
+
+    return m, guide, lambda i: ((X,), {})
+
+
+COUNT = 0
+
+
+@case("it prints or logs (test_odd_programs.py")
+def logging_model():
+    log = logging.getLogger("mine")
+    log.setLevel(logging.INFO)
+    seen = []
+
+    class H(logging.Handler):
+        def emit(self, r):
+            seen.append(1)
+
+    log.addHandler(H())
+    log.propagate = False
+
+    def m(x):
+        log.info("x")
+        base(x)
+
+    return m, guide, lambda i: ((X,), {}), "adam", lambda: len(seen)
+
+
+@case()
+def frozen_half():
+    net = nn.Linear(6, 6)
+
+    def m(x):
+        pyro.module("net", net)
+        base(net(x))
+
+    def calls(i):
+        net.weight.requires_grad_(i < 5 or i > 9)
+        return ((X,), {})
+
+    return m, guide, calls
+
+
+@case()
+def grad_set_by_hand():
+    net = nn.Linear(6, 6)
+
+    def m(x):
+        pyro.module("net", net)
+        base(net(x))
+
+    def calls(i):
+        if i % 3 == 0:
+            net.weight.grad = None
+        return ((X,), {})
+
+    return m, guide, calls
+
+
+@case()
+def weights_clamped():
+    net = nn.Linear(6, 6)
+
+    def m(x):
+        pyro.module("net", net)
+        with torch.no_grad():
+            net.weight.clamp_(-0.2, 0.2)
+        base(net(x))
+
+    return m, guide, lambda i: ((X,), {}), "adam", lambda: net.weight.sum().item()
+
+
+@case()
+def enum_switch():
+    class Mode(enum.Enum):
+        A = 1
+        B = 2
+
+    return (lambda x, m: base(x if m is Mode.A else -x)), guide, lambda i: ((X, Mode.A if i % 2 else Mode.B), {})
+
+
+@case()
+def set_and_frozenset():
+    s = {"a"}
+
+    def calls(i):
+        if i == 6:
+            s.add("b")
+        return ((X,), {})
+
+    return (lambda x: base(x * len(s))), guide, calls
+
+
+@case()
+def ragged():
+    return (
+        (lambda xs: base(torch.stack([x.sum() for x in xs]))),
+        guide,
+        lambda i: (([X[: 1 + j] for j in range(2 + i % 2)],), {}),
+    )
+
+
+@case()
+def deterministic_site():
+    def m(x):
+        z = pyro.deterministic("d", x * 2)
+        base(z)
+
+    return m, guide, lambda i: ((X,), {})
+
+
+@case("the shape of what")
+def bool_tensor_index():
+    mask = torch.tensor([True, False, True, True, False, True])
+    return (lambda x: base(x[mask])), guide, lambda i: ((X,), {})
+
+
+@case()
+def obs_mask():
+    def m(x, mask):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("d", 6), poutine.mask(mask=mask):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    return m, guide, lambda i: ((X, torch.arange(6) % (2 + i % 3) == 0), {})
+
+
 def run(name, kind):
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
@@ -869,7 +1143,10 @@ def run(name, kind):
     found = []
     for i in range(14):
         args, kwargs = arguments(i)
-        found.append(svi.step(*args, **kwargs))
+        try:
+            found.append(svi.step(*args, **kwargs))
+        except IndexError:
+            found.append(-1.0)
         if len(rest) > 1:
             found.append(rest[1]())
     parameters = {name: value.detach().clone() for name, value in pyro.get_param_store().items()}
