@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from pyro_vae.bounded_files import first_line
 from pyro_vae.cli.app import main
 from pyro_vae.cli.options import (
     UserPath,
@@ -22,8 +23,12 @@ from pyro_vae.cli.options import (
 )
 from pyro_vae.cli.terminal import grid, print_json, verdicts
 from pyro_vae.diagnostics.checks import CHECKS
+from pyro_vae.errors import InputError
 from pyro_vae.registry import split_choices
 from pyro_vae.runs.display import listening
+
+if TYPE_CHECKING:
+    from pyro_vae.runs.diagnosis import Diagnosis
 
 
 @main.command()
@@ -63,7 +68,7 @@ def diagnose(
     opened = open_run(run, checkpoint, device, data)
     with listening(partial(click.echo, err=True)):
         found = diagnosis.diagnose(opened, num_data, effort, split, seed)
-        files = found.save()
+        files = _saved(found)
     if as_json:
         print_json(found.as_dict() | {"run": str(run), "files": [str(file) for file in files]})
         return
@@ -72,7 +77,17 @@ def diagnose(
     worst = ", ".join(f"{each['row']} ({each['k_hat']:.2f})" for each in found.worst[:5])
     click.echo(f"Worst data by k-hat: {worst}")
     names = ", ".join(file.name for file in files if file.suffix != ".png")
-    click.echo(f"Wrote {names} and {sum(file.suffix == '.png' for file in files)} figures into {run}")
+    if files:
+        click.echo(f"Wrote {names} and {sum(file.suffix == '.png' for file in files)} figures into {run}")
+
+
+def _saved(found: Diagnosis) -> list[Path]:
+    """The files of a diagnosis; none, which is said, where they cannot be written: it is printed all the same."""
+    try:
+        return found.save()
+    except (OSError, InputError) as error:
+        click.echo(f"The diagnosis is not saved in {found.run.path}: {first_line(error)}", err=True)
+        return []
 
 
 @main.command(name="compare-mcmc")

@@ -10,6 +10,7 @@ from typing import Any
 
 from pyro_vae.bounded_files import as_text, first_line, read_json_object
 from pyro_vae.config import FitConfig
+from pyro_vae.diagnostics.verdicts import plain
 from pyro_vae.errors import InputError
 from pyro_vae.runs.checkpoint import DamagedError, checksum
 from pyro_vae.runs.data_facts import DataFacts
@@ -88,8 +89,8 @@ def checked_evaluation(content: Content) -> Content:
 
 
 def to_bytes(content: Content) -> bytes:
-    """Content as JSON."""
-    return (json.dumps(content, indent=2) + "\n").encode()
+    """Content as JSON; a number that is not finite is null."""
+    return (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode()
 
 
 def broken(path: Path, error: Exception) -> InputError:

@@ -193,3 +193,15 @@ def test_missing_streams_are_opened_to_nowhere():
     script += "import sys; assert os.open('.', os.O_RDONLY) > 2"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
     assert terminal.STOPPED == 130
+
+
+def test_a_diagnosis_that_cannot_be_saved_is_printed_all_the_same(command, fitted, monkeypatch):
+    def full(self, findings):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RunFolder, "save_diagnosis", full)
+    words = ["--num-data", 6, "--samples", 9, "--simulated", 0, "--split-gap", 0, "--check", "latents"]
+    done = command("diagnose", fitted, *words, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["files"] == []
+    assert f"The diagnosis is not saved in {fitted}: No space left on device" in done.stderr

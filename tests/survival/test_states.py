@@ -18,7 +18,10 @@ from tests.survival.disk import Disk
 from tests.survival.operations import Operation
 from tests.survival.scenarios import SCENARIOS, Broken, Harness
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="states are made in forked processes")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="states are made in forked processes"),
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+]
 EVERY = {"kills": 30, "power": 170, "disk": 60}  # of the states of one scenario, in the exhaustive tests
 
 
