@@ -31,7 +31,6 @@ from torch.distributions import constraints
 from pyro_vae.arviz_bridge.pareto import psis
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.memory import at_once
-from pyro_vae.pairs.structure import OBSERVED_SITE
 from pyro_vae.posterior.draws import PosteriorDraws
 from pyro_vae.posterior.predictive import draw_enumerated, generate, log_likelihood, model_sites, observed_values
 from pyro_vae.posterior.target import Target
@@ -85,6 +84,7 @@ def from_guide(
             torch.manual_seed(seed + CHAIN_SEED_STRIDE * chain)
             draws = _draw(target, num_draws)
             latents = target.values(draws.u) | draws.enumerated
+            latents |= draw_enumerated(target, latents)
             groups = {"posterior": latents, **_predictions(target, latents, num_draws, num_predictive)}
         groups["sample_stats"] = _weights(draws)
         groups["importance"] = _importance(draws)
@@ -194,7 +194,7 @@ class _Layout:
         coordinates: dict[str, np.ndarray] = {}
         for name, value in values.items():
             array = value.detach().cpu().numpy()
-            if self.whole and name == OBSERVED_SITE and group.endswith(("predictive", "data")):
+            if self.whole and name in self.target.probed.entries and group.endswith(("predictive", "data")):
                 array = array.astype(self.pixels)
             if not self.per_datum and array.ndim > len(leading):
                 array = array.squeeze(len(leading))

@@ -72,7 +72,7 @@ def _loss(probed: ProbedPair, x: Tensor) -> Callable[[], Tensor]:
     try:
         objective = OBJECTIVES.build(f"stl:num_samples={NUM_DRAWS}", probed=probed)
     except InputError:  # a family or a program for which Pyro's own estimator is there
-        kind = TraceEnum_ELBO if probed.enumerated else Trace_ELBO
+        kind = TraceEnum_ELBO if probed.sums else Trace_ELBO
         elbo: Any = kind(num_particles=NUM_DRAWS, vectorize_particles=True, max_plate_nesting=probed.nesting)
         return lambda: (
             elbo.differentiable_loss(probed.pair.model, probed.pair.guide, *probed.pair.arguments(x, None)) / len(x)

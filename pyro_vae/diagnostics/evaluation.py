@@ -1,7 +1,12 @@
 r"""The figures of a fitted pair on a set of images.
 
 The bound and its terms are averages over the data of ``pairs.terms``; the importance-weighted estimate is a
-log-mean-exp over S samples per datum; a latent unit u is active where Var_x(E_q[z_u | x]) > 0.01 (Burda et al. 2016).
+log-mean-exp over S samples per datum.  Log-probabilities are those of the programs, without the scales that they train
+with.  A latent unit u is active where Var_x(E_q[z_u | x]) > 0.01 (Burda et al. 2016).
+
+Where all N rows of the training set share latents w, the samples of w are draws from their posterior, so that the
+estimate is of each datum's density given the training set, log E_q(w)[p(x | w)], and the bound is that of the
+objective: a datum bears the N-th part of KL(q(w) || p(w)).
 """
 
 from __future__ import annotations
@@ -19,11 +24,12 @@ from pyro_vae.compiled.replay import Replay
 from pyro_vae.data.images import Images
 from pyro_vae.diagnostics.classifier import accuracy, expected_calibration_error
 from pyro_vae.errors import InputError
-from pyro_vae.pairs.draws import draw_terms
+from pyro_vae.pairs.draws import draw_terms_and_shared
 from pyro_vae.pairs.labels import label_distribution
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.vectorized import check_data_plate, draws_lie
 from pyro_vae.shapes import Float
 
 Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is, given the number of chunks
@@ -128,7 +134,7 @@ def evaluate(
     nll = columns["nll"]
     figures["nll_standard_error"] = (nll.std() / math.sqrt(len(nll))).item() if len(nll) > 1 else math.inf
     figures["effective_samples"] = columns["effective_samples"].median().item()
-    active = int((means.var(0) > ACTIVE_VARIANCE).sum()) if len(means) > 1 else 0
+    active = int((means.var(0) > ACTIVE_VARIANCE).sum()) if min(means.shape) > 0 and len(means) > 1 else 0
     labelled: dict[str, float] = {}
     if "probabilities" in columns and images.labels is not None and (images.labels >= 0).any():
         labelled = _of_labels(columns["probabilities"], images.labels.cpu())
@@ -169,6 +175,8 @@ def _per_datum(
     track: Track = lambda chunks, total: chunks,
 ) -> dict[str, Tensor]:
     """The figures of each datum, shapes as for ``_Sampler.figures``."""
+    probed = probed.by_row
+    check_data_plate(probed)
     probed.pair.train(False)
     widest = probed.widest(images.pixels)
     draws = at_once(widest)
@@ -211,6 +219,7 @@ class _Sampler:
 
     def compile(self, images: Images) -> None:
         chunk, count = next(images.chunks(self.size)), self.counts[0]
+        draws_lie(self.probed, chunk.x(), None)  # found before the recording, not in it
         runs = len(images) // self.size * self.counts.count(count)
         with self.probed.pair.scope():
             self._replay, _ = compile_if_it_pays(
@@ -244,13 +253,13 @@ class _Sampler:
     def _run(self, images: Images, count: int) -> dict[str, Tensor]:
         """Means over ``count`` draws, and the logarithms of the sums of the importance weights and of their squares."""
         x = images.x()
-        terms = draw_terms(self.probed, x, count)
+        terms, shared = draw_terms_and_shared(self.probed, x, count)
         latent = [terms.latent_mean(site) for site in terms.means]
         return {
             "log_sum": terms.log_weights.logsumexp(0),
             "log_sum_of_squares": (2 * terms.log_weights).logsumexp(0),
-            "elbo": terms.elbo,
+            "elbo": terms.elbo - shared,
             "log_likelihood": terms.log_likelihood,
-            "kl": terms.kl,
+            "kl": terms.kl + shared,
             "means": torch.cat(latent, -1) if latent else x.new_zeros((len(x), 0)),
         }

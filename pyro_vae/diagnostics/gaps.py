@@ -233,7 +233,7 @@ def _guide(probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None) -> Figu
 
     def of_each(num_samples: int) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
         with torch.no_grad():
-            terms = draw(probed, x, y, num_samples).terms
+            terms = draw(probed, x, y, num_samples, scaled=False).terms
         return terms.elbo, terms.log_weights
 
     return of_each

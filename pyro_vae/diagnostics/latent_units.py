@@ -40,7 +40,7 @@ from pyro_vae.pairs.draws import Draws, draw
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
-from pyro_vae.pairs.traces import distribution_at, is_independent, log_prob_at, value_at
+from pyro_vae.pairs.traces import distribution_at, is_independent, value_at
 from pyro_vae.shapes import Bool, Float, Shaped
 
 FEW = 0.05  # the share of active units from which on nothing is said
@@ -210,7 +210,7 @@ def latent_use(probed: ProbedPair, x: Shaped[Tensor, "N *event"], num_draws: int
         raise InputError("at least 2 data and 2 draws of each", f"{len(x)} and {num_draws}", "ask for more")
     numbers = probed.widest(x) * num_draws
     with probed.pair.looked_at(seed), poutine.block():
-        parts = [_use(draw(probed, chunk, num_samples=num_draws)) for chunk in _chunks(x, numbers)]
+        parts = [_use(draw(probed, chunk, num_samples=num_draws, scaled=False)) for chunk in _chunks(x, numbers)]
     columns = {key: torch.cat([part[key] for part in parts]).double().cpu() for key in parts[0]}
     sites = tuple(_site(name, probed, columns) for name in probed.continuous)
     labels = {name: columns[f"kl.{name}"].mean().item() for name in probed.enumerated}
@@ -241,15 +241,14 @@ def _use(draws: Draws) -> dict[str, Tensor]:
     """Figures per datum, by kind and site: shape (n,), or (n, D)."""
     terms, found = draws.terms, {}
     weights = terms.probabilities  # (E, S, n)
-    labels = draws.layout.total(log_prob_at(draws.q, n) for n in draws.structure.enumerated).shape
 
     def expectation(value: Tensor) -> Tensor:
         """Over the labels, of each draw: (E or 1, S, n, …) to (S, n, …)."""
         return (weights.reshape(weights.shape + (1,) * (value.dim() - 3)) * value).sum(0)
 
     for name in (n for n in draws.structure.latent if n in draws.p.nodes):
-        term = draws.layout.total([log_prob_at(draws.q, name)]) - draws.layout.total([log_prob_at(draws.p, name)])
-        found[f"kl.{name}"] = expectation(term.expand(labels).flatten(0, -3)).mean(0)
+        term = draws.at(draws.q, name) - draws.prior_at(name)
+        found[f"kl.{name}"] = expectation(term.expand(weights.shape)).mean(0)
     for name in draws.structure.continuous:
         means = expectation(terms.means[name])
         found[f"mean.{name}"] = means.mean(0)
@@ -265,6 +264,8 @@ def _use(draws: Draws) -> dict[str, Tensor]:
 def _unit_divergence(draws: Draws, name: str) -> Tensor | None:
     """The divergence of each unit's marginal, or an estimate of it from each draw; shape (E or 1, S, n, D)."""
     q, p, value = distribution_at(draws.q, name), distribution_at(draws.p, name), value_at(draws.q, name)
+    if len(p.batch_shape) > draws.layout.num_dims:  # a prior for each value of what the model sums out
+        return None
     of_q, of_p = _units_of(q), _units_of(p)
     if of_p is None:
         return None

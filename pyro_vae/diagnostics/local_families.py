@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from pyro_vae.pairs.draws import Draws, draw
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
+from pyro_vae.pairs.vectorized import draws_lie
 from pyro_vae.posterior.target import Target
 from pyro_vae.shapes import Float, Shaped
 
@@ -68,9 +69,10 @@ class Offsets:
 
     def __init__(self, probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None = None) -> None:
         self.probed, self.x, self.y = probed, x, y
+        draws_lie(probed, x, y)  # found for the guide itself, before anybody meets its linear maps
         watch = _Watch(probed, len(x))
         with torch.no_grad(), torch.random.fork_rng():
-            draw(_beside(probed, watch), x, y, 2)  # two draws: no layer takes draws for data
+            draw(_beside(probed, watch), x, y, 2, scaled=False)  # two draws: no layer takes draws for data
         self._places = [place for place, shape in enumerate(watch.shapes) if shape is not None]
         self.start = [x.new_zeros(shape) for shape in watch.shapes if shape is not None]
 
@@ -91,7 +93,7 @@ class Offsets:
 
     def _draw(self, parameters: Sequence[Tensor], num_samples: int) -> Draws:
         add = _Add(dict(zip(self._places, parameters, strict=True)))
-        return draw(_beside(self.probed, add), self.x, self.y, num_samples)
+        return draw(_beside(self.probed, add), self.x, self.y, num_samples, scaled=False)
 
 
 class LocalNormal:

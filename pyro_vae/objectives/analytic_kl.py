@@ -32,10 +32,11 @@ class AnalyticKL(PyroObjective):
     """
 
     def estimator(self, structure: Structure) -> ELBO:
-        if structure.enumerated:
+        if structure.sums:
+            summed = [*structure.enumerated, *structure.marginal, *structure.sampled]
             raise InputError(
                 "latent sites that can be reparameterized, for the objective 'analytic_kl'",
-                f"the discrete site {structure.enumerated[0]!r}",
+                f"the discrete site {summed[0]!r}",
                 "use --objective elbo",
             )
         if not structure.same_order:

@@ -6,20 +6,26 @@ The loss of a batch is minus a bound on the evidence, averaged over its rows.  F
 
 with every latent term multiplied by beta (see ``handlers.temper``).  An objective hands this to one of Pyro's own
 ELBOs, or forms a bound of its own from ``draws.Draws``.
+
+Latents w that all N rows of the set share have one term log p(w) - log q(w) for all of them, of which a row bears the
+N-th part: so a batch of any size is an unbiased estimate of the bound on the whole set, per row, and what is learned is
+the posterior given all rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar
 
-from pyro.infer import ELBO
+import torch
+from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import Draws, draw
-from pyro_vae.pairs.handlers import Number, temper
+from pyro_vae.pairs.handlers import Number, temper, weigh
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.vectorized import check_data_plate
@@ -64,7 +70,7 @@ class Objective:
     is_elbo: ClassVar[bool] = False
 
     def __init__(self, probed: ProbedPair) -> None:
-        self.pair = probed.pair
+        self.pair, self.num_rows = probed.pair, probed.num_rows
         self._prepared: dict[bool, Any] = {False: self.prepare(probed)}
 
     def prepare(self, probed: ProbedPair) -> Any:
@@ -98,7 +104,7 @@ class Objective:
         """
         labelled = y is not None
         if labelled not in self._prepared:
-            self._prepared[labelled] = self.prepare(self.pair.probe(x, y))
+            self._prepared[labelled] = self.prepare(self.pair.probe(x, y, self.num_rows))
         with self.pair.scope():
             return self.loss(self._prepared[labelled], x, y, beta, epoch)
 
@@ -134,16 +140,23 @@ class PyroObjective(Objective):
         raise NotImplementedError
 
     def prepare(self, probed: ProbedPair) -> Any:
-        return self.estimator(probed)
+        return self.estimator(probed), probed
 
     def loss(
         self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number
     ) -> Float[Tensor, ""]:
-        model, guide = self.pair.model, self.pair.guide
+        estimator, structure = prepared
+        programs = [self.pair.model, self.pair.guide]
         if not (isinstance(beta, float) and beta == 1.0):
-            model, guide = _tempered(model, beta), _tempered(guide, beta)
-        total: Tensor = prepared.differentiable_loss(model, guide, *self.pair.arguments(x, y))
-        return total / x.shape[0]
+            programs = [_within(program, lambda: temper(beta)) for program in programs]
+        rows, share = share_of(structure, x)
+        if share != 1:
+            programs = [_within(program, lambda: weigh(structure.shared, share)) for program in programs]
+        arguments = self.pair.arguments(x, y)
+        if isinstance(estimator, TraceEnum_ELBO) and not torch.is_grad_enabled():
+            return x.new_tensor(estimator.loss(*programs, *arguments)) / rows  # the other one asks for a gradient
+        total: Tensor = estimator.differentiable_loss(*programs, *arguments)
+        return total / rows
 
 
 class ReparameterizedObjective(Objective):
@@ -198,6 +211,12 @@ def check_reparameterized(structure: S) -> S:
             one depends on a sampled one.
     """
     check_data_plate(structure)
+    if structure.sequential:
+        raise InputError(
+            "enumeration in parallel",
+            "a site of the guide that is enumerated one value at a time",
+            'write infer={"enumerate": "parallel"}, or use --objective elbo',
+        )
     if structure.score_function:
         raise InputError(
             "latent sites that can be reparameterized",
@@ -214,9 +233,23 @@ def check_reparameterized(structure: S) -> S:
     return structure
 
 
-def _tempered(program: Callable[..., Any], beta: Number) -> Callable[..., Any]:
+def share_of(probed: ProbedPair, x: Tensor) -> tuple[int, float]:
+    """The rows that the sum over some rows of data stands for, and the part of the shared latents' terms due to them.
+
+    A plate that says how many rows its own are drawn from scales their terms up to these, and has all of the shared
+    ones.  A discrete shared latent that is summed out has no part: its rows are taken for the whole set.
+    """
+    if probed.plate_size is not None:
+        return probed.plate_size, 1.0
+    summed = {*probed.enumerated, *probed.marginal} & {*probed.shared}
+    if not probed.shared or probed.num_rows is None or summed:
+        return len(x), 1.0
+    return len(x), len(x) / probed.num_rows
+
+
+def _within(program: Callable[..., Any], handler: Callable[[], AbstractContextManager[Any]]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
-        with temper(beta):
+        with handler():
             return program(*args, **kwargs)
 
     return run

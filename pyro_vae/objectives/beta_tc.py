@@ -64,10 +64,10 @@ class BetaTC(ReparameterizedObjective):
 
     def prepare(self, probed: ProbedPair) -> ProbedPair:
         super().prepare(probed)
-        if probed.enumerated or len(probed.latent) != 1:
+        if probed.enumerated or probed.marginal or len(probed.latent) != 1:
             raise InputError(
                 "one latent site, whose aggregate is taken apart, for the objective 'beta_tc'",
-                f"the sites {', '.join(probed.latent)}",
+                f"the sites {', '.join([*probed.latent, *probed.marginal])}",
                 "use --model vae, or --objective elbo with --beta",
             )
         if not probed.factorized:

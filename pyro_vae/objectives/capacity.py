@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.objectives.base import OBJECTIVES, ReparameterizedObjective
-from pyro_vae.objectives.divergences import label_divergence, site_divergence
+from pyro_vae.objectives.divergences import check_sites_apart, label_divergence, site_divergence
 from pyro_vae.option_types import NotNegative
 from pyro_vae.pairs.draws import draw
 from pyro_vae.pairs.handlers import Number
@@ -46,6 +46,10 @@ class Capacity(ReparameterizedObjective):
     def __init__(self, probed: ProbedPair, nats: NotNegative = 25.0, epochs: NotNegative = 40.0) -> None:
         self.nats, self.epochs = nats, epochs
         super().__init__(probed)
+
+    def prepare(self, probed: ProbedPair) -> ProbedPair:
+        check_sites_apart(probed, "capacity")
+        return super().prepare(probed)
 
     def loss(
         self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number

@@ -10,9 +10,25 @@ from __future__ import annotations
 import torch.distributions as torch_dist
 from torch import Tensor
 
+from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import Draws
+from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.traces import distribution_at, is_independent
 from pyro_vae.shapes import Float
+
+
+def check_sites_apart(structure: Structure, objective: str) -> None:
+    """Refuse programs whose KL term has no part for each site.
+
+    Raises:
+        InputError: if the model sums a site out.
+    """
+    if structure.marginal:
+        raise InputError(
+            f"latent sites with a prior each, for the objective {objective!r}",
+            f"the site {structure.marginal[0]!r}, which the model sums out",
+            "sample or enumerate it in the guide, or use --objective elbo",
+        )
 
 
 def label_divergence(draws: Draws) -> Float[Tensor, "N"]:

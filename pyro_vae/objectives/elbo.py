@@ -1,4 +1,4 @@
-"""The evidence lower bound, by draws from the guide."""
+"""The evidence lower bound, by draws from the guide; discrete sites are summed over where guide or model ask for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyro_vae.pairs.structure import Structure
 
 @OBJECTIVES.register("elbo")
 class EvidenceLowerBound(PyroObjective):
-    """The ELBO: Pyro's Trace_ELBO, or TraceEnum_ELBO where a site is enumerated.
+    """The ELBO: Pyro's Trace_ELBO, or TraceEnum_ELBO where the guide or the model enumerates a site.
 
     Example:
         >>> from pyro_vae.guides import MeanField
@@ -24,5 +24,5 @@ class EvidenceLowerBound(PyroObjective):
     """
 
     def estimator(self, structure: Structure) -> ELBO:
-        kind = TraceEnum_ELBO if structure.enumerated else Trace_ELBO
+        kind = TraceEnum_ELBO if structure.sums else Trace_ELBO
         return kind(max_plate_nesting=structure.nesting)

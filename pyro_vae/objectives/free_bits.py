@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.objectives.base import OBJECTIVES, ReparameterizedObjective
-from pyro_vae.objectives.divergences import label_divergence, site_divergence
+from pyro_vae.objectives.divergences import check_sites_apart, label_divergence, site_divergence
 from pyro_vae.option_types import NotNegative
 from pyro_vae.pairs.draws import draw
 from pyro_vae.pairs.handlers import Number
@@ -46,6 +46,10 @@ class FreeBits(ReparameterizedObjective):
     def __init__(self, probed: ProbedPair, floor: NotNegative = 0.5) -> None:
         self.floor = floor
         super().__init__(probed)
+
+    def prepare(self, probed: ProbedPair) -> ProbedPair:
+        check_sites_apart(probed, "free_bits")
+        return super().prepare(probed)
 
     def loss(
         self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number

@@ -6,7 +6,8 @@ log-probability has the shape (E, S, N), nats.  Gradients flow where they are sw
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -14,13 +15,15 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from pyro_vae.errors import InputError
 from pyro_vae.pairs.handlers import frozen
 from pyro_vae.pairs.layout import Layout
+from pyro_vae.pairs.marginal import common_scale, marginal_total
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.terms import Terms
 from pyro_vae.pairs.traces import distribution_at, log_prob_at, unscaled_log_prob_at, value_at
-from pyro_vae.pairs.vectorized import check_data_plate, run, run_guide, run_model
+from pyro_vae.pairs.vectorized import check_data_plate, draws_lie, repeated, run, run_guide, run_model
 from pyro_vae.shapes import Float, Shaped
 
 
@@ -60,22 +63,65 @@ class Draws:
     @cached_property
     def terms(self) -> Terms:
         """The terms of the bound, computed once."""
-        structure, layout, p, q = self.structure, self.layout, self.p, self.q
+        structure, layout, q = self.structure, self.layout, self.q
         groups = (
-            layout.total(log_prob_at(p, name) for name in p.observation_nodes),
-            layout.total(log_prob_at(p, name) for name in structure.latent),
-            layout.total(log_prob_at(q, name) for name in self.sampled),
+            *self._of_model(),
+            layout.total(log_prob_at(q, name) for name in self._own([*self.sampled, *q.observation_nodes])),
             layout.total(log_prob_at(q, name) for name in structure.enumerated),
             layout.total(unscaled_log_prob_at(q, name) for name in structure.enumerated),
         )
         observed, prior, sampled, enumerated, unscaled = (
             term.flatten(0, -3) for term in torch.broadcast_tensors(*groups)
         )
-        means = {name: _means(layout, q, name) for name in self.sampled}
+        means = {name: _means(layout, q, name) for name in self._own(self.sampled)}
         return Terms(observed, prior, sampled, enumerated, unscaled.exp(), means)
+
+    def _of_model(self) -> tuple[Tensor, Tensor]:
+        """Log p(x | z, e) and log p(z, e); with sites that are summed out, the first as what the joint adds to it."""
+        structure, layout, p = self.structure, self.layout, self.p
+        observed, latent = self._own(p.observation_nodes), self._own(structure.latent)
+        latent = [name for name in latent if name in p.nodes]
+        if not structure.marginal:
+            likelihood, prior = (layout.total(log_prob_at(p, n) for n in names) for names in (observed, latent))
+            return likelihood, prior
+        latent += self._own(structure.marginal)
+        prior = marginal_total(p, layout, dict.fromkeys(latent, 1.0))
+        joint = marginal_total(p, layout, dict.fromkeys([*latent, *observed], 1.0))
+        return (joint - prior) * common_scale(p, observed), prior * common_scale(p, latent)
+
+    def prior_at(self, site: str) -> Tensor:
+        """Log p of one latent site given those before it, of shape (E or 1, S, N), whatever the model sums out."""
+        if not self.structure.marginal:
+            return self.at(self.p, site)
+        order = [name for name in self.p.stochastic_nodes if name in self.structure.latent]
+        until = order.index(site)
+        summed = self._own(self.structure.marginal)
+        with_it, without = (
+            marginal_total(self.p, self.layout, dict.fromkeys([*self._own(names), *summed], 1.0))
+            for names in (order[: until + 1], order[:until])
+        )
+        return (with_it - without).flatten(0, -3)
+
+    @property
+    def shared_kl(self) -> Tensor:
+        """What the latents that all rows share cost, log q(w) - log p(w) of each draw, nats, shape (S,)."""
+        probed, shape = replace(self.structure, data_dim=None), self.layout.num_samples
+        layout = Layout(probed, self.q, shape, self.layout.zero)
+        latents = [name for name in self.structure.shared_latents if name in self.p.nodes]
+        guided = [name for name in self.structure.shared if name in self.q.nodes]
+        difference = layout.total(log_prob_at(self.q, n) for n in guided) - layout.total(
+            log_prob_at(self.p, n) for n in latents
+        )
+        return difference.reshape(-1, shape)[0]
+
+    def _own(self, names: Iterable[str]) -> list[str]:
+        """Those sites that belong to a datum, of some."""
+        return [name for name in names if name not in self.structure.shared]
 
     def beside(self, term: Float[Tensor, "E S N"], value: Tensor) -> Float[Tensor, "..."]:
         """A term of shape (E, S, N) in the shape of an expanded value: (enumerated…, S, plates…, 1…)."""
+        if self.layout.as_rows:
+            term = term.flatten(1).unsqueeze(1)
         labels = value.shape[: len(self.structure.enumerated)]
         plates = [1] * self.structure.nesting
         plates[self.structure.data_dim or -1] = term.shape[-1]
@@ -88,7 +134,11 @@ class Draws:
 
 
 def draw(
-    probed: ProbedPair, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None = None, num_samples: int = 1
+    probed: ProbedPair,
+    x: Shaped[Tensor, "N *event"],
+    y: Shaped[Tensor, "N"] | None = None,
+    num_samples: int = 1,
+    scaled: bool = True,
 ) -> Draws:
     r"""Run a pair once, vectorized over draws and labels.
 
@@ -97,9 +147,10 @@ def draw(
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None to leave the label site latent.
         num_samples: draws per datum, S.
+        scaled: whether log-probabilities keep the scales that the programs, or handlers around the call, give them.
 
     Raises:
-        InputError: if a site lies outside the plate "data", so that nothing can be said per datum.
+        InputError: if a site lies outside the plate over data, so that nothing can be said per datum.
 
     Example:
         >>> from pyro_vae.guides import MeanField
@@ -111,12 +162,14 @@ def draw(
         torch.Size([3])
     """
     check_data_plate(probed)
+    plate, x, y = _placed(probed, x, y, num_samples)
+    as_rows = plate is None
     with probed.pair.scope():
-        q = run_guide(probed, x, y, num_samples)
-        p = run_model(probed, x, y, num_samples, q)
+        q = run_guide(probed, x, y, plate, scaled)
+        p = run_model(probed, x, y, plate, q, scaled)
     q.compute_log_prob()
     p.compute_log_prob()
-    return Draws(p, q, Layout(probed, q, num_samples, x))
+    return Draws(p, q, Layout(probed, q, num_samples, x, as_rows))
 
 
 def draw_terms(probed: ProbedPair, x: Shaped[Tensor, "N *event"], num_samples: int = 1) -> Terms:
@@ -140,7 +193,18 @@ def draw_terms(probed: ProbedPair, x: Shaped[Tensor, "N *event"], num_samples: i
         tensor([True, True, True, True])
     """
     with torch.no_grad(), poutine.block():
-        return draw(probed, x, num_samples=num_samples).terms
+        counts = _counts(probed, x, num_samples)
+        return Terms.together([draw(probed, x, num_samples=count, scaled=False).terms for count in counts])
+
+
+def draw_terms_and_shared(probed: ProbedPair, x: Tensor, num_samples: int = 1) -> tuple[Terms, Tensor]:
+    """The terms of ``draw_terms``, and the part of KL(q(w) || p(w)) of shared latents that a row bears, a scalar."""
+    if not probed.shared_latents:
+        return draw_terms(probed, x, num_samples), x.new_zeros(())
+    with torch.no_grad(), poutine.block():
+        runs = [draw(probed, x, num_samples=count, scaled=False) for count in _counts(probed, x, num_samples)]
+    rows = probed.plate_size or probed.num_rows or len(x)
+    return Terms.together([run.terms for run in runs]), torch.cat([run.shared_kl for run in runs]).mean() / rows
 
 
 def draw_means(
@@ -149,12 +213,43 @@ def draw_means(
     """E_q[z | x] of each sampled site, shape (N, D), from the guide alone; arguments and errors as ``draw_terms``."""
     check_data_plate(probed)
     with torch.no_grad(), poutine.block(), probed.pair.scope():
-        q = run_guide(probed, x, None, num_samples)
-        q.compute_log_prob(lambda name, _: name in probed.enumerated)
-    layout = Layout(probed, q, num_samples, x)
+        parts = [_draw_means(probed, x, count) for count in _counts(probed, x, num_samples)]
+    return {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
+
+
+def _draw_means(probed: ProbedPair, x: Tensor, num_samples: int) -> dict[str, Tensor]:
+    plate, x, _ = _placed(probed, x, None, num_samples)
+    q = run_guide(probed, x, None, plate)
+    q.compute_log_prob(lambda name, _: name in probed.enumerated)
+    layout = Layout(probed, q, num_samples, x, as_rows=plate is None)
     weights = layout.total(log_prob_at(q, name) for name in probed.enumerated).flatten(0, -3).exp().unsqueeze(-1)
-    means = {name: _means(layout, q, name) for name in probed.sampled}
+    means = {name: _means(layout, q, name) for name in probed.sampled if name not in probed.shared}
     return {name: (weights * mean).sum(0).mean(0) for name, mean in means.items()}
+
+
+def _counts(probed: ProbedPair, x: Tensor, num_samples: int) -> list[int]:
+    """The draws of each run: all at once, but for programs that bear neither draws side by side nor more rows."""
+    return [1] * num_samples if draws_lie(probed, x, None) == "alone" else [num_samples]
+
+
+def _placed(
+    probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int
+) -> tuple[int | None, Tensor, Tensor | None]:
+    """The size of the plate over draws, None without one, and the data that the programs run on.
+
+    Raises:
+        InputError: if the programs can be run for one draw at a time only, and there are more.
+    """
+    how = draws_lie(probed, x, y)
+    if how == "beside":
+        return num_samples, x, y
+    if how == "alone" and num_samples > 1:
+        raise InputError(
+            "programs that run for several draws at once",
+            "ones that mix them up",
+            "write them for dimensions on the left: z[..., 0] for z[:, 0], torch.cat(…, -1) of expanded tensors",
+        )
+    return None, repeated(x, num_samples), None if y is None else repeated(y, num_samples)
 
 
 def draw_along_paths(
@@ -176,23 +271,25 @@ def draw_along_paths(
         \*event): every gradient from the scores to the guide's parameters passes through these, and once.
     """
     check_data_plate(probed)
+    plate, x, y = _placed(probed, x, y, num_samples)
+    as_rows = plate is None
     noise = torch.get_rng_state()
     with probed.pair.scope():
-        first = run_guide(probed, x, y, num_samples)
+        first = run_guide(probed, x, y, plate, scaled=True)
         values = _expanded(first, probed)
         fixed = first.copy()
         for name, value in values.items():
             fixed.nodes[name] = fixed.nodes[name] | {"value": value}
         with torch.random.fork_rng(), frozen(probed.pair.guide):
             torch.set_rng_state(noise)  # so that dropout leaves out the same features
-            q = run(poutine.replay(probed.pair.guide, trace=fixed), probed, x, y, num_samples)
+            q = run(poutine.replay(probed.pair.guide, trace=fixed), probed, x, y, plate, scaled=True)
             q.compute_log_prob()  # here, because a distribution may hold parameters themselves
-        p = run_model(probed, x, y, num_samples, fixed)
+        p = run_model(probed, x, y, plate, fixed, scaled=True)
     p.compute_log_prob()
     first.compute_log_prob(site_filter=lambda name, _: name in probed.enumerated)
     for name in probed.enumerated:  # the expectation over labels is exact, so its gradient is too
         q.nodes[name]["unscaled_log_prob"] = first.nodes[name]["unscaled_log_prob"]
-    return Draws(p, q, Layout(probed, q, num_samples, x)), values
+    return Draws(p, q, Layout(probed, q, num_samples, x, as_rows)), values
 
 
 def _means(layout: Layout, q: Trace, name: str) -> Shaped[Tensor, "E S N D"]:

@@ -7,13 +7,14 @@ r"""Effect handlers of our own.
 Higgins et al., *beta-VAE*, 2017.  A beta put on the model alone gives E_q[beta log p(z) - log q(z)], which is no
 weighted KL.  ``pyro.poutine.scale`` refuses 0, and touches the observation too.
 
-``frozen`` runs a program with its parameters held fixed, so that gradients reach them through their draws alone.
+``unscaled`` takes all scales away again, and ``weigh`` scales some sites.  ``frozen`` runs a program with its
+parameters held fixed, so that gradients reach them through their draws alone.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self
 
@@ -47,6 +48,40 @@ class temper(Messenger):
     def _pyro_sample(self, msg: Message[Any, Any]) -> None:
         if not msg["is_observed"]:
             msg["scale"] = msg["scale"] * self.beta
+
+
+class unscaled(Messenger):
+    """Leave log-probabilities as they are, without the scales that a program, or its subsampled plate, asks for.
+
+    Example:
+        >>> from pyro import poutine
+        >>> from pyro_vae.models import VAE
+        >>> from pyro_vae.pairs.handlers import unscaled
+        >>> with unscaled():
+        ...     trace = poutine.trace(poutine.scale(VAE((1, 8, 8)), 0.1)).get_trace(torch.zeros(3, 1, 8, 8))
+        >>> {name: trace.nodes[name]["scale"] for name in ("z", "x")}
+        {'z': 1.0, 'x': 1.0}
+    """
+
+    def _pyro_sample(self, msg: Message[Any, Any]) -> None:
+        msg["scale"] = 1.0
+
+
+class weigh(Messenger):
+    """Scale the log-probability of some sample sites.
+
+    Args:
+        sites: their names.
+        weight: the factor.
+    """
+
+    def __init__(self, sites: Collection[str], weight: Number) -> None:
+        super().__init__()
+        self.sites, self.weight = sites, weight
+
+    def _pyro_sample(self, msg: Message[Any, Any]) -> None:
+        if msg["name"] in self.sites:
+            msg["scale"] = msg["scale"] * self.weight
 
 
 class frozen(Messenger):

@@ -6,21 +6,22 @@ off their traces, so nothing else in the package asks which model it has.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pyro
 import torch
-from pyro import poutine
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.pairs import turns
-from pyro_vae.pairs.structure import Structure, read_structure
+from pyro_vae.pairs.probing import probe
+from pyro_vae.pairs.reach import modules_of
+from pyro_vae.pairs.structure import Structure
 from pyro_vae.shapes import Shaped
 
 Program = Callable[..., Any]
@@ -54,6 +55,12 @@ class Pair:
         self.guide = guide
         self._scope = _Scope({"params": {}, "constraints": {}})
         self._takes_label = all(_takes_label(program) for program in (model, guide))
+        self.draws_lie: dict[bool, Literal["beside", "rows", "alone"]] = {}  # by whether labels are given
+        self._modules: dict[str, nn.Module] = {}
+        self._find_modules()
+        parts = [part for module in self._modules.values() for part in module.modules()]
+        some_train = any(part.training for part in parts)
+        self._held = {part for part in parts if some_train and not part.training}
 
     @classmethod
     def of_trained(cls, model: Program, guide: Program) -> Pair:
@@ -63,9 +70,9 @@ class Pair:
         return pair
 
     def with_guide(self, guide: Program) -> Pair:
-        """The same model with another program for a guide, on the same parameters."""
-        pair = Pair(self.model, guide)
-        pair._scope, pair._takes_label = self._scope, self._takes_label
+        """The same model with another form of the guide: on the same parameters and modules, bearing draws alike."""
+        pair = copy.copy(self)
+        pair.guide = guide
         return pair
 
     @contextmanager
@@ -86,32 +93,45 @@ class Pair:
         """What both programs are called with: (x, y), or (x) where there is no label or it is not taken."""
         return (x, y) if y is not None and self._takes_label else (x,)
 
-    def probe(self, x: Tensor, y: Shaped[Tensor, "N"] | None = None) -> ProbedPair:
-        """Run the pair once, leaving no trace in the random state, and read its structure off.
+    def probe(self, x: Tensor, y: Shaped[Tensor, "N"] | None = None, num_rows: int | None = None) -> ProbedPair:
+        r"""Run the pair, leaving no trace in the random state, and read its structure off.
 
         Parameters that the programs make at their first call are made now.
+
+        Args:
+            x: data of shape (N, \*event_shape).
+            y: class labels of shape (N,), or None to leave the label site latent.
+            num_rows: the rows of the whole set that shared latents are learned from, where x is a part of it.
+
+        Raises:
+            InputError: if a program stops with an error, or samples a site that the other has not.
         """
-        arguments = self.arguments(x, y)
-        with self.scope(), self.evaluating(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
-            q = poutine.trace(self.guide).get_trace(*arguments)
-            p = poutine.trace(poutine.replay(self.model, q)).get_trace(*arguments)
-        structure = read_structure(prune_subsample_sites(p), prune_subsample_sites(q))
-        return ProbedPair(pair=self, **vars(structure))
+        structure = probe(self, x, y)
+        self._find_modules()  # those, too, that a program made at its first call
+        return ProbedPair(pair=self, num_rows=num_rows, **vars(structure))
 
     def modules(self) -> dict[str, nn.Module]:
         """The programs that are torch modules, by role."""
         roles = {"model": self.model, "guide": self.guide}
         return {role: program for role, program in roles.items() if isinstance(program, nn.Module)}
 
+    def all_modules(self) -> dict[str, nn.Module]:
+        """The modules that the programs are or use, by role and path; see ``reach.modules_of``."""
+        return dict(self._modules)
+
     def train(self, mode: bool = True) -> None:
-        """Switch both programs between training and evaluation."""
-        for module in self.modules().values():
-            module.train(mode)
+        """Switch the modules of both programs between training and evaluation.
+
+        Those that were in evaluation mode when the others were not, such as frozen parts, stay in it.
+        """
+        for module in self._modules.values():
+            for part in module.modules():
+                part.training = mode and part not in self._held
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode for a while; every module then goes back to the mode it was in."""
-        modes = {module: module.training for program in self.modules().values() for module in program.modules()}
+        modes = {part: part.training for module in self._modules.values() for part in module.modules()}
         self.train(False)
         try:
             yield
@@ -147,14 +167,17 @@ class Pair:
         return parameters | {f"param.{name}": value for name, value in self._bare_parameters().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything learned: ``model.*`` and ``guide.*`` of the modules, ``param.*`` of bare ``pyro.param``."""
-        state, seen = {}, set()
-        for role, module in self.modules().items():
-            for name, value in module.state_dict(keep_vars=True).items():
-                if id(value) not in seen:  # a shared parameter goes by its first name
-                    seen.add(id(value))
-                    state[f"{role}.{name}"] = value.detach()
-        return state | {f"param.{name}": value.detach() for name, value in self._bare_parameters().items()}
+        """Everything that the programs hold: ``model.*`` and ``guide.*`` of modules, ``param.*`` of ``pyro.param``.
+
+        Of modules that a program reaches without being one, ``param.*`` are the parameters that it stated to Pyro, and
+        ``model.*`` or ``guide.*``, with the path to the module, what is left: buffers, and what is not trained.
+        """
+        seen: set[int] = set()
+        state = _entries(self.modules(), seen)
+        for name, value in self._bare_parameters().items():
+            state[f"param.{name}"] = value.detach()
+            seen.add(id(value))
+        return state | _entries(self._modules, seen)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Put back what ``state_dict`` gave, in place, into a pair that has run at least once.
@@ -162,8 +185,11 @@ class Pair:
         Raises:
             InputError: if the state is not of these programs.
         """
-        mine = self.state_dict()
-        wrong = sorted(mine.keys() ^ state.keys()) or [k for k in mine if mine[k].shape != state[k].shape]
+        mine, own = self.state_dict(), _entries(self.modules(), set())
+        later = {name for name in mine if name not in own and not name.startswith("param.")}
+        missing = mine.keys() - state.keys() - later  # earlier versions wrote no buffers of what is reached
+        wrong = sorted(missing | (state.keys() - mine.keys()))
+        wrong = wrong or [k for k in mine if k in state and mine[k].shape != state[k].shape]
         if wrong:
             raise InputError(
                 "weights of this model and guide",
@@ -171,8 +197,25 @@ class Pair:
                 "load them into the programs that they were saved from",
             )
         with torch.no_grad():
-            for name, value in mine.items():
-                value.copy_(state[name])
+            for name in mine.keys() & state.keys():
+                mine[name].copy_(state[name])
+
+    def untrained(self) -> list[str]:
+        """The modules with parameters that no run has stated to Pyro, so that nothing trains them, by path."""
+        used = {id(value) for value in self._scope.store["params"].values()}
+        return [
+            path
+            for path, module in self._modules.items()
+            if any(value.requires_grad and id(value) not in used for value in module.parameters())
+        ]
+
+    def _find_modules(self) -> None:
+        found: dict[str, nn.Module] = {}
+        for role, program in {"model": self.model, "guide": self.guide}.items():
+            for path, module in modules_of(program).items():
+                if not any(module is part for other in found.values() for part in other.modules()):
+                    found[f"{role}.{path}" if path else role] = module
+        self._modules = found
 
     def _bare_parameters(self) -> dict[str, Tensor]:
         owned = {id(p) for module in self.modules().values() for p in module.parameters()}
@@ -193,6 +236,7 @@ class ProbedPair(Structure):
 
     Args:
         pair: the model and the guide.
+        num_rows: the rows of the whole set that shared latents are learned from; None: those of each call.
 
     Example:
         >>> from pyro_vae.guides import MeanField
@@ -205,6 +249,28 @@ class ProbedPair(Structure):
     """
 
     pair: Pair
+    num_rows: int | None = None
+
+    @property
+    def by_row(self) -> ProbedPair:
+        """The pair as each row sees it, given the latents that all rows share.
+
+        A draw of these is a draw for all rows, so that a mean over draws of what a row is like given them is one over
+        their posterior.
+        """
+        summed = [name for name in (*self.enumerated, *self.marginal) if name in self.shared]
+        return self if summed else replace(self, data_dim=self.plate_dim)
+
+
+def _entries(modules: dict[str, nn.Module], seen: set[int]) -> dict[str, Tensor]:
+    """The state of modules by path; what was seen goes by its first name alone."""
+    state = {}
+    for path, module in modules.items():
+        for name, value in module.state_dict(keep_vars=True).items():
+            if id(value) not in seen:
+                seen.add(id(value))
+                state[f"{path}.{name}"] = value.detach()
+    return state
 
 
 def _takes_label(program: Program) -> bool:

@@ -1,23 +1,25 @@
-"""What a pair of programs looks like, read off one run of each: its sites, its plate over data, its dimensions."""
+"""What a pair of programs looks like, read off one run of each: its sites, its plate over data, its dimensions.
+
+The plate over data is the one that has as many rows as the data, whatever it is called: where two plates do, the one
+that grows when a row is added.  Sites outside of it are shared by all rows.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyro.distributions as dist
 from pyro import poutine
 from pyro.distributions import constraints
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
-from pyro_vae.pairs.traces import distribution_at, is_independent, value_at
+from pyro_vae.pairs.observations import observed_entries
+from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, is_factor, is_independent, value_at
 
 LABEL_SITE = "y"
-
-
-OBSERVED_SITE = "x"
-
-
 DATA_PLATE = "data"
 WIDEST_LAYER = 512  # units, for an estimate of memory
 
@@ -52,13 +54,22 @@ class Structure:
     Args:
         latent: the guide's sample sites, in order.
         enumerated: those that ask for parallel enumeration.
-        continuous: the others that the model has too, in the guide's order; none where a site lies outside the plate
-            over data.
+        marginal: the latent sites of the model that the guide leaves out, to be summed out in the model.
+        continuous: the other latent sites of each datum that the model has too and that are not discrete, in the
+            guide's order.
+        combinations: the number of joint values of the enumerated sites and of those that are summed out.
         nesting: the number of plate dimensions, Pyro's ``max_plate_nesting``.
-        combinations: the number of joint values of the enumerated sites.
-        data_dim: the dimension of the plate over data, or None where a site lies outside it.
-        support: the values that the observation "x" can take, of one pixel; None where there is no such site.
-        has_label: whether the model has a label site "y" that is latent when no label is given.
+        plate_dim: the dimension of the plate over data, or None without one.
+        shared: the sites of model and guide outside of it: latents and factors that all data have in common.
+        data_dim: the dimension of the plate over data, or None where a latent or an observation lies outside it.
+        any_rows: whether the programs run on another number of rows.
+        plate_size: the number of rows that the plate over data is said to be drawn from, where it is said.
+        observed: the sites that observe data, in the model's order.
+        factors: the model's factors.
+        entries: by site, which entries of a row of x it observes; none for sites that observe something else.
+        support: the values that an entry of x can take; None where that is not known, or not the same for all.
+        has_label: whether model and guide have a label site "y" that is latent when no label is given.
+        sequential: whether the guide enumerates a site one value at a time.
         score_function: the sampled sites that cannot be reparameterized.
         own_draws_only: the sampled sites whose density is known at their own draws alone, as that of planar flows is.
         factorized: whether every sampled site of the guide factorizes over its dimensions.
@@ -82,6 +93,15 @@ class Structure:
     data_dim: int | None
     support: constraints.Constraint | None
     has_label: bool
+    marginal: tuple[str, ...] = ()
+    plate_dim: int | None = None
+    any_rows: bool = True
+    plate_size: int | None = None
+    shared: tuple[str, ...] = ()
+    observed: tuple[str, ...] = ()
+    factors: tuple[str, ...] = ()
+    entries: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    sequential: bool = False
     score_function: tuple[str, ...] = ()
     own_draws_only: tuple[str, ...] = ()
     factorized: bool = True
@@ -100,26 +120,93 @@ class Structure:
         """The latent sites that are drawn, not enumerated, in order."""
         return tuple(name for name in self.latent if name not in self.enumerated)
 
+    @property
+    def shared_latents(self) -> tuple[str, ...]:
+        """The latent sites that all rows share, of which the guide has the posterior given all of them."""
+        return tuple(name for name in self.shared if name in self.latent)
 
-def read_structure(p: poutine.Trace, q: poutine.Trace) -> Structure:
-    """The structure of a pair, from a trace of the model and one of the guide."""
-    sites = [site for trace in (p, q) for site in trace.nodes.values() if site["type"] == "sample"]
-    frames = [[frame for frame in site["cond_indep_stack"] if frame.vectorized] for site in sites]
-    data_dims = [{frame.dim for frame in stack if frame.name == DATA_PLATE} for stack in frames]
-    shared = data_dims[0] if sites and all(dims == data_dims[0] for dims in data_dims) else set()
-    label = p.nodes.get(LABEL_SITE)
-    enumerated = tuple(n for n in q.stochastic_nodes if (q.nodes[n]["infer"] or {}).get("enumerate") == "parallel")
+    @property
+    def sums(self) -> bool:
+        """Whether a step sums over the values of a discrete site."""
+        return bool(self.enumerated or self.marginal or self.sequential)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """One run of a pair: the model's trace, the guide's, and the data.
+
+    Args:
+        p: the trace of the model at the guide's latents.
+        q: the trace of the guide.
+        x: the data.
+    """
+
+    p: poutine.Trace
+    q: poutine.Trace
+    x: Tensor
+
+    @property
+    def sites(self) -> list[tuple[str, Any]]:
+        """The sample sites of both programs by name, without deterministic values."""
+        found = []
+        for trace in (self.p, self.q):
+            named = [(name, site) for name, site in trace.nodes.items() if site["type"] == "sample"]
+            found += [(n, site) for n, site in named if is_factor(trace, n) or not is_bookkeeping(trace, n)]
+        return found
+
+    @property
+    def frames(self) -> list[CondIndepStackFrame]:
+        """The vectorized plates around these sites."""
+        return [frame for _, site in self.sites for frame in _vectorized(site)]
+
+
+def num_rows(x: Tensor) -> int:
+    """The rows of x; a lone number is one."""
+    return len(x) if x.dim() else 1
+
+
+def read_structure(run: Traces, other: Traces | None = None) -> Structure:
+    """The structure of a pair.
+
+    Args:
+        run: a run on some rows.
+        other: a run on another number of rows, where there is one: it tells the plate over data from its likes.
+    """
+    p, q, rows = run.p, run.q, num_rows(run.x)
+    plate_dim, plates = _plates_over_data(run, other)
+    outside = [n for n, site in run.sites if not any(frame.name in plates for frame in _vectorized(site))]
+    enumerated = tuple(n for n in q.stochastic_nodes if _enumerates(q, n) == "parallel")
     sampled = [n for n in q.stochastic_nodes if n not in enumerated]
-    others = [n for n in sampled if n in p.nodes] if shared else []
+    local = [n for n in sampled if n in p.nodes and n not in outside and not _is_discrete(distribution_at(p, n))]
+    marginal = tuple(n for n in p.stochastic_nodes if n not in q.nodes)
+    observed = tuple(n for n in p.observation_nodes if not is_bookkeeping(p, n))
+    comes_apart = plate_dim is not None and not {*outside} & {*q.stochastic_nodes, *marginal, *observed}
+    entries = observed_entries(p, observed, run.x, plate_dim)
+    whole = {place for places in entries.values() for place in places} == set(range(run.x.numel() // max(1, rows)))
+    supports = [_support(distribution_at(p, n)) for n in entries] if whole else []
+    of_entries = (
+        supports and all(other is supports[0] for other in supports) and not getattr(supports[0], "event_dim", 0)
+    )
+    sizes = {frame.full_size or rows for frame in run.frames if frame.name in plates} - {rows}
+    label = p.nodes.get(LABEL_SITE)
     return Structure(
         latent=tuple(q.stochastic_nodes),
         enumerated=enumerated,
-        continuous={n: LatentSite(tuple(value_at(p, n).shape[1:]), _support(distribution_at(p, n))) for n in others},
-        combinations=math.prod([len(distribution_at(q, n).enumerate_support(expand=False)) for n in enumerated]),
-        nesting=max((-(frame.dim or 0) for stack in frames for frame in stack), default=0),
-        data_dim=next(iter(shared), None),
-        support=_support(distribution_at(p, OBSERVED_SITE)) if OBSERVED_SITE in p.observation_nodes else None,
-        has_label=label is not None and label["type"] == "sample" and not label["is_observed"],
+        marginal=marginal,
+        continuous={} if plate_dim is None else {n: _latent_site(p, n, plate_dim) for n in local},
+        combinations=math.prod([_cardinality(q, n) for n in enumerated] + [_cardinality(p, n) for n in marginal]),
+        nesting=max((-(frame.dim or 0) for frame in run.frames), default=0),
+        plate_dim=plate_dim,
+        any_rows=other is not None,
+        plate_size=max(sizes) if sizes else None,
+        shared=tuple(dict.fromkeys(n for n in outside if n not in observed)),
+        data_dim=plate_dim if comes_apart else None,
+        observed=observed,
+        factors=tuple(n for n in p.observation_nodes if is_factor(p, n)),
+        entries=entries,
+        support=supports[0] if of_entries else None,
+        has_label=label is not None and LABEL_SITE in p.stochastic_nodes and LABEL_SITE in q.nodes,
+        sequential=any(_enumerates(q, n) == "sequential" for n in q.stochastic_nodes),
         score_function=tuple(n for n in sampled if not distribution_at(q, n).has_rsample),
         own_draws_only=tuple(n for n in sampled if not _scores_any_point(distribution_at(q, n), value_at(q, n))),
         factorized=all(
@@ -127,6 +214,50 @@ def read_structure(p: poutine.Trace, q: poutine.Trace) -> Structure:
         ),
         same_order=[n for n in p.stochastic_nodes if n in q.stochastic_nodes] == q.stochastic_nodes,
     )
+
+
+def _plates_over_data(run: Traces, other: Traces | None) -> tuple[int | None, set[str]]:
+    """The dimension of the plate over data, and the names that it goes by; None and nothing without one."""
+    rows = num_rows(run.x)
+    found = {(frame.name, frame.dim) for frame in run.frames if frame.size == rows}
+    if other is not None:
+        found &= {(frame.name, frame.dim) for frame in other.frames if frame.size == len(other.x)}
+    dims = [dim for name, dim in sorted(found, key=lambda plate: plate[0] != DATA_PLATE)]
+    if not dims:
+        return None, set()
+    return dims[0], {name for name, dim in found if dim == dims[0]}
+
+
+def _vectorized(site: Any) -> list[CondIndepStackFrame]:
+    """The vectorized plates around a site; one that was given no size has that of the site's value."""
+    value, found = site["value"], []
+    batch = value.shape[: value.dim() - site["fn"].event_dim]
+    for frame in (frame for frame in site["cond_indep_stack"] if frame.vectorized):
+        if frame.size < 0:
+            size = batch[frame.dim] if len(batch) >= -frame.dim else 1
+            frame = frame._replace(size=size, full_size=size)
+        found.append(frame)
+    return found
+
+
+def _enumerates(trace: poutine.Trace, name: str) -> str | None:
+    how: str | None = (trace.nodes[name]["infer"] or {}).get("enumerate")
+    return how
+
+
+def _cardinality(trace: poutine.Trace, name: str) -> int:
+    d = distribution_at(trace, name)
+    return len(d.enumerate_support(expand=False)) if d.has_enumerate_support else 1
+
+
+def _latent_site(p: poutine.Trace, name: str, plate_dim: int) -> LatentSite:
+    d, value = distribution_at(p, name), value_at(p, name)
+    return LatentSite(tuple(value.movedim(plate_dim - d.event_dim, 0).shape[1:]), _support(d))
+
+
+def _is_discrete(d: dist.TorchDistribution) -> bool:
+    support = _support(d)
+    return support is not None and bool(support.is_discrete)
 
 
 def _scores_any_point(q: dist.TorchDistribution, value: Tensor) -> bool:

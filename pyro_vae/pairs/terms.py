@@ -15,8 +15,10 @@ Salakhutdinov, *Importance Weighted Autoencoders*, 2016, with the labels summed 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pyro_vae.shapes import Float, Shaped
@@ -52,6 +54,24 @@ class Terms:
     enumerated: Float[Tensor, "E S N"]
     probabilities: Float[Tensor, "E S N"]
     means: dict[str, Shaped[Tensor, "_ S N _"]]
+
+    @classmethod
+    def together(cls, parts: Sequence[Terms]) -> Terms:
+        """The terms of several runs as those of one with all their draws."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def every(name: str) -> Tensor:
+            return torch.cat([getattr(part, name) for part in parts], 1)
+
+        return cls(
+            every("observed"),
+            every("prior"),
+            every("sampled"),
+            every("enumerated"),
+            every("probabilities"),
+            {site: torch.cat([part.means[site] for part in parts], 1) for site in parts[0].means},
+        )
 
     @property
     def log_likelihood(self) -> Float[Tensor, "N"]:

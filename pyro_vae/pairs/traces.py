@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import cast
 
-from pyro.distributions import TorchDistribution
+from pyro.distributions import TorchDistribution, Unit
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Distribution, Independent
+
+from pyro_vae.errors import InputError
 
 
 def distribution_at(trace: Trace, site: str) -> TorchDistribution:
@@ -30,6 +33,51 @@ def is_independent(d: Distribution) -> bool:
     return isinstance(d, Independent) and d.base_dist.event_shape == ()
 
 
+def unscaled_at(trace: Trace, site: str) -> Tensor:
+    """The log-probability at a sample site, masked but not scaled, where it was computed."""
+    node = trace.nodes[site]
+    masked: Tensor = scale_and_mask(node["unscaled_log_prob"], 1.0, node["mask"])
+    return masked
+
+
 def unscaled_log_prob_at(trace: Trace, site: str) -> Tensor:
     """The log-probability at a sample site before any scaling, where it was computed."""
     return trace.nodes[site]["unscaled_log_prob"]
+
+
+def is_factor(trace: Trace, site: str) -> bool:
+    """Whether a sample site is a factor, which Pyro files as an observation of nothing."""
+    return isinstance(_innermost(trace, site), Unit)
+
+
+def is_bookkeeping(trace: Trace, site: str) -> bool:
+    """Whether a sample site is a factor or a deterministic value, which Pyro files as observed."""
+    return is_factor(trace, site) or bool((trace.nodes[site]["infer"] or {}).get("_deterministic"))
+
+
+def _innermost(trace: Trace, site: str) -> object:
+    d = trace.nodes[site]["fn"]
+    while hasattr(d, "base_dist"):  # masks and plates wrap a distribution
+        d = d.base_dist
+    return d
+
+
+def mean_at(trace: Trace, site: str) -> Tensor:
+    """The mean of the distribution at a sample site.
+
+    Raises:
+        InputError: if it has none, as a category or a heavy tail has none.
+    """
+    d = distribution_at(trace, site)
+    try:
+        mean: Tensor = d.mean
+    except NotImplementedError:
+        found = None
+    else:
+        found = None if mean.isnan().any() and not value_at(trace, site).isnan().any() else mean
+    if found is None:
+        kind = type(_innermost(trace, site)).__name__
+        raise InputError(
+            f"a distribution with a mean at the site {site!r}", f"{kind}, which has none", "use mean=False for a draw"
+        )
+    return found

@@ -37,3 +37,12 @@ class PosteriorDraws:
             torch.cat([part.log_evidence_weight for part in parts]),
             {name: torch.cat([part.enumerated[name] for part in parts]) for name in parts[0].enumerated},
         )
+
+    def unflattened(self, num_samples: int) -> PosteriorDraws:
+        """One draw for each of S N rows, those of the first draw first, as S draws for each of N."""
+        return PosteriorDraws(
+            self.u.reshape(num_samples, -1, self.u.shape[-1]),
+            self.log_weight.reshape(num_samples, -1),
+            self.log_evidence_weight.reshape(num_samples, -1),
+            {name: value.reshape(num_samples, -1) for name, value in self.enumerated.items()},
+        )

@@ -8,21 +8,22 @@ not given are drawn from p(e | z, x), exactly, by enumeration.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Unit
 from pyro.infer import config_enumerate, infer_discrete
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_vae.pairs.handlers import unscaled
 from pyro_vae.pairs.memory import at_once
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import LABEL_SITE
-from pyro_vae.pairs.traces import distribution_at, unscaled_log_prob_at, value_at
+from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, log_prob_at, value_at
 from pyro_vae.pairs.vectorized import run, samples_plate
 from pyro_vae.posterior.target import Target
 
@@ -38,6 +39,7 @@ class ModelSite:
         event_shape: the event shape of a value.
         data_axis: where in ``batch`` the data lie, None where all data are one.
         is_observed: whether it is data that a model generates; a label that was given is none.
+        shape: the shape of its value in that run.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelSite:
     event_shape: tuple[int, ...]
     data_axis: int | None
     is_observed: bool
+    shape: tuple[int, ...]
 
     def rows(self, value: Tensor, num_samples: int, num_data: int) -> Tensor:
         r"""A value from a vectorized run as (S, N, \*plates, \*event_shape)."""
@@ -64,6 +67,10 @@ class ModelSite:
         moved = rows.reshape(len(rows), rows.shape[1], *others, *self.event_shape)
         return moved.movedim(1, 1 + self.data_axis)
 
+    def of_one_draw(self, rows: Tensor) -> Tensor:
+        r"""One draw of (N, \*plates, \*event_shape) as a run without a plate over draws has the site."""
+        return self.laid_out(rows.unsqueeze(0)).reshape(self.shape)
+
 
 def model_sites(target: Target) -> dict[str, ModelSite]:
     """The sites of a target's model, in order, without factors and deterministic values, which Pyro files as observed.
@@ -75,7 +82,7 @@ def model_sites(target: Target) -> dict[str, ModelSite]:
         trace = poutine.trace(pair.model).get_trace(*pair.arguments(target.x, target.y))
     trace = prune_subsample_sites(trace)
     names = [*trace.stochastic_nodes, *trace.observation_nodes]
-    return {name: _site(target, trace, name) for name in names if not _is_bookkeeping(trace, name)}
+    return {name: _site(target, trace, name) for name in names if not is_bookkeeping(trace, name)}
 
 
 def generate(
@@ -92,43 +99,61 @@ def generate(
         given: values of latent sites, shape (S, N, …) as ``Target.values`` has them; others are drawn.
         num_samples: S, where nothing is given.
     """
-    sites, names = model_sites(target), list(wanted)
+    names = list(wanted)
 
-    def part(given: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-        trace = _run(target, _laid_out(sites, given), count, anew=True)
-        return {n: sites[n].rows(value_at(trace, n), count, target.num_data) for n in names}
+    def program(target: Target, given: dict[str, Tensor], count: int | None) -> Trace:
+        return _run(target, given, count, anew=True)
 
-    return _in_parts(target, sites, part, given or {}, num_samples)
+    return _of_all_draws(target, program, names, given or {}, num_samples)
 
 
 def observed_values(target: Target) -> dict[str, Tensor]:
     r"""The data as the model sees them, by site, shape (N, \*plates, \*event_shape)."""
     sites = {name: site for name, site in model_sites(target).items() if site.is_observed}
     with torch.no_grad(), torch.random.fork_rng(), poutine.block(), target.pair.evaluating(), target.pair.scope():
-        trace = _run(target, {}, 1, anew=False)
+        trace = _run(target, {}, None, anew=False)
     return {name: site.rows(value_at(trace, name), 1, target.num_data)[0] for name, site in sites.items()}
 
 
 def draw_enumerated(target: Target, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The enumerated sites drawn from p(e | z, x), shape (S, N).
+    """The sites that are summed over, in the guide or in the model, drawn from p(e | z, x), shape (S, N, …).
 
     Args:
         target: the posterior.
-        given: the values of all continuous sites, as ``Target.values`` has them.
+        given: the values of all continuous sites, as ``Target.values`` has them, and those of sites that are known.
     """
-    sites, nesting = model_sites(target), target.probed.nesting
-    names = [name for name in target.probed.enumerated if name in sites]
+    sites, summed = model_sites(target), (*target.probed.enumerated, *target.probed.marginal)
+    names = [name for name in summed if name in sites and name not in given]
 
-    def part(given: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-        def program(*arguments: Any) -> None:
+    def program(target: Target, given: dict[str, Tensor], count: int | None) -> Trace:
+        def model(*arguments: Any) -> None:
             with samples_plate(target.probed, count):
-                poutine.condition(target.pair.model, data=_laid_out(sites, given))(*arguments)
+                poutine.condition(target.pair.model, data=given)(*arguments)
 
-        drawn = infer_discrete(config_enumerate(program), first_available_dim=-nesting - 2, temperature=1)
-        trace = poutine.trace(drawn).get_trace(*target.pair.arguments(target.x, target.y))
-        return {name: sites[name].rows(value_at(trace, name), count, target.num_data) for name in names}
+        return _infer_discrete(model, target.probed, target.pair.arguments(target.x, target.y))
 
-    return _in_parts(target, sites, part, given) if names else {}
+    return _of_all_draws(target, program, names, given) if names else {}
+
+
+def draw_marginal(probed: ProbedPair, x: Tensor, latent: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""The sites that the model sums out, drawn from p(e | z, x), in a run without other draws.
+
+    Args:
+        probed: the model and the guide, with what ``pair.probe`` said of them.
+        x: data of shape (N, \*event_shape).
+        latent: the values of the other latent sites in such a run.
+    """
+    if not probed.marginal:
+        return {}
+    program = poutine.condition(probed.pair.model, data=dict(latent))
+    trace = _infer_discrete(program, probed, probed.pair.arguments(x, None))
+    return {name: value_at(trace, name) for name in probed.marginal}
+
+
+def _infer_discrete(program: Callable[..., Any], probed: ProbedPair, arguments: tuple[Any, ...]) -> Trace:
+    with unscaled():
+        drawn = infer_discrete(config_enumerate(program), first_available_dim=-probed.nesting - 2, temperature=1)
+        return poutine.trace(drawn).get_trace(*arguments)
 
 
 def log_likelihood(target: Target, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -138,41 +163,65 @@ def log_likelihood(target: Target, given: Mapping[str, Tensor]) -> dict[str, Ten
         target: the posterior.
         given: values of all latent sites, as ``Target.values`` has them.
     """
-    sites = model_sites(target)
-    scalars = {name: replace(site, event_shape=()) for name, site in sites.items() if site.is_observed}
+    names = [name for name, site in model_sites(target).items() if site.is_observed]
 
-    def part(given: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-        trace = _run(target, _laid_out(sites, given), count, anew=False)
-        trace.compute_log_prob(lambda name, _: name in scalars)
-        return {n: s.rows(unscaled_log_prob_at(trace, n), count, target.num_data) for n, s in scalars.items()}
+    def program(target: Target, given: dict[str, Tensor], count: int | None) -> Trace:
+        trace = _run(target, given, count, anew=False)
+        trace.compute_log_prob(lambda name, _: name in names)
+        return trace
 
-    return _in_parts(target, sites, part, given)
+    return _of_all_draws(target, program, names, given, log_probs=True)
 
 
-def _in_parts(
+def _of_all_draws(
     target: Target,
-    sites: dict[str, ModelSite],
-    run: Callable[[dict[str, Tensor], int], dict[str, Tensor]],
+    program: Callable[[Target, dict[str, Tensor], int | None], Trace],
+    names: Sequence[str],
     given: Mapping[str, Tensor],
     num_samples: int = 1,
+    log_probs: bool = False,
 ) -> dict[str, Tensor]:
-    """What a run of ``count`` draws gives, for all draws, as many at a time as memory allows."""
-    num_samples = len(next(iter(given.values()))) if given else num_samples
+    """What runs of a program say of some sites, for all draws, as many at a time as memory and the program allow.
+
+    Args:
+        target: the posterior.
+        program: from a target, values of sites as a run has them and the number of draws, None for one without a
+            plate, to a trace.
+        names: the sites that are wanted.
+        given: values of sites, shape (S, N, …).
+        num_samples: S, where nothing is given.
+        log_probs: whether log-probabilities are wanted instead of values.
+    """
+    num_samples, sites = len(next(iter(given.values()))) if given else num_samples, model_sites(target)
     width = target.probed.combinations * max(math.prod(s.batch + s.event_shape) for s in sites.values())
-    step = at_once(width)
-    parts = []
+    step = 1 if target.placing == "alone" else at_once(width)
+    parts: list[dict[str, Tensor]] = []
     with torch.no_grad(), poutine.block(), target.pair.evaluating(), target.pair.scope():
         for start in range(0, num_samples, step):
             count = min(step, num_samples - start)
-            parts.append(run({name: value[start : start + count] for name, value in given.items()}, count))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            some = {name: value[start : start + count] for name, value in given.items() if name in sites}
+            if target.placing == "beside":
+                laid_out = {name: sites[name].laid_out(value) for name, value in some.items()}
+                parts.append(_rows_of(program(target, laid_out, count), names, sites, target, count, log_probs))
+                continue
+            wide = target.on_rows(count) if count > 1 else target
+            around = model_sites(wide)
+            laid_out = {name: around[name].of_one_draw(value.flatten(0, 1)) for name, value in some.items()}
+            found = _rows_of(program(wide, laid_out, None), names, around, wide, 1, log_probs)
+            parts.append({name: value[0].unflatten(0, (count, -1)) for name, value in found.items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
-def _laid_out(sites: dict[str, ModelSite], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: sites[name].laid_out(value) for name, value in given.items() if name in sites}
+def _rows_of(
+    trace: Trace, names: Sequence[str], sites: dict[str, ModelSite], target: Target, count: int, log_probs: bool
+) -> dict[str, Tensor]:
+    if log_probs:
+        scalars = {name: replace(sites[name], event_shape=()) for name in names}
+        return {n: scalars[n].rows(log_prob_at(trace, n), count, target.num_data) for n in names}
+    return {n: sites[n].rows(value_at(trace, n), count, target.num_data) for n in names}
 
 
-def _run(target: Target, fixed: dict[str, Tensor], num_samples: int, anew: bool) -> Trace:
+def _run(target: Target, fixed: dict[str, Tensor], num_samples: int | None, anew: bool) -> Trace:
     """The model, vectorized over draws, some of its sites fixed; its data drawn anew or not."""
     program = poutine.uncondition(target.pair.model) if anew else target.pair.model
     if anew and target.y is not None:
@@ -195,12 +244,5 @@ def _site(target: Target, trace: Trace, name: str) -> ModelSite:
         tuple(value.shape[events:]),
         data_axis,
         name in trace.observation_nodes and not (name == LABEL_SITE and target.y is not None),
+        tuple(value.shape),
     )
-
-
-def _is_bookkeeping(trace: Trace, name: str) -> bool:
-    """Whether a site is a factor or a deterministic value."""
-    d = trace.nodes[name]["fn"]
-    while hasattr(d, "base_dist"):  # masks and plates wrap a distribution
-        d = d.base_dist
-    return isinstance(d, Unit) or bool((trace.nodes[name]["infer"] or {}).get("_deterministic"))

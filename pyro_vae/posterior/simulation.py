@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.errors import InputError
 from pyro_vae.pairs.memory import at_once
+from pyro_vae.pairs.observations import assemble, check_generates
 from pyro_vae.pairs.pair import ProbedPair
-from pyro_vae.pairs.structure import OBSERVED_SITE
-from pyro_vae.pairs.traces import value_at
+from pyro_vae.pairs.traces import distribution_at, value_at
 from pyro_vae.posterior.target import Target
 
 
@@ -40,7 +38,7 @@ def simulate(probed: ProbedPair, template: Tensor) -> tuple[Target, Tensor]:
     with torch.no_grad(), poutine.block(), probed.pair.scope():
         program = poutine.uncondition(probed.pair.model)
         trace = prune_subsample_sites(poutine.trace(program).get_trace(*probed.pair.arguments(template, None)))
-    target = Target(probed, _generated(trace, template))
+    target = Target(probed, _generated(probed, trace, template))
     return target, _unconstrained(trace, target)
 
 
@@ -74,24 +72,11 @@ def posterior_and_truth(
         yield target, truth, (target.draw(count).u for count in counts)
 
 
-def _generated(trace: Trace, template: Tensor) -> Tensor:
+def _generated(probed: ProbedPair, trace: Trace, template: Tensor) -> Tensor:
     """The data that an unconditioned run made, in the shape of the template."""
-    observed = {n: site for n, site in trace.nodes.items() if (site.get("infer") or {}).get("was_observed")}
-    factors = [name for name, site in observed.items() if isinstance(site["fn"], pyro.distributions.Unit)]
-    name = OBSERVED_SITE if OBSERVED_SITE in observed else next(iter(observed), None)
-    mend = 'observe x at one site: pyro.sample("x", …, obs=x)'
-    if factors:
-        raise InputError("a model that generates its data", f"the factor {factors[0]!r} in it", mend)
-    if name is None or (name != OBSERVED_SITE and len(observed) > 1):
-        raise InputError("a model that observes its data at one site", f"sites {list(observed)}", mend)
-    x = value_at(trace, name).detach()
-    if x.shape != template.shape and (x.shape[:1] != template.shape[:1] or x.numel() != template.numel()):
-        raise InputError(
-            f"the model to generate {tuple(template.shape)} at {name!r}",
-            f"shape {tuple(x.shape)}",
-            "observe x in its own order",
-        )
-    return x.reshape(template.shape).to(template.dtype)
+    check_generates(probed, template[0].numel())
+    x = assemble(probed, template, lambda name: (value_at(trace, name), distribution_at(trace, name).event_dim))
+    return x.to(template.dtype)
 
 
 def _unconstrained(trace: Trace, target: Target) -> Tensor:

@@ -11,8 +11,9 @@ Monte Carlo, annealed importance sampling and fits of simple families all work o
 A program with a latent site outside the plate over data has one posterior for all data together.  It is treated as one
 datum: N is 1.
 
-Draws run side by side, in a plate of their own.  A program with shared latents that was not written for that, with
-``x @ weights`` say, is run for one draw at a time.
+Draws run side by side, in a plate of their own, or as more rows where a program was not written for that; one with
+shared latents that was not, with ``x @ weights`` for example, is run for one draw at a time.  Sites that the model sums
+out are summed out of f_t, too.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from torch import Tensor
 
 from pyro_vae.compiled.payoff import compile_if_it_pays
 from pyro_vae.compiled.replay import Replay
-from pyro_vae.errors import InputError
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.layout import Layout
+from pyro_vae.pairs.marginal import marginal_total
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.traces import log_prob_at, unscaled_log_prob_at, value_at
-from pyro_vae.pairs.vectorized import run, run_guide, run_model
+from pyro_vae.pairs.vectorized import draws_lie, repeated, run, run_guide, run_model
 from pyro_vae.posterior.draws import PosteriorDraws
 from pyro_vae.posterior.unconstrained import FlatSite, FlatVector
 from pyro_vae.shapes import Float, Int, Shaped
@@ -45,9 +46,6 @@ class Target:
         probed: the model and the guide, with what ``pair.probe`` said of them.
         x: data of shape (N, \*event_shape).
         y: class labels of shape (N,), or None to sum over the label site.
-
-    Attributes:
-        side_by_side: whether the programs run for many draws at once.
 
     Raises:
         InputError: if a latent site is discrete and not enumerated.
@@ -66,35 +64,25 @@ class Target:
     def __init__(self, probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None = None) -> None:
         self.probed, self.pair, self.x, self.y = probed, probed.pair, x, y
         self.num_data = 1 if probed.data_dim is None else len(x)
-        self.side_by_side = True
-        try:
-            self._prepare()
-            self.side_by_side = probed.data_dim is not None or self._runs_alike()
-        except (RuntimeError, ValueError, IndexError) as error:
-            if isinstance(error, InputError):
-                raise
-            self.side_by_side = False
-        if not self.side_by_side:
-            self._prepare()
-
-    def _prepare(self) -> None:
+        self.placing = draws_lie(probed, x, y)
+        self._wide: dict[int, Target] = {}
         self._templates: dict[int, Trace] = {}
         guided = self._template(1)
         with torch.no_grad():
             generated = self._score(guided, 1)
         self.vector = FlatVector.from_traces(self.probed, guided, generated)
 
-    def _runs_alike(self) -> bool:
-        """Whether two draws side by side have the densities that each has alone; a program may mix them up."""
-        with torch.random.fork_rng(), torch.no_grad():
-            u = self.draw(2).u
-            together = self.log_density(u)
-            self.side_by_side = False
-            self._prepare()
-            alone = self.log_density(u)
-            self.side_by_side = True
-            self._prepare()
-        return torch.allclose(together, alone, rtol=1e-4, atol=1e-4, equal_nan=True)
+    @property
+    def side_by_side(self) -> bool:
+        """Whether the programs run for many draws at once, in a plate of their own."""
+        return self.placing == "beside"
+
+    def on_rows(self, num_samples: int) -> Target:
+        """The same for draws that lie among the data: one draw for each of S N rows."""
+        if num_samples not in self._wide:
+            y = None if self.y is None else repeated(self.y, num_samples)
+            self._wide = {num_samples: Target(self.probed, repeated(self.x, num_samples), y)}
+        return self._wide[num_samples]
 
     def log_density(self, u: Float[Tensor, "S N D"], temperature: Number = 1.0) -> Float[Tensor, "S N"]:
         """Log f_t(u), nats, shape (S, N), differentiable in u.
@@ -105,6 +93,9 @@ class Target:
         """
         if not self.side_by_side and len(u) > 1:
             at = torch.as_tensor(temperature, device=u.device).expand(u.shape[:2])
+            if self.placing == "rows":
+                found = self.on_rows(len(u)).log_density(u.flatten(0, 1).unsqueeze(0), at.reshape(1, -1))
+                return found.reshape(u.shape[:2])
             return torch.cat([self.log_density(*one) for one in zip(u.split(1), at.split(1), strict=True)])
         values, log_jacobian = self.vector.constrain(u)
         guided = self._template(len(u)).copy()
@@ -112,9 +103,27 @@ class Target:
             value = value if self.side_by_side else value.reshape(value_at(guided, name).shape)
             guided.nodes[name] = guided.nodes[name] | {"value": value}
         p, layout = self._score(guided, len(u)), self._layout(guided, len(u))
-        prior = layout.total(log_prob_at(p, name) for name in p.stochastic_nodes)
-        observed = layout.total(log_prob_at(p, name) for name in p.observation_nodes)
-        return (prior + temperature * observed).flatten(0, -3).logsumexp(0) + log_jacobian
+        return self._joint(p, layout, temperature).flatten(0, -3).logsumexp(0) + log_jacobian
+
+    def _joint(self, p: Trace, layout: Layout, temperature: Number = 1.0) -> Tensor:
+        """Log p(z, e) p(x | z, e)^t, with what the model sums out summed out, shape (enumerated…, S, N)."""
+        prior_sites = [name for name in p.stochastic_nodes if self._counts(name)]
+        observed_sites = [name for name in p.observation_nodes if self._counts(name)]
+        if not self.probed.marginal:
+            prior = layout.total(log_prob_at(p, name) for name in prior_sites)
+            observed = layout.total(log_prob_at(p, name) for name in observed_sites)
+            return prior + temperature * observed
+        if isinstance(temperature, Tensor) and temperature.dim():
+            plates = [1] * self.probed.nesting
+            if self.probed.data_dim is not None:
+                plates[self.probed.data_dim] = temperature.shape[-1]
+            temperature = temperature.reshape(-1, *plates)
+        weights = dict.fromkeys(prior_sites, 1.0) | dict.fromkeys(observed_sites, temperature)
+        return marginal_total(p, layout, weights)
+
+    def _counts(self, name: str) -> bool:
+        """Whether a site belongs to the data: a factor that all rows share is none of a row."""
+        return self.probed.data_dim is None or name not in self.probed.shared
 
     def value_and_gradient(
         self, u: Float[Tensor, "S N D"], temperature: Number = 1.0
@@ -146,7 +155,10 @@ class Target:
                 (gradient,) = torch.autograd.grad(value.sum(), leaf)
             return {"value": value, "gradient": gradient}
 
-        self._template(num_samples)  # drawn before the recording, not in it
+        if self.placing == "rows":
+            self.on_rows(num_samples)
+        else:
+            self._template(num_samples)  # drawn before the recording, not in it
         replay, _ = compile_if_it_pays("posterior", lambda: Replay(figures, [u, temperature]), runs)
         if replay is None:
             return self.value_and_gradient
@@ -164,14 +176,18 @@ class Target:
             num_samples: S.
         """
         if not self.side_by_side and num_samples > 1:
+            if self.placing == "rows":
+                return self.on_rows(num_samples).draw(1).unflattened(num_samples)
             return PosteriorDraws.together([self.draw(1) for _ in range(num_samples)])
         with torch.no_grad():
             q = self._guide(num_samples)
             q.compute_log_prob()
             p, layout = self._score(q, num_samples), self._layout(q, num_samples)
             terms = (
-                layout.total(log_prob_at(p, name) for name in [*p.observation_nodes, *p.stochastic_nodes]),
-                layout.total(log_prob_at(q, name) for name in self.probed.sampled),
+                self._joint(p, layout),
+                layout.total(
+                    log_prob_at(q, n) for n in [*self.probed.sampled, *q.observation_nodes] if self._counts(n)
+                ),
                 layout.total(unscaled_log_prob_at(q, name) for name in self.probed.enumerated),
             )
             of_p, of_z, of_e = (term.flatten(0, -3) for term in torch.broadcast_tensors(*terms))  # (E, S, N)
@@ -193,6 +209,9 @@ class Target:
             num_samples: S.
         """
         if not self.side_by_side and num_samples > 1:
+            if self.placing == "rows":
+                found = self.on_rows(num_samples).draw_prior(1)
+                return found.reshape(num_samples, self.num_data, -1)
             return torch.cat([self.draw_prior(1) for _ in range(num_samples)])
         with torch.no_grad(), poutine.block(), self.pair.scope():
             p = run(self.pair.model, self.probed, self.x, self.y, self._plated(num_samples))

@@ -74,6 +74,8 @@ def is_due(epoch: int, num_epochs: int, last: bool) -> bool:
 
 
 def _keep(run: Run, folder: RunFolder, epoch: int) -> None:
+    if not run.generates:
+        return
     with run.pair.evaluating():
         picture = frame(run)
     png = io.BytesIO()

@@ -31,7 +31,7 @@ from pyro_vae.runs.data_facts import IN_MEMORY, DataFacts, check_same, load_same
 from pyro_vae.runs.display import Display, choose_display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
-from pyro_vae.runs.session import Session, place
+from pyro_vae.runs.session import ROWS, Session, place
 
 Data = Any  # a name, a path, a Dataset, or whatever ``data.containers.unpack`` takes
 
@@ -201,9 +201,15 @@ def load(
     with torch.random.fork_rng():
         programs = model or config.model, guide or config.guide
         pair = build_pair(config, facts.event_shape, facts.num_classes, *programs, facts.has_missing)
-        probed = place(pair, facts.event_shape, _device(device))
+        probed = place(pair, _rows_like(facts.event_shape).to(_device(device)), facts.num_data[0])
     pair.load_state_dict(folder.weights(checkpoint))
     return Run(config, facts, probed, dataset=dataset, folder=folder, history=folder.history)
+
+
+def _rows_like(event_shape: tuple[int, ...]) -> torch.Tensor:
+    """Rows to look at programs with where there are no data: of 0 and 1, which nearly any program takes."""
+    noise = torch.rand(ROWS, *event_shape, generator=torch.Generator().manual_seed(0))
+    return noise.round().to(torch.get_default_dtype())
 
 
 def _check_unchanged(config: FitConfig, old: FitConfig, path: str | Path) -> None:

@@ -15,12 +15,15 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw_means
 from pyro_vae.pairs.labels import label_distribution
+from pyro_vae.pairs.observations import assemble, check_generates
 from pyro_vae.pairs.pair import Pair, ProbedPair
-from pyro_vae.pairs.structure import LABEL_SITE, OBSERVED_SITE, Structure
-from pyro_vae.pairs.traces import distribution_at, value_at
+from pyro_vae.pairs.structure import LABEL_SITE, Structure
+from pyro_vae.pairs.traces import distribution_at, mean_at, value_at
+from pyro_vae.posterior.predictive import draw_marginal
 from pyro_vae.runs.data_facts import DataFacts
 from pyro_vae.runs.inputs import read_class, read_count, read_images, read_points, read_seed
 
+SHARED_DRAWS = 100
 SEED_OFFSET = 104_729  # from the seed of training: its first normals may be the parameters that z is compared with
 
 
@@ -65,9 +68,17 @@ class Generator:
         return bool(getattr(self.model, "conditional", False))
 
     @cached_property
+    def generates(self) -> bool:
+        """Whether the model makes all of x by itself, or completes it, and has means to show."""
+        try:
+            return self.conditional or len(self.sample(1)) == 1
+        except InputError:
+            return False
+
+    @cached_property
     def class_matters(self) -> bool:
         """Whether the model generates other images for another class."""
-        if not (self.structure.has_label and len(self.facts.class_names) > 1):
+        if not (self.structure.has_label and len(self.facts.class_names) > 1 and self.generates):
             return False
         images = []
         for label in (0, 1):
@@ -105,7 +116,8 @@ class Generator:
         Args:
             x: images.
             site: the latent site, for models with several; default: the last continuous one.
-            num_samples: the draws to average where the guide does not know its mean, as flows and mixtures do not.
+            num_samples: the draws to average where the guide does not know its mean, as flows and mixtures do not;
+                at least 100 where the mean depends on latents that all rows share.
 
         Raises:
             InputError: if there is no such site.
@@ -113,7 +125,8 @@ class Generator:
         site = self.latent_site(site)
         with self._quiet():
             count = read_count(num_samples, "draw", "use num_samples=1")
-            return draw_means(self.probed, self._values(x), count)[site]
+            draws = max(count, SHARED_DRAWS) if self.structure.shared_latents else count
+            return draw_means(self.probed.by_row, self._values(x), draws)[site]
 
     def decode(
         self,
@@ -197,26 +210,52 @@ class Generator:
             there, missing = values.cpu(), values.isnan().cpu()
             if not missing.any():
                 return there.expand(num_samples, *there.shape).clone()
-            made = (self._generate(values, self._latent(values), mean) for _ in range(num_samples))
+            made = (self._generate(values, self._latent(values), mean, whole=False) for _ in range(num_samples))
             return torch.stack([torch.where(missing, each, there) for each in made])
 
-    def reconstruct(self, x: ArrayLike | Tensor, seed: int = 0) -> Tensor:
-        r"""E[x | z] with z drawn from q(z | x), shape (N, \*event_shape)."""
+    def reconstruct(self, x: ArrayLike | Tensor, seed: int = 0, mean: bool = True) -> Tensor:
+        r"""E[x | z] with z drawn from q(z | x), shape (N, \*event_shape).
+
+        Sites that the model sums out are drawn from p(e | z, x).  Entries of x that the model reads without observing
+        them stay as they are.
+
+        Args:
+            x: images.
+            seed: the seed of the draws.
+            mean: whether to return E[x | z] instead of a draw of x itself.
+
+        Raises:
+            InputError: if the model observes something else than x, or its distribution has no mean.
+        """
         with self._quiet(seed):
             values = self._values(x)
-            return self._generate(values, self._latent(values), mean=True)
+            return self._generate(values, self._latent(values), mean, whole=False)
 
     def _latent(self, values: Tensor) -> dict[str, Tensor]:
-        """A draw of every latent site from the guide."""
+        """A draw of every latent site, from the guide, or from p(e | z, x) where the model sums it out."""
         q = poutine.trace(self.pair.guide).get_trace(*self.pair.arguments(values, None))
-        return {name: value_at(q, name) for name in self.structure.latent}
+        latent = {name: value_at(q, name) for name in self.structure.latent}
+        return latent | draw_marginal(self.probed, values, latent)
 
-    def _generate(self, template: Tensor, latent: dict[str, Tensor], mean: bool) -> Tensor:
-        """Run the model forwards on the rows of a template, some of its sites given."""
+    def _generate(self, template: Tensor, latent: dict[str, Tensor], mean: bool, whole: bool = True) -> Tensor:
+        """Run the model forwards on the rows of a template, some of its sites given.
+
+        Latents that all rows share are drawn from the guide, which knows the training data.
+        """
+        template = template.to(self.device)
+        check_generates(self.structure, template[0].numel(), whole and not self.conditional)
+        arguments = self.pair.arguments(template, None)
+        if any(name in self.structure.latent and name not in latent for name in self.structure.shared):
+            q = poutine.trace(self.pair.guide).get_trace(*arguments)
+            latent = {n: value_at(q, n) for n in self.structure.shared if n in q.stochastic_nodes} | latent
         program = poutine.condition(poutine.uncondition(self.pair.model), data=latent)
-        arguments = self.pair.arguments(template.to(self.device), None)
         trace = poutine.trace(program).get_trace(*arguments)
-        return (distribution_at(trace, OBSERVED_SITE).mean if mean else value_at(trace, OBSERVED_SITE)).cpu()
+
+        def values(name: str) -> tuple[Tensor, int]:
+            d = distribution_at(trace, name)
+            return mean_at(trace, name) if mean else value_at(trace, name), d.event_dim
+
+        return assemble(self.structure, template, values).cpu()
 
     @contextmanager
     def _quiet(self, seed: int = 0) -> Iterator[None]:

@@ -34,11 +34,11 @@ TRAVERSED_IMAGES, MAPPED_IMAGES = 1000, 2000
 def write_report(run: Run) -> None:
     """Write ``evaluation.json`` and the figures of a run that has a directory.
 
-    A program with sites outside the plate over data has no figures per datum, and data that are not images have no
-    pictures.  What cannot be measured, drawn or written is left out, and that is said: the run is done.
+    A program without a plate over data has no figures per datum, and data that are not images have no pictures.
+    What cannot be measured, drawn or written is left out, and that is said: the run is done.
     """
     assert run.folder is not None
-    if run.structure.data_dim is not None:
+    if run.probed.by_row.data_dim is not None:
         with left_out("The evaluation"):
             run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES), run.findings)
     for name, draw in _figures(run).items():
@@ -54,7 +54,7 @@ def _figures(run: Run) -> dict[str, Callable[[], Figure]]:
         site = _busiest_site(run) if run.structure.continuous else None
     if site is not None and run.facts.num_data[-1] >= 2:
         figures["latent"] = lambda: latent_figure(run, site=site)
-    if not is_picture(run.facts.event_shape):
+    if not (is_picture(run.facts.event_shape) and run.generates):
         return figures
     figures["samples"] = lambda: samples_figure(run, 64)
     figures["reconstructions"] = lambda: reconstructions_figure(run, 30)

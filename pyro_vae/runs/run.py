@@ -165,7 +165,7 @@ class Run(Generator):
         """What is wrong with the run, by its history and its first validation data; empty where nothing was found."""
         found: list[Finding] = []
         images = self.split("validation")[slice(0, NUM_JUDGED)]
-        if self.structure.continuous and len(images) > 1:
+        if self.structure.continuous and self.structure.data_dim is not None and len(images) > 1:
             found += judge_latents(latent_use(self.probed, images.x(), num_draws=8))
         beta = parse_schedule(self.config.beta)
         rows = self.history.to_dict("records")

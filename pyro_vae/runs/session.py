@@ -36,8 +36,10 @@ from pyro_vae.runs.run import Run, count
 from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
+from pyro_vae.training.fitness import check_labels, rehearse
 
 MASKED_ROWS = 100  # on which programs have to show that they take missing values
+ROWS = 11  # that programs are looked at with: a number that few plates but that over the rows will have
 
 
 class Interrupted(KeyboardInterrupt):
@@ -54,9 +56,11 @@ class Session:
     def __init__(self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device) -> None:
         self.dataset, self.pair = dataset, pair
         self.facts = facts_of(dataset)
-        self.probed = place(pair, dataset.event_shape, device)
+        self.probed = place(pair, dataset.train[:ROWS].values().to(device), len(dataset.train))
         binarization = resolve_binarization(config, self.probed, dataset.kind)
         check_range(dataset, binarization, self.probed.support)
+        if dataset.train.labels is not None and not self.probed.has_label:
+            check_labels(self.probed, *_labelled(dataset, device))
         labels = config.labels if self.probed.has_label else "none"
         rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed, dataset.class_names)
         if dataset.has_missing:
@@ -66,9 +70,10 @@ class Session:
         affine = random_affine_of_seen if dataset.has_missing else random_affine
         augment = affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
         resampling = resolve_resampling(config, pair)
-        config = settle(config, batches.num_steps, bool(self.probed.enumerated))
+        config = settle(config, batches.num_steps, self.probed.sums)
         self.config = config.model_copy(update={"binarization": binarization})
         self.trainer = Trainer(self.probed, batches, validation, config, augment, resampling)
+        rehearse(self.probed, self.trainer.loss.objective, validation[:ROWS].x(), self.trainer.beta.final)
         self.folder: RunFolder | None = None
 
     def create_folder(self, path: Path, overwrite: bool) -> None:
@@ -204,8 +209,21 @@ def check_masks(pair: Pair, x: torch.Tensor) -> None:
         )
 
 
-def place(pair: Pair, event_shape: tuple[int, ...], device: torch.device) -> ProbedPair:
-    """Move a pair to its device and run it once, so that all its parameters are there."""
-    for module in pair.modules().values():
-        module.to(device)
-    return pair.probe(torch.zeros(2, *event_shape, device=device))
+def _labelled(dataset: Dataset, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first rows and their labels; what has none is of the first class here."""
+    rows = dataset.train[:ROWS].to(device)
+    assert rows.labels is not None
+    return rows.values(), rows.labels.clamp(min=0)
+
+
+def place(pair: Pair, x: torch.Tensor, num_rows: int) -> ProbedPair:
+    r"""Move a pair to the device of some rows, and run it on them, so that all its parameters are there.
+
+    Args:
+        pair: the model and the guide.
+        x: some rows, shape (N, \*event_shape).
+        num_rows: the rows of the whole set that it is trained on.
+    """
+    for module in pair.all_modules().values():
+        module.to(x.device)
+    return pair.probe(x, num_rows=num_rows)

@@ -1,5 +1,8 @@
 """The training loop: steps, epochs, the best epoch, early stopping, and a state that resumes to the bit.
 
+The best epoch is the one whose objective is highest on validation rows.  Where all rows share latents it is the last:
+their posterior given the training rows is what the objective leads to, not what other rows would choose on the way.
+
 The trainer's whole state is the programs' parameters plus ``Trainer.state_dict()``: optimizer, random generators, the
 place in the epoch, the history.  Put back, the run goes on as if it had never stopped.
 """
@@ -9,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +29,7 @@ from pyro_vae.pairs import turns
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
+from pyro_vae.training.fitness import check_batches, check_beta
 from pyro_vae.training.iterates import Iterates
 from pyro_vae.training.loss import Augment, StepLoss
 from pyro_vae.training.recorded_step import RecordedStep
@@ -97,12 +101,16 @@ class Trainer:
         augment: Augment | None = None,
         resampling: Resampling | None = None,
     ) -> None:
+        if probed.num_rows is None:
+            probed = replace(probed, num_rows=len(batches.images))
         self.probed, self.pair, self.batches = probed, probed.pair, batches
-        self.config = config = settle(config, batches.num_steps, bool(probed.enumerated))
+        self.config = config = settle(config, batches.num_steps, probed.sums)
         self.beta = parse_schedule(config.beta)
+        check_batches(probed, batches.num_steps)
         self.resampling = resampling or Uniform()
         self.resampling.check(probed)
         objective = OBJECTIVES.build(config.objective, probed=probed, num_data=len(batches.images))
+        check_beta(probed, objective, self.beta)
         self.validation = Validation(probed, validation, objective, self.beta.final)
         self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
         parameters = [p for p in probed.pair.parameters().values() if p.requires_grad]
@@ -249,7 +257,7 @@ class Trainer:
         return f"try a smaller --lr, such as {self.config.lr / 4:g}, or look at those rows"
 
     def _record_step(self, rows: Indices, beta: float) -> None:
-        buffers = [buffer for module in self.pair.modules().values() for buffer in module.buffers()]
+        buffers = [buffer for module in self.pair.all_modules().values() for buffer in module.buffers()]
         constant = isinstance(self.beta, Constant)
         step, self.way = compile_if_it_pays(
             "step",
@@ -297,7 +305,7 @@ class Trainer:
         progress.history.append(row)
         self._epoch_start = self.batches.generator.get_state()
         reached = score(row, self.beta.final)
-        if reached > progress.best:
+        if reached > progress.best or self.probed.shared_latents:
             progress.best, progress.best_epoch = reached, progress.epoch
         waited = progress.epoch - max(progress.best_epoch, int(self.beta.length))
         if self.config.patience != "none" and waited >= int(self.config.patience):

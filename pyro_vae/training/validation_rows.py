@@ -14,6 +14,7 @@ from pyro_vae.objectives import Objective
 from pyro_vae.pairs.draws import draw_terms
 from pyro_vae.pairs.labels import label_distribution
 from pyro_vae.pairs.pair import ProbedPair
+from pyro_vae.pairs.vectorized import draws_lie
 
 Row = dict[str, float]
 SEED = 0
@@ -61,6 +62,7 @@ class Validation:
         """The measures of a full chunk, recorded."""
         self.probed.pair.train(False)
         chunk = next(self.images.chunks(CHUNK))
+        draws_lie(self.probed, chunk.x(), None)  # found before the recording, not in it
         with self.probed.pair.scope():
             return Replay(lambda: self._measures(chunk), chunk.tensors())
 

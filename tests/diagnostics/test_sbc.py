@@ -244,7 +244,7 @@ def test_other_plates_keep_their_places():
     assert check(probed, torch.zeros(4, 3), joint=False).p_value > 0.01
 
 
-def test_data_in_another_order_than_the_template_are_refused():
+def test_data_that_are_observed_in_another_order_are_put_back():
     def model(x):
         with pyro.plate("data", len(x), dim=-1), pyro.plate("parts", 3, dim=-2):
             z = pyro.sample("z", dist.Normal(torch.zeros(3, len(x)), 1.0))
@@ -255,8 +255,7 @@ def test_data_in_another_order_than_the_template_are_refused():
             pyro.sample("z", dist.Normal(x.T / 2, 0.5**0.5))
 
     x = torch.randn(4, 3)
-    with pytest.raises(InputError, match=r"generate \(10, 3\) at 'x'.*shape \(3, 10\)"):
-        check(made(model, guide, x), x, num_data=10)
+    assert check(made(model, guide, x), x, num_data=100).p_value > 1e-3  # of an exact guide: once in a thousand less
 
 
 def test_a_model_that_cannot_generate_is_refused():

@@ -1,0 +1,134 @@
+"""Which entries of a row of x each observation is of.
+
+A program may observe x at one site or at several, whole or in parts, in its own shape or another.  What it observes is
+found by where the observed values lie in memory, since ``obs=x[..., :2]`` is a view of x; of copies, by their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+from pyro_vae.pairs.traces import distribution_at, value_at
+
+if TYPE_CHECKING:
+    from pyro_vae.pairs.structure import Structure
+
+MAX_COMPARISONS = 2**24  # of the entries of a copy with those of x
+
+
+def observed_entries(p: Trace, sites: Sequence[str], x: Tensor, plate_dim: int | None) -> dict[str, tuple[int, ...]]:
+    r"""For each site that observes entries of x, which ones, as places in a flat row.
+
+    Args:
+        p: the trace of the model.
+        sites: the sites that observe data.
+        x: the data that it ran on, shape (N, \*event_shape).
+        plate_dim: the dimension of the plate over data, or None without one: the rows come first then.
+
+    Returns:
+        The places by site.  A site that observes as many numbers as a row has, the only one, is taken to observe
+        them all in their order, whatever it makes of them (as by rounding).
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    if not x.dim():
+        return found
+    for name in sites:
+        value, d = value_at(p, name), distribution_at(p, name)
+        axis = 0 if plate_dim is None else value.dim() - d.event_dim + plate_dim
+        if not 0 <= axis < value.dim() or value.shape[axis] != len(x):
+            continue
+        places = _places_in_memory(value, x)
+        if places is not None:
+            rows = places.movedim(axis, 0).reshape(len(x), -1)
+            first = rows[0]
+            if torch.equal(rows, first + x[0].numel() * torch.arange(len(x)).unsqueeze(1)):
+                found[name] = tuple(first.tolist())
+            continue
+        copied = _places_of_copies(value.movedim(axis, 0).reshape(len(x), -1), x.reshape(len(x), -1))
+        if copied is not None:
+            found[name] = copied
+        elif len(sites) == 1 and value.numel() == x.numel():
+            found[name] = tuple(range(x[0].numel()))
+    return found
+
+
+def check_generates(structure: Structure, size: int, whole: bool = True) -> None:
+    """Refuse a model that does not say what x is.
+
+    Args:
+        structure: the structure of the pair.
+        size: the entries of a row of x.
+        whole: whether all of them are to be generated; else some, and the others are given.
+
+    Raises:
+        InputError: if an observation is not one of entries of x, a factor shapes the data, or the model reads entries
+            that it does not generate.
+    """
+    if whole and structure.factors:
+        raise InputError(
+            "a model that generates its data",
+            f"the factor {structure.factors[0]!r} in it, which a draw takes no account of",
+            "say it as a distribution with obs=x",
+        )
+    strange = [name for name in structure.observed if name not in structure.entries]
+    if strange or not structure.observed:
+        raise InputError(
+            "a model that observes x, or parts of it",
+            f"the site {strange[0]!r}, which observes something else" if strange else "one without an observation",
+            'observe what is passed in: pyro.sample("x", …, obs=x)',
+        )
+    missing = size - len({place for places in structure.entries.values() for place in places})
+    if whole and missing:
+        raise InputError(
+            "a model that generates all of x",
+            f"one that reads {missing} of the {size} entries of a row without observing them",
+            "use reconstruct, which takes those from the x that it is given",
+        )
+
+
+def assemble(structure: Structure, template: Tensor, values: Callable[[str], tuple[Tensor, int]]) -> Tensor:
+    r"""Rows of x from what the sites that observe it hold in a run without other draws.
+
+    Args:
+        structure: the structure of the pair, for which ``check_generates`` has no objection.
+        template: shape (N, \*event_shape); its entries stay where no site observes them.
+        values: from a site to its value and its event dimension.
+    """
+    flat = template.reshape(len(template), -1)
+    for name, places in structure.entries.items():
+        value, event_dim = values(name)
+        axis = 0 if structure.plate_dim is None else value.dim() - event_dim + structure.plate_dim
+        rows = value.movedim(axis, 0).reshape(value.shape[axis], -1)
+        if len(places) == flat.shape[1] and places == tuple(range(len(places))):
+            flat = rows
+        else:
+            flat = flat.to(rows.dtype).index_copy(1, torch.tensor(places, device=rows.device), rows)
+    return flat.reshape(template.shape)
+
+
+def _places_in_memory(value: Tensor, x: Tensor) -> Tensor | None:
+    """Which entry of x each entry of a view of it is, in the shape of the view; None for what is no view."""
+    if value.untyped_storage().data_ptr() != x.untyped_storage().data_ptr() or not x.is_contiguous():
+        return None
+    if value.dtype != x.dtype:
+        return None
+    places = torch.arange(x.numel())
+    return places.as_strided(value.size(), value.stride(), value.storage_offset() - x.storage_offset())
+
+
+def _places_of_copies(value: Tensor, x: Tensor) -> tuple[int, ...] | None:
+    """The same by the values in all rows, of (N, k) among (N, D); None unless every column has just one like it."""
+    if value.shape == x.shape and torch.equal(value.to(x.dtype), x):
+        return tuple(range(x.shape[1]))
+    if value.shape[1] * x.numel() > MAX_COMPARISONS:
+        return None
+    equal = (value.to(x.dtype).unsqueeze(2) == x.unsqueeze(1)).all(0)
+    if not (equal.sum(1) == 1).all():
+        return None
+    return tuple(equal.long().argmax(1).tolist())

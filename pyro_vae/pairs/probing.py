@@ -1,0 +1,125 @@
+"""Running a pair for its structure's sake, and what is said of programs that cannot be a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites, site_is_subsample
+from torch import Tensor
+
+from pyro_vae.errors import InputError, PyroVAEError
+from pyro_vae.pairs.structure import Structure, Traces, read_structure
+
+if TYPE_CHECKING:
+    from pyro_vae.pairs.pair import Pair
+
+FEW_ROWS = 5
+
+
+def probe(pair: Pair, x: Tensor, y: Tensor | None) -> Structure:
+    r"""The structure of a pair, which is run twice: on x, and on another number of rows, to see what follows.
+
+    Args:
+        pair: the model and the guide.
+        x: data of shape (N, \*event_shape).
+        y: class labels of shape (N,), or None.
+
+    Raises:
+        InputError: if a program stops with an error, or samples a site that the other has not.
+    """
+    with pair.scope(), pair.evaluating(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
+        x = x.contiguous()
+        run = traced(pair, x, y)
+        check_sites(run)
+        other = _on_other_rows(pair, x, y) if x.dim() else None
+    return read_structure(run, other)
+
+
+def traced(pair: Pair, x: Tensor, y: Tensor | None) -> Traces:
+    """One run of a pair, as the context around it has it.
+
+    Raises:
+        InputError: if a program stops with an error, or draws its rows at random.
+    """
+    arguments = pair.arguments(x, y)
+    q = _trace("guide", pair.guide, arguments)
+    p = _trace("model", poutine.replay(pair.model, q), arguments)
+    return Traces(p, q, x)
+
+
+def check_sites(run: Traces) -> None:
+    """Refuse a pair whose latent sites are not those of one posterior.
+
+    Raises:
+        InputError: if a latent of the model is neither in the guide nor summed out, or one of the guide is not in the
+            model.
+    """
+    for name in run.p.stochastic_nodes:
+        how = (run.p.nodes[name]["infer"] or {}).get("enumerate")
+        if name not in run.q.nodes and how != "parallel":
+            mend = "sample it there, or, where it is discrete, sum it out: pyro.infer.config_enumerate(model)"
+            if name.endswith("_unobserved"):  # of pyro.sample(…, obs_mask=…)
+                mend = "sample it there, or leave values out by poutine.mask or .mask(…) in the place of obs_mask"
+            raise InputError("every latent site of the model in the guide", f"a guide without {name!r}", mend)
+    for name in run.q.stochastic_nodes:
+        if name not in run.p.nodes and not (run.q.nodes[name]["infer"] or {}).get("is_auxiliary"):
+            raise InputError(
+                "every latent site of the guide in the model",
+                f"a model without {name!r}",
+                'leave it out, or mark it as a step on the way: infer={"is_auxiliary": True}',
+            )
+
+
+def _trace(role: str, program: Callable[..., Any], arguments: tuple[Any, ...]) -> Trace:
+    try:
+        trace = poutine.trace(program).get_trace(*arguments)
+    except PyroVAEError:
+        raise
+    except Exception as error:  # whatever a program raises, its author can mend it
+        shapes = " and ".join(f"{tuple(argument.shape)}" for argument in arguments)
+        raise InputError(f"a {role} that runs on data of shape {shapes}", said(error), _mend(role, error)) from error
+    for site in trace.nodes.values():
+        rows: Any = site.get("fn")
+        if site_is_subsample(site) and rows.subsample_size not in (None, rows.size):
+            raise InputError(
+                f"a {role} that takes every row that it is given",
+                f"one that draws {rows.subsample_size} of {rows.size} at random in the plate {site['name']!r}",
+                f"write pyro.plate({site['name']!r}, len(x)): batches are drawn for it, by batch_size",
+            )
+    return prune_subsample_sites(trace)
+
+
+def _mend(role: str, error: Exception) -> str:
+    if "dtype" in str(error) or "scalar type" in str(error):
+        return "call torch.set_default_dtype(torch.float64) first, for data and programs of doubles"
+    if isinstance(error, TypeError) and "positional argument" in str(error):
+        return f"let it take x alone, {role}(x), and read what else belongs to a row off columns of x"
+    return f"run it once by itself, on as many rows: {role}(x)"
+
+
+def said(error: Exception) -> str:
+    """What an error of another library or program says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].rstrip('.:')}" if lines else type(error).__name__
+
+
+def _on_other_rows(pair: Pair, x: Tensor, y: Tensor | None) -> Traces | None:
+    """A run on another number of rows; None for programs that are written for just these."""
+    try:
+        with pyro.validation_enabled(False):
+            other = traced(pair, *_other_rows(x, y))
+            other.p.compute_log_prob()
+    except Exception:  # of whatever kind
+        return None
+    return other
+
+
+def _other_rows(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A few rows, but not as many as there are."""
+    rows = torch.arange(FEW_ROWS if len(x) != FEW_ROWS else FEW_ROWS + 1, device=x.device) % len(x)
+    return x[rows], None if y is None else y[rows]

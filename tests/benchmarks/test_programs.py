@@ -1,0 +1,47 @@
+"""Every kind of program is answered rightly, or refused with its reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.programs import KINDS, OPERATIONS, ask
+from benchmarks.programs.__main__ import DOCUMENT, markdown
+
+USUAL = {
+    "KL annealed by poutine.scale",
+    "methods of a module",
+    "one draw at a time: z[:, 0]",
+    "discrete, one enumerated in the guide and one in the model",
+}
+MISTAKES = {name for name, kind in KINDS.items() if "fit" in kind.refused}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in USUAL | MISTAKES else pytest.mark.exhaustive) for name in KINDS],
+)
+def test_a_kind_is_right_or_refused(name):
+    cells = ask(KINDS[name])
+    found = {operation: cell for operation, cell in cells.items() if cell.word in ("wrong", "raises")}
+    assert not found
+    refused = {operation for operation, cell in cells.items() if cell.word == "refused"}
+    assert refused == set(KINDS[name].refused)
+    assert all(
+        cell.detail.startswith("expected ") and "\n" not in cell.detail for cell in cells.values() if cell.detail
+    )
+
+
+def test_the_table_has_every_kind():
+    table = DOCUMENT.read_text().split("<!-- by")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    assert {name for name, *_ in rows} - {"program"} == set(KINDS)
+    assert not {"wrong", "raises"} & {cell for row in rows for cell in row}
+
+
+def test_reasons_are_numbered_once():
+    cells = ask(KINDS["no observation"])
+    table = markdown({"one": cells, "two": cells})
+    assert table.count("refused [1]") == 2
+    assert table.count("\n1. ") == 1
+    assert table.splitlines()[0].count("|") == len(OPERATIONS) + 3
