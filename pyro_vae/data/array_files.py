@@ -78,5 +78,7 @@ def _check_unpacked(archive: np.lib.npyio.NpzFile) -> None:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds Python objects, which may run code: save numbers, or text, '' for no label")
         if math.prod(shape) * dtype.itemsize > sizes[name]:
             raise ValueError(f"the array {name} of shape {shape} is larger than its {sizes[name]:,} bytes")

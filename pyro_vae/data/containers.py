@@ -52,7 +52,11 @@ def unpack(data: Any, name: str, label_column: str = "auto") -> Arrays:
     Raises:
         InputError: if it is none of these, or not numbers.
     """
-    if isinstance(data, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+    if not (is_table(data) or label_column in ("auto", "none")):
+        raise InputError(
+            f"a table with a column {label_column!r} of labels", "data without columns", "leave out --label-column"
+        )
+    if isinstance(data, torch.utils.data.Dataset | torch.utils.data.DataLoader) or _has_rows_alone(data):
         from pyro_vae.data.torch_sets import read_torch_set
 
         rows, labels, class_names = read_torch_set(data, name)
@@ -67,6 +71,13 @@ def unpack(data: Any, name: str, label_column: str = "auto") -> Arrays:
         return _with_labels(*pair, name)
     x, missing = as_numbers(data, f"x of {name}")
     return Arrays(x, missing=missing)
+
+
+def _has_rows_alone(data: Any) -> bool:
+    """Whether data are a set as torch has them by its methods alone: a length and rows, and no array of their own."""
+    is_other = isinstance(data, str | bytes | list | tuple | Mapping | Tensor | np.ndarray) or is_table(data)
+    is_array = hasattr(data, "__array__") or hasattr(data, "nnz") or hasattr(data, "dtype")
+    return not (is_other or is_array) and hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
 def as_numbers(values: Any, what: str) -> tuple[Array, Array | None]:
@@ -91,6 +102,7 @@ def as_numbers(values: Any, what: str) -> tuple[Array, Array | None]:
 def _as_array(values: Any, what: str) -> tuple[Array, Array | None]:
     if isinstance(values, Tensor):
         tensor = values.detach()
+        tensor = tensor.dequantize() if tensor.is_quantized else tensor
         tensor = (
             (tensor.to_dense() if tensor.layout is not torch.strided else tensor).cpu().resolve_conj().resolve_neg()
         )

@@ -18,6 +18,7 @@ from pyro_vae.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 LABEL_COLUMNS = ("label", "class", "target", "y")
+NUMBERS = ("boolean", "integer", "floating", "mixed-integer-float")  # as pandas calls them
 MOST_NAMED = 4  # columns in a message
 
 
@@ -89,7 +90,7 @@ def numbers_of_table(table: Any, name: str, label_column: str = "auto") -> tuple
     label = _label_column([str(column) for column in frame.columns], name, label_column)
     labels = None if label is None else frame.iloc[:, label]
     frame = frame if label is None else frame.drop(columns=frame.columns[label])
-    frame = frame.infer_objects()
+    frame = frame.infer_objects().apply(_with_gaps)
     if not frame.shape[1]:
         raise InputError(f"columns of numbers in {name}", "none", "give a table with features")
     types = [frame.iloc[:, place].dtype for place in range(frame.shape[1])]
@@ -117,6 +118,13 @@ def labels_of_table(column: pd.Series) -> tuple[Array, tuple[str, ...]]:
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
         return column.to_numpy(), ()
     return column.to_numpy(dtype=object), ()
+
+
+def _with_gaps(column: pd.Series) -> pd.Series:
+    """Numbers and truth values that came as objects, for some are missing, as floats; other columns as they are."""
+    if column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) not in NUMBERS:
+        return column
+    return pd.to_numeric(column.where(column.notna(), np.nan).astype(float))
 
 
 def _label_column(columns: list[str], name: str, wanted: str) -> int | None:

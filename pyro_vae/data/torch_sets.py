@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import (
     ConcatDataset,
     DataLoader,
-    Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
@@ -96,4 +95,4 @@ def _class_names(data: Any) -> tuple[str, ...]:
     while isinstance(data, DataLoader | Subset | ConcatDataset):
         data = data.datasets[0] if isinstance(data, ConcatDataset) else data.dataset
     names = getattr(data, "classes", None)
-    return tuple(map(str, names)) if isinstance(names, list | tuple) and isinstance(data, Dataset) else ()
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()

@@ -136,7 +136,7 @@ def resolve_reading(config: FitConfig, dataset: Dataset) -> FitConfig:
     """``auto`` as arrays were read, so that they are read alike when the run is opened; others leave it as it is.
 
     Raises:
-        InputError: if values are missing, and that is refused.
+        InputError: if values are missing and that is refused, or a way to read arrays is asked for without arrays.
     """
     if dataset.has_missing and config.missing == "refuse":
         raise InputError(
@@ -145,6 +145,12 @@ def resolve_reading(config: FitConfig, dataset: Dataset) -> FitConfig:
     if not dataset.has_missing:  # programs need not look for any
         config = config.model_copy(update={"missing": "refuse"})
     if not dataset.reading:
+        asked = [name for name in ("scale", "channels", "label_column") if getattr(config, name) != AUTO]
+        if asked:
+            flag = f"--{asked[0].replace('_', '-')}"
+            raise InputError(
+                f"arrays, a file or a table for {flag}", f"{dataset.name}, which says it itself", f"leave out {flag}"
+            )
         return config
     channels = "last" if dataset.channels_last else "first"
     return config.model_copy(update={"scale": dataset.train.scale, "channels": channels})

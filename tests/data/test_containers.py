@@ -153,7 +153,21 @@ def test_sets_of_torch_are_read_in_their_own_order(data):
     np.testing.assert_array_equal(arrays.y.astype(int), Y)
 
 
-@pytest.mark.parametrize("pictures", [Pictures(), Mappings(), Subset(Pictures(), range(24)), DataLoader(Mappings(), 7)])
+class Rows:
+    """A set that is one by its methods alone."""
+
+    classes = Pictures.classes
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, row):
+        return Pictures()[row]
+
+
+@pytest.mark.parametrize(
+    "pictures", [Pictures(), Mappings(), Rows(), Subset(Pictures(), range(24)), DataLoader(Mappings(), 7)]
+)
 def test_pictures_of_torch_have_classes_with_names(pictures):
     data = from_data(pictures)
     assert data.class_names == ("ape", "bee", "cow")
@@ -191,6 +205,25 @@ def test_a_table_has_one_column_of_labels():
     assert from_data(numbers, reading=Reading(label_column="none")).event_shape == (5,)
     with pytest.raises(InputError, match="1 of 5 that hold text or dates: 'day'"):
         from_data(FRAME.assign(day=pd.Timestamp("2020-01-01")))
+
+
+def test_objects_with_gaps_are_numbers_in_a_table():
+    frame = pd.DataFrame({"a": [1, None] * 12, "b": [True, None] * 12, "c": [0.5] * 24}, dtype=object)
+    values = from_data(frame, reading=Reading(missing="mask")).train.values()
+    assert set(values[~values.isnan()].tolist()) == {0.5, 1.0}
+    assert values.isnan().any(0).tolist() == [True, True, False]
+
+
+def test_a_column_is_named_in_a_table_alone():
+    with pytest.raises(InputError, match="a table with a column 'kind' of labels; got data without columns"):
+        unpack((X, Y), "arrays", "kind")
+    assert unpack((X, Y), "arrays", "none").y is not None
+
+
+def test_objects_in_a_file_are_named(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X, y=np.array(["ant", None] * 12, dtype=object))
+    with pytest.raises(InputError, match="y holds Python objects, which may run code: save numbers, or text"):
+        load_data(tmp_path / "a.npz")
 
 
 def test_integers_truths_and_gaps_in_a_table():

@@ -110,6 +110,12 @@ def test_runs_from_before_there_was_a_rule_read_their_data_as_they_did(tmp_path)
     assert len(pyro_vae.resume(tmp_path / "run", epochs=2, display=False).history) == 2
 
 
+def test_a_way_to_read_is_refused_where_nothing_is_read():
+    for settings in ({"scale": 3}, {"channels": "last"}, {"label_column": "kind"}):
+        with pytest.raises(InputError, match=r"for --.*; got digits, which says it itself; leave out --"):
+            pyro_vae.fit("vae", data="digits", **(SETTINGS | {"labels": "none"} | settings))
+
+
 def test_bad_data_leave_nothing_behind(command, tmp_path):
     for number, (arrays, message) in enumerate(
         [
