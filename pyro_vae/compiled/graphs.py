@@ -31,7 +31,7 @@ from torch import Tensor
 from pyro_vae.compiled import payoff
 from pyro_vae.compiled.making import Failed, Unsettled, make_graph, try_graph
 from pyro_vae.compiled.payoff import CompileEstimate, Credit, reason
-from pyro_vae.compiled.readings import Call, Reader, Reading, Run
+from pyro_vae.compiled.readings import Call, Reader, Reading, Run, surroundings
 from pyro_vae.compiled.recorded_graph import Outcome, RecordedGraph
 from pyro_vae.compiled.snapshot import torch_noise
 from pyro_vae.compiled.tracing import MAX_NODES, TooLarge
@@ -108,6 +108,7 @@ class CompiledPair:
         self._graphs: dict[RecordedGraph, _Kind] = {}  # the least recently used first
         self._credit = Credit()
         self._started = False
+        self._first: Hashable = None  # what stood around the first call
         self._evicted = 0
         self._unsettled = 0
         self._strangers = self._pause = 0
@@ -125,7 +126,9 @@ class CompiledPair:
             return self._start(call)
         _ACQUAINTANCES.forget(self._name, call)
         if reading.kind not in self._kinds:
-            return self._meet(reading)
+            if self._kinds or reading.around != self._first:
+                return self._meet(reading)
+            self._kinds[reading.kind] = _Kind(calls=1)
         kind = self._kinds[reading.kind]
         self._strangers = 0
         bound = reading.bound
@@ -138,15 +141,16 @@ class CompiledPair:
         return self._run(kind, reading)
 
     def _start(self, call: Call) -> Any:
-        """A call that is not looked at, and the first one, at which programs make what they hold later."""
+        """A call whose programs are not looked at: the first one, at which they make what they hold later.
+
+        Whoever makes programs or an estimator anew for every step makes none but first calls, at no further cost.
+        """
         result = self._run_stock(call)
         if not self._started:
             self._started = True
             if _ACQUAINTANCES.are_made_anew(self._name, call):
                 self._say("a model, guide or estimator is made anew for every call; make it once, before the loop")
-            reading = self._read(call)
-            if reading is not None:
-                self._kinds.setdefault(reading.kind, _Kind()).calls += 1
+            self._first = surroundings(call)
         return result
 
     def _run(self, kind: _Kind, reading: Reading) -> Any:

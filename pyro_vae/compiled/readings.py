@@ -109,7 +109,7 @@ class Reader:
             state, objects = self._read_objects(call, arguments)
             walks, form = (self._programs.walk, self._objects.walk), objects.form
             numbers = {**numbers, **objects.numbers}
-        around = (call.method, call.settings, arguments.form, _switches())
+        around = _around(call, arguments)
         family = (around, state.form, form)
         self._lift(family, numbers, state.numbers)
         own, lifted = self._split(state)
@@ -164,6 +164,18 @@ class Reader:
         return own, lifted
 
 
+def surroundings(call: Call) -> Hashable:
+    """The form of the arguments of a call, and torch's own switches; None where they cannot be told."""
+    try:
+        return _around(call, Arguments(call.args, call.kwargs))
+    except Unwatchable:
+        return None
+
+
+def _around(call: Call, arguments: Arguments) -> Hashable:
+    return (call.method, call.settings, arguments.form, _switches())
+
+
 def as_tensor(number: Number) -> Tensor:
     """A number as a tensor that acts as it would: of torch's default type, or whole."""
     return torch.tensor(number, dtype=torch.get_default_dtype() if isinstance(number, float) else torch.int64)
@@ -186,4 +198,4 @@ def _switches() -> Hashable:
     )
 
 
-__all__ = ["Call", "Program", "Reader", "Reading", "Unwatchable", "as_tensor"]
+__all__ = ["Call", "Program", "Reader", "Reading", "Unwatchable", "as_tensor", "surroundings"]

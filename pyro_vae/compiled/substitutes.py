@@ -20,19 +20,6 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return (labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)).long()
 
 
-def is_row(index: Any) -> bool:
-    """Whether an index is a whole number in a tensor, with no other tensor behind it; torch would ask for its value."""
-    first, *rest = index if isinstance(index, tuple) and index else (index,)
-    number = isinstance(first, Tensor) and first.dim() == 0 and first.dtype in (torch.int64, torch.int32)
-    return number and all(type(part) in (slice, int) or part is Ellipsis for part in rest)
-
-
-def row(tensor: Tensor, index: Any) -> Tensor:
-    """``tensor[index]`` for such an index, as an operation."""
-    first, *rest = index if isinstance(index, tuple) else (index,)
-    return tensor[(first.reshape(1), *rest)].squeeze(0)
-
-
 def is_mask(index: Any) -> bool:
     """Whether an index chooses elements by truth values."""
     return isinstance(index, Tensor) and index.dtype == torch.bool

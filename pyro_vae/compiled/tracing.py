@@ -38,13 +38,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot, make_fx
 from torch.overrides import TorchFunctionMode
 
+from pyro_vae.compiled.indexing import entries, has_number
 from pyro_vae.compiled.substitutes import (
     is_mask,
-    is_row,
     masked,
     num_classes,
     one_hot,
-    row,
     without_hooks,
     without_onednn,
 )
@@ -228,8 +227,8 @@ class _Recording(TorchFunctionMode):
             return one_hot(args[0], num_classes(*args, **kwargs))
         if asking.f_code is _MASKED and func in (Tensor.__getitem__, Tensor.__setitem__) and is_mask(args[1]):
             return masked(*args)
-        if func is Tensor.__getitem__ and is_row(args[1]):
-            return row(*args)
+        if func is Tensor.__getitem__ and has_number(args[1], _varies):
+            return entries(*args)
         if func in _COPIES and any(_varies(leaf) for leaf in _listed(*args, **kwargs)):
             raise Untraceable(f"a tensor is made of the values of others; use torch.stack ({_place(asking)})")
         if func is Tensor.__bool__ and is_check(asking) and _varies(args[0]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import functools
 import itertools
 import random
@@ -301,7 +302,9 @@ class Walk:
         if isinstance(thing, Messenger):  # plates, too; the rest is what a handler notes while it is at work
             keys = [key for key in variables if not key.startswith("_") and key != "counter"]
         else:
-            keys = [key for key in variables if key not in _MODULE_KEYS and self._is_read(kind, key)]
+            # a context manager that decorates a program makes another generator at every call
+            skipped = {"gen"} if isinstance(thing, contextlib._GeneratorContextManagerBase) else _MODULE_KEYS
+            keys = [key for key in variables if key not in skipped and self._is_read(kind, key)]
         if isinstance(thing, nn.Module):
             if isinstance(thing, torch.jit.ScriptModule) or kind.__name__ == "OptimizedModule":
                 raise Unwatchable(f"{path} is compiled by itself; hand over the module that it was made of")

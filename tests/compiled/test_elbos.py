@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 
 import pyro
@@ -20,6 +21,7 @@ from pyro_vae.compiled import (
     CompiledTraceGraph_ELBO,
     CompiledTraceMeanField_ELBO,
     CompiledTraceTMC_ELBO,
+    readings,
 )
 from tests.compiled.agreeing import DATA, gaussian, guide, losses
 from tests.compiled.comparing import assert_equal, call, compare, run, stock_of
@@ -192,3 +194,46 @@ def test_a_new_estimator_is_a_class_of_two_parents():
     assert_equal(found, expected)
     assert found.num_graphs == 1
     assert abs(found.parameters["loc"] - 0.3) > 0.05
+
+
+def categories(x):
+    """A draw chooses the component of one datum, and places of a table."""
+    table = torch.arange(12.0).reshape(3, 4) / 10
+    locs = pyro.param("locs", torch.tensor([-1.0, 0.5, 2.0]))
+    for i in pyro.plate("data", 3):
+        k = pyro.sample(f"k_{i}", dist.Categorical(torch.ones(3)))
+        loc = (
+            locs[k]
+            + table[k, 1]
+            + table[1:, k].sum()
+            + table[k - 3, -1]
+            + table[k, ..., 1:].sum()
+            + table[..., k].sum()
+        )
+        pyro.sample(f"x_{i}", dist.Normal(loc, 1.0), obs=x[i])
+
+
+def choose(x):
+    for i in pyro.plate("data", 3):
+        logits = pyro.param(f"logits_{i}", torch.zeros(3))
+        pyro.sample(f"k_{i}", dist.Categorical(logits=logits))
+
+
+def test_a_draw_may_be_an_index():
+    assert compare(lambda: (categories, choose), CompiledTrace_ELBO, [call(DATA)] * 8) == 1
+
+
+@contextlib.contextmanager
+def half():
+    with pyro.poutine.scale(scale=0.5):
+        yield
+
+
+def test_a_program_may_be_decorated_by_a_context():
+    assert compare(lambda: (half()(gaussian), half()(guide)), CompiledTrace_ELBO, [call(DATA)] * 6) == 1
+
+
+def test_estimators_made_anew_at_each_step_look_at_nothing(monkeypatch):
+    monkeypatch.setattr(readings.Reader, "read", None)  # so that it would raise
+    found = [losses(kind(), gaussian, each=1) for kind in (CompiledTrace_ELBO, Trace_ELBO) for _ in range(3)]
+    assert found == [found[0]] * 6
