@@ -21,20 +21,20 @@ LOOKS_INSIDE: dict[str, str] = {}  # a pattern of names of tests, and why they c
 Outcomes = dict[str, tuple[str, str]]
 
 
-def run_tests(checkout: Path, only: Sequence[str], replay: bool, environment: dict[str, str]) -> int:
+def run_tests(checkout: Path, only: Sequence[str], way: str, environment: dict[str, str]) -> int:
     """Run the tests both ways, and print what differs.
 
     Args:
         checkout: of Pyro.
         only: texts of which the name of a test has one; all without.
-        replay: whether recordings are interpreted.
+        way: how graphs run, one of ``patching.set_way``.
         environment: of the processes.
 
     Returns:
         0 if every test that passes with stock Pyro passes, or is known to look inside.
     """
     stock = outcomes(checkout, only, "stock", environment)
-    ours = outcomes(checkout, only, "replayed" if replay else "compiled", environment)
+    ours = outcomes(checkout, only, way, environment)
     passed = [name for name, (outcome, _) in stock.items() if outcome == "passed"]
     print(f"{len(passed)} of {len(stock)} tests pass with stock Pyro")
     unexpected = 0

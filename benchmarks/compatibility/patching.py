@@ -13,7 +13,7 @@ import pyro.infer
 from pyro.infer import ELBO
 
 import pyro_vae.compiled as ours
-from pyro_vae.compiled import lowering, recorded_graph
+from pyro_vae.compiled import lowering, payoff, recorded_graph
 
 METHODS = ("loss", "loss_and_grads", "differentiable_loss")
 STOCK: dict[str, type[ELBO]] = {
@@ -47,9 +47,17 @@ def replace(replacements: Mapping[str, type[ELBO]]) -> None:
                 setattr(module, name, places[id(value)])
 
 
-def interpret_recordings() -> None:
-    """Let recordings be interpreted, operation by operation, in the place of compiling them: a second, not ten."""
-    vars(recorded_graph)["compile_recording"] = lambda recording, inputs: lowering.interpret(recording)
+def set_way(way: str) -> None:
+    """Let graphs be run in one way from the beginning.
+
+    Args:
+        way: ``compiled`` as users have it: replayed as recorded, until compiling has paid; ``at once``: compiled when
+            they first run; ``replayed``: never compiled.
+    """
+    if way == "at once":
+        payoff.CompileEstimate.is_due = property(lambda estimate: True)  # type: ignore[assignment]
+    if way == "replayed":
+        vars(recorded_graph)["compile_recording"] = lambda recording, inputs: lowering.interpret(recording)
 
 
 def choices(way: str, wrap: Callable[[str, type[ELBO]], type[ELBO]]) -> dict[str, type[ELBO]]:

@@ -2,10 +2,10 @@
 
 Most tests call an estimator once, which would run eagerly.  So the first call of a pair of programs is made again and
 again, from the same noise, parameters and gradients: as it comes, for what programs and estimator find out at their
-first call; with stock Pyro's method; recorded; and as a graph.  The last three must agree, in loss and gradients, and
-the test goes on with what the graph gave.
+first call; with stock Pyro's method; recorded; as it is with the graph beside it; and as a graph alone.  Of these the
+second, third and fifth must agree, in loss and gradients, and the test goes on with what the graph gave.
 
-Environment: ``PYRO_VAE_TESTS_WAY`` is ``stock``, ``compiled`` or ``replayed``; ``PYRO_VAE_TESTS_OUT`` the file for the
+Environment: ``PYRO_VAE_TESTS_WAY`` is ``stock``, ``at once`` or ``replayed``; ``PYRO_VAE_TESTS_OUT`` the file for the
 outcomes, a line of JSON for each test.
 """
 
@@ -71,11 +71,11 @@ def _repeat(ours: Callable[[], Any], stock: Callable[[], Any]) -> Any:
     ours()
     values = _values()
     found = []
-    for run in (stock, ours, ours):
+    for run in (stock, ours, ours, ours):
         pyro.util.set_rng_state(noise)
         _put_back(values, gradients)
         found.append((run(), _gradients()))
-    for way, (result, after) in zip(("recorded", "graph"), found[1:], strict=True):
+    for way, (result, after) in zip(("recorded", "third", "graph's"), found[1:], strict=True):
         _agree(f"the loss of the {way} call", found[0][0], result)
         for name, gradient in found[0][1].items():
             _agree(f"the gradient of {name} of the {way} call", gradient, after.get(name))
@@ -118,8 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if WAY == "stock":
         return
     patching.replace(patching.choices(WAY, repeating))
-    if WAY == "replayed":
-        patching.interpret_recordings()
+    patching.set_way(WAY)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,14 +1,18 @@
 """What programs would download, where it lies, or made up in the same form.
 
-MNIST is read from the folder of ``PYRO_VAE_DATA``.  Three small data sets are made up, so that the programs that read
-them run as they are: chorales of random chords, nations with a terrain and an income, and counts of sunspots.
+MNIST and the faces of AT&T are read from the folder of ``PYRO_VAE_DATA``.  Three small data sets are made up, so that
+the programs that read them run as they are: chorales of random chords, nations with a terrain and an income, and counts
+of sunspots.  ``visdom``, which some import and use on demand alone, is an empty module where it is not installed.
 Everything else that is not there makes a program fail, with stock Pyro as well, and the table says so.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +23,36 @@ NATIONS = 170
 YEARS = 320
 CHORALES = {"train": 229, "valid": 76, "test": 77}
 NOTES = 88
+FACES, SIDE = 320, 64
 
 
-def provide(folder: Path) -> None:
-    """Let programs find their data.
+def provide(folder: Path, text: str) -> None:
+    """Let a program find its data.
 
     Args:
         folder: an empty folder, in which programs keep data, too.
+        text: of the program and of the modules beside it; only what it speaks of is provided.
     """
+    if importlib.util.find_spec("visdom") is None:
+        sys.modules["visdom"] = types.ModuleType("visdom")
+    if "read_csv" in text:
+        _provide_tables(folder)
+    if "contrib.examples" in text:
+        _provide_folder(folder)
+        (folder / "jsb_chorales.pkl").write_bytes(pickle.dumps(chorales()))
+    if "faces_training" in text:
+        _provide_faces(folder)
+    if "mnist" in text.lower():
+        _provide_mnist()
+
+
+def _provide_folder(folder: Path) -> None:
     import pyro.contrib.examples.util as util
 
     def directory(filepath: str | None = None) -> str:
         return str(folder)
 
     util.get_data_directory = directory
-    _provide_mnist()
-    (folder / "jsb_chorales.pkl").write_bytes(pickle.dumps(chorales()))
-    _provide_tables(folder)
 
 
 def _provide_mnist() -> None:
@@ -50,6 +67,16 @@ def _provide_mnist() -> None:
         original(self, root, *args, **{**{key: kwargs[key] for key in kwargs if key != "root"}, "download": False})
 
     datasets.MNIST.__init__ = init
+
+
+def _provide_faces(folder: Path) -> None:
+    faces = sorted(Path(os.environ.get("PYRO_VAE_DATA", "")).glob("orl_faces/s*/*.pgm"))
+    if not faces:
+        return
+    from PIL import Image
+
+    pixels = [np.asarray(Image.open(face).resize((SIDE, SIDE))).reshape(-1) for face in faces[:FACES]]
+    np.savetxt(folder / "faces_training.csv", np.stack(pixels), fmt="%d", delimiter=",")
 
 
 def _provide_tables(folder: Path) -> None:

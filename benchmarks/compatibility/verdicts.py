@@ -21,7 +21,8 @@ class Finding:
         status: what happened.
         why: the reason, where there is one.
         difference: the largest of the first losses, relative to the largest of them; None without losses.
-        graphs: compiled in all.
+        graphs: recorded in all.
+        compiled: of these, those that were compiled; the others are replayed as recorded.
         first: seconds from the first call of an estimator to the first that ran a graph.
         step: the median time of later calls, over stock's.
         whole: the time of the whole script, over stock's; None where it was cut short.
@@ -33,6 +34,7 @@ class Finding:
     why: str = ""
     difference: float | None = None
     graphs: int = 0
+    compiled: int = 0
     first: float | None = None
     step: float | None = None
     whole: float | None = None
@@ -51,10 +53,14 @@ def judge(name: str, stock: dict[str, Any], ours: dict[str, Any]) -> Finding:
     if not stock["losses"]:
         return Finding(name, "not run", stock["problem"] or "it calls none of the estimators")
     reasons = list(dict.fromkeys(text for kind, text in ours["said"] if kind == "NotCompiled"))
+    if not ours["losses"] and ours["end"] == "time":
+        return Finding(name, "not run", "no call within the time limit")
     difference = largest_difference(stock["losses"], ours["losses"])
     graphs = sum(ours["compiled"].values())
     whole = ours["whole"] / stock["whole"] if stock["end"] == ours["end"] in ("finished", "calls", "failed") else None
     status: Status = "compiled" if graphs else "eager"
+    if not (graphs or reasons):
+        reasons = ["none of its pairs of programs is called often enough"]
     why = "; ".join(reasons)
     if stock["problem"]:
         why = "; ".join([*reasons, f"both end early: {stock['problem']}"])
@@ -68,6 +74,7 @@ def judge(name: str, stock: dict[str, Any], ours: dict[str, Any]) -> Finding:
         why,
         difference,
         graphs,
+        sum(text.startswith("compiling") for kind, text in ours["said"] if kind == "compiling"),
         first_compiled(ours),
         _ratio(later(ours), later(stock)),
         whole,

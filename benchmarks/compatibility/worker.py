@@ -1,14 +1,15 @@
 """One program in a process of its own, with one set of estimators; what its calls gave is written to a file.
 
-    python -m benchmarks.compatibility.worker OUT stock|compiled|replayed SECONDS CALLS PROGRAM [ARGUMENT …]
+    python -m benchmarks.compatibility.worker OUT WAY SECONDS CALLS PROGRAM [ARGUMENT …]
 
-It is run in a folder that it may write to.  The program ends by itself, after so many seconds, or after so many calls
-of its estimators (0: no limit); the file says which.
+WAY is ``stock``, or one of ``patching.set_way``.  It is run in a folder that it may write to.  The program ends by
+itself, after so many seconds, or after so many calls of its estimators (0: no limit); the file says which.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -36,13 +37,13 @@ def main() -> None:
     folder = Path.cwd()
     log, said = Log(int(most)), _listen()
     patching.replace(patching.choices(way, lambda name, kind: logged(name, kind, log)))
-    if way == "replayed":
-        patching.interpret_recordings()
-    provisions.provide(folder)
+    patching.set_way(way)
     source = Path(program)
     if source.suffix == ".ipynb":
         source = folder / f"{source.stem}.py"
         source.write_text(notebooks.script(Path(program)), encoding="utf-8")
+    beside = [source] if source.parent.name == "examples" else source.parent.rglob("*.py")
+    provisions.provide(folder, "".join(file.read_text(encoding="utf-8") for file in beside))
     pyro.set_rng_seed(SEED)
     signal.signal(signal.SIGALRM, _time_up)
     signal.alarm(int(limit))
@@ -80,9 +81,26 @@ def _time_up(*_: Any) -> None:
     raise TimeUp
 
 
+class _Compilations(logging.Handler):
+    """Notes what is said of compilations."""
+
+    def __init__(self, said: list[list[str]]) -> None:
+        super().__init__(logging.INFO)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text.startswith("compiling") or "replayed as recorded" in text:
+            self._said.append(["compiling", text])
+
+
 def _listen() -> list[list[str]]:
     """What is said of compiling, whatever a program's own filters let through."""
     said: list[list[str]] = []
+    log = logging.getLogger("pyro_vae.compiled")
+    log.addHandler(_Compilations(said))
+    log.setLevel(logging.INFO)
+    log.propagate = False  # so that a program's own log is as it would be
     original = warnings.warn
 
     def warn(message: Any, category: Any = None, stacklevel: int = 1, *args: Any, **kwargs: Any) -> None:

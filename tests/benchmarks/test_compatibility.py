@@ -50,6 +50,8 @@ def test_an_error_of_ours_alone_is_a_crash_and_one_of_both_is_none():
     assert judge("p", run([1.0, 2.0], **failed), run([1.0, 2.0], **failed)).status == "eager"
     assert judge("p", run([], **failed), run([], **failed)).status == "not run"
     assert judge("p", run([1.0, 2.0]), run([])).status == "wrong"
+    late = judge("p", run([1.0, 2.0]), run([], end="time"))
+    assert (late.status, late.why) == ("not run", "no call within the time limit")
 
 
 def test_losses_that_are_no_numbers_agree_with_each_other_alone():
