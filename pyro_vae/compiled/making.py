@@ -122,6 +122,7 @@ def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writ
         raise Unsettled("a value is outside its support")
     if marks.made_parameters():
         raise Unsettled("a run has made parameters")
+    marks.restore_parameters()  # what the run put in their place is bound below
     if marks.drew():
         raise Untraceable("a generator of random numbers of its own is drawn from")
     graph = RecordedGraph(recording, find_sources(recording.held, bound), used(seen.trace), rebound)

@@ -9,11 +9,52 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 from pyro.poutine import Trace
 from pyro.poutine.runtime import _PYRO_STACK, effectful
 from torch import Tensor
+
+from pyro_vae.compiled.places import ABSENT, Holder
+
+
+class Stored(Holder):
+    """The unconstrained parameters that are in Pyro's store now, and those that take their place under their names.
+
+    An average that a score-function term is compared with is such a parameter: Pyro's estimator puts another tensor in
+    its place at every run.
+    """
+
+    def __init__(self) -> None:
+        names = list(pyro.get_param_store())
+        super().__init__([f"the parameter {name}" for name in names])
+        self._names = names
+        self._constraints = [pyro.get_param_store()._constraints[name] for name in names]
+
+    def values(self) -> list[Any]:
+        store = dict(pyro.get_param_store().named_parameters())
+        return [store.get(name, ABSENT) for name in self._names]
+
+    def put(self, index: int, value: Tensor) -> None:
+        store, name = pyro.get_param_store(), self._names[index]
+        store._params[name] = value.requires_grad_()
+        store._param_to_name[value] = name
+        store._constraints.setdefault(name, self._constraints[index])
+
+    def made(self) -> bool:
+        """Whether the store has parameters under other names by now."""
+        return any(name not in self._names for name in pyro.get_param_store())
+
+    def restore(self, values: Sequence[Any]) -> None:
+        """Put the parameters back that were there, and drop all others."""
+        store = pyro.get_param_store()
+        present = zip(self._names, self.values(), values, strict=True)
+        changed = [name for name, now, before in present if now is not before and now is not ABSENT]
+        for name in [*changed, *(name for name in store if name not in self._names)]:
+            store._param_to_name.pop(store._params.pop(name), None)
+            store._constraints.pop(name)
+        self.put_all(values)
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.compiled.parameters import Stored
 from pyro_vae.compiled.places import ABSENT, Place
 from pyro_vae.compiled.reads import Reads
 from pyro_vae.compiled.walk import TENSOR, Number, Serials, Unwatchable, Walk
@@ -133,7 +133,8 @@ class Marks:
         walks = tuple(walks)
         holders = itertools.chain(*((*walk.holders, *walk.written) for walk in walks))
         self._values = [(holder, holder.values()) for holder in holders]
-        self._parameters = dict(pyro.get_param_store().named_parameters())
+        self._stored = Stored()
+        self._parameters = self._stored.values()
         generators = itertools.chain(*(walk.generators for walk in walks))
         self._generators = [(generator, generator_state(generator)) for generator in generators]
 
@@ -141,15 +142,17 @@ class Marks:
         """Bind everything as it was."""
         for holder, values in self._values:
             holder.put_all(values)
-        store = pyro.get_param_store()
-        for name in [name for name in store if name not in self._parameters]:
-            del store[name]
+        self.restore_parameters()
         for generator, state in self._generators:
             _set_generator_state(generator, state)
 
     def made_parameters(self) -> bool:
         """Whether there are parameters in Pyro's store that were not there."""
-        return any(self._parameters.get(name) is not now for name, now in pyro.get_param_store().named_parameters())
+        return self._stored.made()
+
+    def restore_parameters(self) -> None:
+        """Have Pyro's store as it was."""
+        self._stored.restore(self._parameters)
 
     def drew(self) -> bool:
         """Whether the programs have drawn from a generator of their own."""
@@ -157,7 +160,7 @@ class Marks:
 
     def rebound(self) -> Iterable[tuple[str, Place, Any, Any]]:
         """Every place that is bound to something else now: path, place, what it was, and what it is."""
-        for holder, values in self._values:
+        for holder, values in (*self._values, (self._stored, self._parameters)):
             now = holder.values()
             if len(now) != len(values):
                 yield holder.paths[0] if holder.paths else "an attribute", Place(holder, 0), ABSENT, ABSENT

@@ -18,6 +18,7 @@ from typing import Any
 import pyro
 import torch
 import torch.utils._pytree as pytree
+from pyro.ops.provenance import detach_provenance
 from torch import Tensor
 
 from pyro_vae.compiled.lowering import compile_recording, interpret
@@ -57,7 +58,7 @@ class Source:
 
 def parameter_store() -> dict[str, Tensor]:
     """The unconstrained parameters in Pyro's store."""
-    return dict(pyro.get_param_store().named_parameters())
+    return {name: detach_provenance(tensor) for name, tensor in pyro.get_param_store().named_parameters()}
 
 
 def find_sources(held: Sequence[Tensor], bound: Tensors) -> list[Source]:

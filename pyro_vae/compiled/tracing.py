@@ -147,7 +147,7 @@ def record(
             results.extend(torch.as_tensor(result).detach() for result in function())
             if mode.refused is not None:  # and the function went on without it
                 raise mode.refused
-            kept.extend(tensor.detach() for tensor in left())
+            kept.extend(detach_provenance(tensor).detach() for tensor in left())
         if check:
             valid.append(all_valid(mode.checks, results))
         return (*results, *(gradient for gradient in mode.gradients if gradient is not None), *kept, *valid)

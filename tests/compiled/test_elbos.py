@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import ELBO, SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, config_enumerate
+from pyro.infer import ELBO, SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, config_enumerate
 from torch import nn
 
 import pyro_vae.compiled
@@ -161,6 +161,33 @@ def discrete_pair(**infer):
 def test_tracegraph_is_stocks(particles):
     make = discrete_pair()
     assert compare(make, CompiledTraceGraph_ELBO, [call(DATA)] * 5, [call(DATA)] * 3, num_particles=particles) == 2
+
+
+@pytest.mark.parametrize("baseline", ["average", "network", "value"])
+def test_baselines_learn_as_in_stock_pyro(baseline):
+    def make():
+        network = nn.Linear(len(DATA), 1)
+
+        def model(x):
+            rate = 1.0 + pyro.sample("z", dist.Poisson(2.0))
+            pyro.sample("x", dist.Poisson(rate).expand([len(x)]).to_event(1), obs=x.abs().round())
+
+        def own_guide(x):
+            options = {"use_decaying_avg_baseline": True}
+            if baseline == "network":
+                pyro.module("network", network)
+                options = {"nn_baseline": lambda features: network(features).squeeze(-1), "nn_baseline_input": x}
+            if baseline == "value":
+                options = {"baseline_value": pyro.param("value", torch.tensor(1.0))}
+            rate = pyro.param("rate", torch.tensor(3.0), constraint=dist.constraints.positive)
+            pyro.sample("z", dist.Poisson(rate), infer={"baseline": options})
+
+        return model, own_guide
+
+    found = [run(make, elbo, [call(DATA)] * 9) for elbo in (TraceGraph_ELBO(), CompiledTraceGraph_ELBO())]
+    assert_equal(found[1], found[0])
+    assert found[1].num_graphs == 1
+    assert baseline != "average" or found[1].parameters["__baseline_avg_downstream_cost_z"] != 0
 
 
 @pytest.mark.parametrize("tmc", ["diagonal", "mixture"])
