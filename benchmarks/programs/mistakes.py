@@ -113,6 +113,15 @@ def _wrong_support(x: Tensor) -> None:
 _mistake("data outside the likelihood's support", _wrong_support, guide, "density for")
 
 
+def _sum_over_rows(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    pyro.factor("likelihood", dist.Normal(z @ to(W), S).log_prob(x).sum())
+
+
+_mistake("likelihood of all rows as one factor", _sum_over_rows, guide, "inside of the plate")
+
+
 def _no_argument() -> None:
     pyro.sample("z", dist.Normal(0.0, 1.0))
 

@@ -95,6 +95,8 @@ def _trace(role: str, program: Callable[..., Any], arguments: tuple[Any, ...]) -
 
 
 def _mend(role: str, error: Exception) -> str:
+    if "Long, Int" in str(error):  # of an embedding, for example
+        return "x comes as floating-point numbers: take x.long() where it counts or names something"
     if "dtype" in str(error) or "scalar type" in str(error):
         return "call torch.set_default_dtype(torch.float64) first, for data and programs of doubles"
     if isinstance(error, TypeError) and "positional argument" in str(error):

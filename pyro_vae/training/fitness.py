@@ -109,6 +109,7 @@ def rehearse(probed: ProbedPair, objective: Objective, x: Tensor, beta: Number) 
     with pair.scope(), pair.evaluating(), torch.random.fork_rng(), poutine.block():
         with pyro.validation_enabled(False), torch.no_grad():
             check_plates(traced(pair, _one_more(x), None), traced(pair, x, None))
+            check_factors(probed, x)
         try:
             with pyro.validation_enabled(True), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -155,6 +156,35 @@ def check_plates(run: Traces, shorter: Traces) -> None:
             grows = value_at(trace, name).shape != value_at(other, name).shape
             if grows and not dims and not site["is_observed"]:
                 raise _without_plate(name, "a value for each row, and one density for all")
+
+
+def check_factors(probed: ProbedPair, x: Tensor) -> None:
+    r"""Refuse factors outside of the plate over the rows that depend on them: no batch has its part of such a factor.
+
+    Args:
+        probed: the model and the guide, with what ``pair.probe`` said of them.
+        x: some rows, shape (N, \*event_shape).
+
+    Raises:
+        InputError: if one is another for other rows, or other latents of the rows.
+    """
+    outside = [name for name in probed.factors if name in probed.shared]
+    if not outside:
+        return
+    first = traced(probed.pair, x, None)
+    held = first.q.copy()
+    for name in [name for name in held.nodes if name not in probed.shared_latents]:
+        held.remove_node(name)
+    again = traced(probed.pair.with_guide(poutine.replay(probed.pair.guide, trace=held)), _one_more(x), None)
+    for trace in (first.p, again.p):
+        trace.compute_log_prob(lambda name, _: name in outside)
+    for name in outside:
+        if not torch.allclose(first.p.nodes[name]["log_prob"], again.p.nodes[name]["log_prob"]):
+            raise InputError(
+                f"the factor {name!r} inside of the plate over the rows",
+                "one outside of it that depends on them",
+                "give it one number per row, inside of the plate",
+            )
 
 
 def _without_plate(name: str, got: str) -> InputError:
