@@ -56,6 +56,8 @@ class Session:
     def __init__(self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device) -> None:
         self.dataset, self.pair = dataset, pair
         self.facts = facts_of(dataset)
+        if dataset.has_missing:
+            check_masks(pair, dataset.train[:MASKED_ROWS].values().to(device))
         self.probed = place(pair, dataset.train[:ROWS].values().to(device), len(dataset.train))
         binarization = resolve_binarization(config, self.probed, dataset.kind)
         check_range(dataset, binarization, self.probed.support)
@@ -63,8 +65,6 @@ class Session:
             check_labels(self.probed, *_labelled(dataset, device))
         labels = config.labels if self.probed.has_label else "none"
         rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed, dataset.class_names)
-        if dataset.has_missing:
-            check_masks(pair, binarize_once(dataset.train[slice(MASKED_ROWS)], binarization).to(device).x())
         batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed)
         validation = binarize_once(dataset.validation, binarization).to(device)
         affine = random_affine_of_seen if dataset.has_missing else random_affine
@@ -195,11 +195,13 @@ def check_masks(pair: Pair, x: torch.Tensor) -> None:
 
     Args:
         pair: the model and the guide.
-        x: some rows as the programs see them, shape (N, \*event_shape), NaN where a value is missing.
+        x: some rows, shape (N, \*event_shape), NaN where a value is missing.
 
     Raises:
         InputError: if a site is not finite where x is NaN.
     """
+    for module in pair.all_modules().values():
+        module.to(x.device)
     fault = find_fault(pair, x, None, torch.arange(len(x)), may_miss=True)
     if fault:
         raise InputError(
