@@ -15,14 +15,17 @@ from torch import Tensor
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw_means
 from pyro_vae.pairs.labels import label_distribution
+from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.observations import assemble, check_generates
 from pyro_vae.pairs.pair import Pair, ProbedPair
 from pyro_vae.pairs.structure import LABEL_SITE, Structure
 from pyro_vae.pairs.traces import distribution_at, mean_at, value_at
+from pyro_vae.posterior.importance_resampling import draw_resampled
 from pyro_vae.posterior.predictive import draw_marginal
 from pyro_vae.runs.data_facts import DataFacts
 from pyro_vae.runs.inputs import read_class, read_count, read_images, read_points, read_seed
 
+PROPOSALS = 20
 SHARED_DRAWS = 100
 SEED_OFFSET = 104_729  # from the seed of training: its first normals may be the parameters that z is compared with
 
@@ -186,23 +189,33 @@ class Generator:
         with self._quiet(seed):
             return self._generate(torch.zeros(num_samples, *self.facts.event_shape), given, mean)
 
-    def complete(self, x: ArrayLike | Tensor, num_samples: int = 1, seed: int = 0, mean: bool = True) -> Tensor:
+    def complete(
+        self,
+        x: ArrayLike | Tensor,
+        num_samples: int = 1,
+        seed: int = 0,
+        mean: bool = True,
+        num_proposals: int = PROPOSALS,
+    ) -> Tensor:
         r"""Images filled in by the model, shape (num_samples, N, \*event_shape): imputation.
 
         A conditional model fills in its hidden part, from z drawn from p(z | visible part).  Any other fills in what
-        is missing, NaN or masked, of a run that was fitted with ``missing="mask"``, from z drawn from q(z | what is
-        there); what is there stays as it is.  The mean of many completions is the best guess in squared error.
+        is missing, NaN or masked, of a run that was fitted with ``missing="mask"``, from z drawn from p(z | what is
+        there) as nearly as importance weights make it so; what is there stays as it is.  The mean of many completions
+        is the best guess in squared error.
 
         Args:
             x: images; a conditional model reads their visible part alone.
             num_samples: how many times to fill in each, z drawn anew.
             seed: the seed of the draws.
             mean: whether to fill in E[x | z] instead of a draw of x itself.
+            num_proposals: the draws from q(z | what is there) of which each z is one, kept by its weight.
 
         Raises:
             InputError: if x is not as the run's data were.
         """
         num_samples = read_count(num_samples, "completion", "use num_samples=1")
+        num_proposals = read_count(num_proposals, "proposal", "use num_proposals=1")
         with self._quiet(seed):
             values = self._values(x)
             if self.conditional:
@@ -210,8 +223,17 @@ class Generator:
             there, missing = values.cpu(), values.isnan().cpu()
             if not missing.any():
                 return there.expand(num_samples, *there.shape).clone()
-            made = (self._generate(values, self._latent(values), mean, whole=False) for _ in range(num_samples))
+            made = (self._filled_in(values, mean, num_proposals) for _ in range(num_samples))
             return torch.stack([torch.where(missing, each, there) for each in made])
+
+    def _filled_in(self, values: Tensor, mean: bool, num_proposals: int) -> Tensor:
+        """What the model makes of rows with values missing, a few rows at a time."""
+        comes_apart = self.structure.data_dim is not None
+        size = at_once(self.structure.widest(values) * num_proposals) if comes_apart else len(values)
+        rows = values.split(size)
+        return torch.cat(
+            [self._generate(x, draw_resampled(self.probed, x, num_proposals), mean, whole=False) for x in rows]
+        )
 
     def reconstruct(self, x: ArrayLike | Tensor, seed: int = 0, mean: bool = True) -> Tensor:
         r"""E[x | z] with z drawn from q(z | x), shape (N, \*event_shape).
