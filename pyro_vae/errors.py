@@ -56,7 +56,13 @@ class InputError(PyroVAEError, ValueError):
 
 
 class TakenError(InputError):
-    """A place where something is already."""
+    """A place where something is already.
+
+    Example:
+        >>> from pyro_vae.errors import TakenError
+        >>> print(TakenError("a new folder", "a run that is there already", "choose another"))
+        expected a new folder; got a run that is there already; choose another
+    """
 
 
 class TrainingError(PyroVAEError, RuntimeError):

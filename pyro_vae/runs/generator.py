@@ -230,10 +230,11 @@ class Generator:
         """What the model makes of rows with values missing, a few rows at a time."""
         comes_apart = self.structure.data_dim is not None
         size = at_once(self.structure.widest(values) * num_proposals) if comes_apart else len(values)
-        rows = values.split(size)
-        return torch.cat(
-            [self._generate(x, draw_resampled(self.probed, x, num_proposals), mean, whole=False) for x in rows]
-        )
+        filled = []
+        for x in values.split(size):
+            latent = draw_resampled(self.probed, x, num_proposals)
+            filled.append(self._generate(x, latent | draw_marginal(self.probed, x, latent), mean, whole=False))
+        return torch.cat(filled)
 
     def reconstruct(self, x: ArrayLike | Tensor, seed: int = 0, mean: bool = True) -> Tensor:
         r"""E[x | z] with z drawn from q(z | x), shape (N, \*event_shape).
