@@ -22,7 +22,7 @@ from pyro_vae.pairs.marginal import common_scale, marginal_total
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.terms import Terms
-from pyro_vae.pairs.traces import distribution_at, log_prob_at, unscaled_log_prob_at, value_at
+from pyro_vae.pairs.traces import distribution_at, log_prob_at, observations, unscaled_log_prob_at, value_at
 from pyro_vae.pairs.vectorized import check_data_plate, draws_lie, repeated, run, run_guide, run_model
 from pyro_vae.shapes import Float, Shaped
 
@@ -79,7 +79,7 @@ class Draws:
     def _of_model(self) -> tuple[Tensor, Tensor]:
         """Log p(x | z, e) and log p(z, e); with sites that are summed out, the first as what the joint adds to it."""
         structure, layout, p = self.structure, self.layout, self.p
-        observed, latent = self._own(p.observation_nodes), self._own(structure.latent)
+        observed, latent = self._own(observations(p)), self._own(structure.latent)
         latent = [name for name in latent if name in p.nodes]
         if not structure.marginal:
             likelihood, prior = (layout.total(log_prob_at(p, n) for n in names) for names in (observed, latent))

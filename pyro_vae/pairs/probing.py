@@ -34,7 +34,8 @@ def probe(pair: Pair, x: Tensor, y: Tensor | None) -> Structure:
     """
     with pair.scope(), pair.evaluating(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
         x = x.contiguous()
-        run = traced(pair, x, y)
+        with pyro.validation_enabled(False):  # what is not a number is said by whoever looks at the data
+            run = traced(pair, x, y)
         check_sites(run)
         other = _on_other_rows(pair, x, y) if x.dim() else None
     return read_structure(run, other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from pyro.distributions import TorchDistribution, Unit
+from pyro.distributions import Delta, TorchDistribution, Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
@@ -52,7 +52,18 @@ def is_factor(trace: Trace, site: str) -> bool:
 
 def is_bookkeeping(trace: Trace, site: str) -> bool:
     """Whether a sample site is a factor or a deterministic value, which Pyro files as observed."""
-    return is_factor(trace, site) or bool((trace.nodes[site]["infer"] or {}).get("_deterministic"))
+    return is_factor(trace, site) or _is_deterministic(trace, site)
+
+
+def observations(trace: Trace) -> list[str]:
+    """The observed sites and the factors of a trace: what has a density, as a deterministic value has not."""
+    return [name for name in trace.observation_nodes if not _is_deterministic(trace, name)]
+
+
+def _is_deterministic(trace: Trace, site: str) -> bool:
+    """Whether it is a value that Pyro notes, as ``pyro.deterministic`` and a reparameterized site are."""
+    masked = getattr(trace.nodes[site]["fn"], "_mask", None) is False and isinstance(_innermost(trace, site), Delta)
+    return masked or bool((trace.nodes[site]["infer"] or {}).get("_deterministic"))
 
 
 def _innermost(trace: Trace, site: str) -> object:

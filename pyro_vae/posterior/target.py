@@ -32,7 +32,7 @@ from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.layout import Layout
 from pyro_vae.pairs.marginal import marginal_total
 from pyro_vae.pairs.pair import ProbedPair
-from pyro_vae.pairs.traces import log_prob_at, unscaled_log_prob_at, value_at
+from pyro_vae.pairs.traces import log_prob_at, observations, unscaled_log_prob_at, value_at
 from pyro_vae.pairs.vectorized import draws_lie, repeated, run, run_guide, run_model
 from pyro_vae.posterior.draws import PosteriorDraws
 from pyro_vae.posterior.unconstrained import FlatSite, FlatVector
@@ -108,7 +108,7 @@ class Target:
     def _joint(self, p: Trace, layout: Layout, temperature: Number = 1.0) -> Tensor:
         """Log p(z, e) p(x | z, e)^t, with what the model sums out summed out, shape (enumerated…, S, N)."""
         prior_sites = [name for name in p.stochastic_nodes if self._counts(name)]
-        observed_sites = [name for name in p.observation_nodes if self._counts(name)]
+        observed_sites = [name for name in observations(p) if self._counts(name)]
         if not self.probed.marginal:
             prior = layout.total(log_prob_at(p, name) for name in prior_sites)
             observed = layout.total(log_prob_at(p, name) for name in observed_sites)

@@ -117,6 +117,8 @@ def rehearse(probed: ProbedPair, objective: Objective, x: Tensor, beta: Number) 
         except PyroVAEError:
             raise
         except Exception as error:  # Pyro's word for a mistake in a program, or the program's own
+            if "to satisfy the constraint" in str(error):  # numbers, which the trainer traces to their rows
+                return
             raise InputError(
                 "programs whose loss can be computed", said(error), "mend what it names, or try pyro.infer.SVI on it"
             ) from error
