@@ -135,7 +135,8 @@ def remove_tree(path: Path, last: str = "") -> None:
                 remove_tree(Path(entry.path))
             else:
                 if entry.name == last:
-                    sync(path)
+                    with contextlib.suppress(OSError):  # of a full disk, which has room again after this
+                        sync(path)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(entry.path)
         os.rmdir(path)
