@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from pyro_vae.bounded_files import first_line, read_json
 from pyro_vae.errors import InputError, nearest
+from pyro_vae.files.bounded import first_line, read_json
 from pyro_vae.option_types import LARGEST_SEED, Name, Positive, Whole, Wholes, shown, wanted
 
 

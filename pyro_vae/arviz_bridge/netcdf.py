@@ -6,9 +6,9 @@ from pathlib import Path
 
 import xarray as xr
 
-from pyro_vae.atomic_files import whole_file
-from pyro_vae.bounded_files import check_ordinary, first_line
 from pyro_vae.errors import InputError
+from pyro_vae.files.bounded import check_ordinary, first_line
+from pyro_vae.files.whole import whole_file
 
 MAX_UNPACKED = 16 << 30  # bytes of the variables of a tree, however small they are packed
 

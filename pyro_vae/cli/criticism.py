@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyro_vae.bounded_files import first_line
 from pyro_vae.cli.app import main
 from pyro_vae.cli.options import (
     UserPath,
@@ -24,6 +23,7 @@ from pyro_vae.cli.options import (
 from pyro_vae.cli.terminal import grid, print_json, verdicts
 from pyro_vae.diagnostics.checks import CHECKS
 from pyro_vae.errors import InputError
+from pyro_vae.files.bounded import first_line
 from pyro_vae.registry import split_choices
 from pyro_vae.runs.display import listening
 

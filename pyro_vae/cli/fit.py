@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from pyro_vae.bounded_files import first_line
 from pyro_vae.cli.app import main
 from pyro_vae.cli.options import (
     UserPath,
@@ -26,6 +25,7 @@ from pyro_vae.cli.options import (
 from pyro_vae.cli.terminal import config_options, print_json, rows, table
 from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError, TakenError
+from pyro_vae.files.bounded import first_line
 from pyro_vae.presets import preset
 from pyro_vae.registry import parse_choice
 from pyro_vae.runs.display import listening, track

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from pyro_vae.bounded_files import as_text, first_line
 from pyro_vae.cli.streams import discard_output, flush_output, open_missing_streams, take_any_text
 from pyro_vae.config import FitConfig
 from pyro_vae.errors import PyroVAEError
+from pyro_vae.files.bounded import as_text, first_line
 
 if TYPE_CHECKING:
     from pyro_vae.diagnostics.criticism import Criticism

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_vae.bounded_files import check_ordinary, first_line
 from pyro_vae.data import tables
 from pyro_vae.data.arrays import READ, from_data
 from pyro_vae.data.containers import MAY_HOLD
 from pyro_vae.data.images import Dataset
 from pyro_vae.data.pixels import Array, Reading
 from pyro_vae.errors import InputError
+from pyro_vae.files.bounded import check_ordinary, first_line
 
 SUFFIXES = (".npz", ".npy", *tables.SUFFIXES)
 MAX_UNPACKED = 64 << 30  # bytes of the arrays in an archive, however small it is packed

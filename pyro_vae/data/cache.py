@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_vae.atomic_files import whole_file
 from pyro_vae.data.base import data_folder
 from pyro_vae.data.pixels import Array
+from pyro_vae.files.whole import whole_file
 
 VERSION = 1  # of how images are decoded; a file of another one is made anew
 _FINGERPRINT = "fingerprint"

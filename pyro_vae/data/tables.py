@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pyro_vae.bounded_files import check_ordinary, first_line
 from pyro_vae.data.pixels import Array
 from pyro_vae.errors import InputError
+from pyro_vae.files.bounded import check_ordinary, first_line
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 LABEL_COLUMNS = ("label", "class", "target", "y")

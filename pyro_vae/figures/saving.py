@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pyro_vae.atomic_files import write_picture
+from pyro_vae.files.whole import write_picture
 
 
 def save_figure(figure: Figure, path: Path) -> None:

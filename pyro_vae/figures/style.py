@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyro_vae.bounded_files import as_text
+from pyro_vae.files.bounded import as_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from pyro_vae.atomic_files import write_picture
-from pyro_vae.bounded_files import first_line, read_bounded
 from pyro_vae.errors import InputError
 from pyro_vae.figures.pictures import as_arrays, is_picture, mosaic
 from pyro_vae.figures.style import BLUE
+from pyro_vae.files.bounded import first_line, read_bounded
+from pyro_vae.files.whole import write_picture
 from pyro_vae.runs import latent_points
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run

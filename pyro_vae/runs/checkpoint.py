@@ -23,8 +23,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pyro_vae.bounded_files import first_line, read_bounded
 from pyro_vae.errors import InputError
+from pyro_vae.files.bounded import first_line, read_bounded
 
 MAX_BYTES = 64 << 30
 MAX_HEADER = 100 << 20  # bytes, as safetensors itself has it

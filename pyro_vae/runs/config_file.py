@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pyro_vae.bounded_files import as_text, first_line, read_json_object
 from pyro_vae.config import FitConfig
 from pyro_vae.diagnostics.verdicts import plain
 from pyro_vae.errors import InputError
+from pyro_vae.files.bounded import as_text, first_line, read_json_object
 from pyro_vae.runs.checkpoint import DamagedError, checksum
 from pyro_vae.runs.data_facts import DataFacts
 

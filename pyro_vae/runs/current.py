@@ -19,8 +19,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.atomic_files import remove_tree, sync, write_new, write_whole
-from pyro_vae.bounded_files import read_json_object
+from pyro_vae.files.bounded import read_json_object
+from pyro_vae.files.whole import remove_tree, sync, write_new, write_whole
 from pyro_vae.runs.checkpoint import Identity, checksum, training_to_bytes, weights_to_bytes
 
 CHECKPOINTS, CURRENT = "checkpoints", "current.json"

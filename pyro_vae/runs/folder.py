@@ -28,11 +28,11 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from pyro_vae.atomic_files import clear_leftovers, make_folders, why, write_new, write_whole
-from pyro_vae.bounded_files import read_json_object
 from pyro_vae.config import FitConfig
 from pyro_vae.diagnostics.findings import Finding
 from pyro_vae.errors import InputError, TrainingError
+from pyro_vae.files.bounded import read_json_object
+from pyro_vae.files.whole import clear_leftovers, make_folders, why, write_new, write_whole
 from pyro_vae.runs import earlier, placing
 from pyro_vae.runs.checkpoint import read_training, read_weights
 from pyro_vae.runs.config_file import (

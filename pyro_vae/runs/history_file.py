@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyro_vae.atomic_files import sync, write_all, write_whole
-from pyro_vae.bounded_files import read_bounded
+from pyro_vae.files.bounded import read_bounded
+from pyro_vae.files.whole import sync, write_all, write_whole
 from pyro_vae.runs.checkpoint import checksum
 from pyro_vae.runs.current import HistoryMark
 

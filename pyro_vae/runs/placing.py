@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pyro_vae import atomic_files
-from pyro_vae.atomic_files import make_folders, remove_empty, remove_tree, rename_new, short, sync
 from pyro_vae.errors import InputError, TakenError
+from pyro_vae.files import whole
+from pyro_vae.files.whole import make_folders, remove_empty, remove_tree, rename_new, short, sync
 from pyro_vae.runs.config_file import CONFIG
 from pyro_vae.runs.writer_lock import LOCK, WriterLock, is_free
 
@@ -93,7 +93,7 @@ def _replace(path: Path, aside: Path) -> None:
     """Let a new run take the place of one that nobody is writing, and remove the old one."""
     lock = WriterLock(path)
     try:
-        if atomic_files.exchange(aside, path):
+        if whole.exchange(aside, path):
             old = aside
         else:
             old = _name_beside(path, _REPLACED)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import torch
 from matplotlib.figure import Figure
 
-from pyro_vae.bounded_files import first_line
 from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 from pyro_vae.errors import InputError
 from pyro_vae.figures.images import class_samples, completions, image_grid, reconstructions
@@ -18,6 +17,7 @@ from pyro_vae.figures.pictures import check_pictures, is_picture
 from pyro_vae.figures.saving import save_figure
 from pyro_vae.figures.style import as_drawn
 from pyro_vae.figures.training import elbo_curves
+from pyro_vae.files.bounded import first_line
 from pyro_vae.runs import latent_points
 from pyro_vae.runs.run import Run
 

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pyro_vae.atomic_files import is_running, write_all
-from pyro_vae.bounded_files import as_text
 from pyro_vae.errors import InputError
+from pyro_vae.files.bounded import as_text
+from pyro_vae.files.whole import is_running, write_all
 
 try:
     import fcntl

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.bounded_files import first_line
 from pyro_vae.compiled.payoff import Way, compile_if_it_pays
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
 from pyro_vae.errors import TrainingError
+from pyro_vae.files.bounded import first_line
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import turns
 from pyro_vae.pairs.pair import ProbedPair

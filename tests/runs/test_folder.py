@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 
 import pyro_vae
-from pyro_vae import atomic_files
 from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.runs import placing, report, writer_lock
 from pyro_vae.runs.current import CHECKPOINTS, Current
@@ -198,7 +197,7 @@ def test_changed_settings_stand_in_the_history(run):
 @pytest.mark.parametrize("exchanging", [True, False])
 def test_overwriting_leaves_the_new_run_alone(exchanging, run, tmp_path, monkeypatch):
     if not exchanging:
-        monkeypatch.setattr(atomic_files, "exchange", lambda first, second: False)
+        monkeypatch.setattr("pyro_vae.files.whole.exchange", lambda first, second: False)
     quietly(data="toy", labels="none", epochs=1, out=run, overwrite=True)
     assert len(pyro_vae.load(run).history) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyro_vae import atomic_files
+from pyro_vae.files import whole
 
 NEEDS_SPACE = ("mkdir", "create", "open", "write", "sync")
 
@@ -51,10 +51,10 @@ class Watch:
     def start(self) -> None:
         for name in ("open", "write", "fsync", "ftruncate", "mkdir", "rmdir", "unlink", "replace", "rename"):
             setattr(os, name, getattr(self, f"_{name}")(getattr(os, name)))
-        call = atomic_files._renameat2()
+        call = whole._renameat2()
         if call is not None:
             wrapped = self._renameat2(call)
-            atomic_files._renameat2 = lambda: wrapped
+            whole._renameat2 = lambda: wrapped
         sys.addaudithook(self._audit)
 
     def _before(self, operation: Operation, half: Callable[[], Any] = lambda: None) -> None:

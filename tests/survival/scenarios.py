@@ -22,8 +22,8 @@ import torch
 from matplotlib.figure import Figure
 
 import pyro_vae
-from pyro_vae import atomic_files
 from pyro_vae.cli import main
+from pyro_vae.files import whole
 from pyro_vae.runs import diagnosis, report
 from pyro_vae.runs.current import CHECKPOINTS, Current
 from pyro_vae.runs.folder import RunFolder
@@ -212,7 +212,7 @@ class Harness:
     def _command(self, words: list[str]) -> Callable[[], None]:
         def run() -> None:
             if not self.scenario.exchanging:
-                atomic_files.exchange = lambda first, second: False
+                whole.exchange = lambda first, second: False
             main(words)
 
         return run

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from pyro_vae import atomic_files
-from pyro_vae.atomic_files import exchange, make_folders, remove_tree, rename_new, whole_file, write_new, write_whole
+from pyro_vae.files import whole
+from pyro_vae.files.whole import exchange, make_folders, remove_tree, rename_new, whole_file, write_new, write_whole
 
 
 def names(folder) -> list[str]:
@@ -42,7 +42,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
 
 def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(tmp_path):
     path = tmp_path / "history.csv"
-    script = "import sys, os; from pathlib import Path; from pyro_vae.atomic_files import whole_file\n"
+    script = "import sys, os; from pathlib import Path; from pyro_vae.files.whole import whole_file\n"
     script += "with whole_file(Path(sys.argv[1])) as aside: aside.write_text('half'); os._exit(9)"
     subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     assert len(names(tmp_path)) == 1, "left by a process that has ended"
@@ -83,7 +83,7 @@ def test_a_new_name_is_never_one_that_is_taken(tmp_path):
         for supported in (True, False):
             with pytest.MonkeyPatch.context() as patch:
                 if not supported:
-                    patch.setattr(atomic_files, "_renameat2", lambda: None)
+                    patch.setattr(whole, "_renameat2", lambda: None)
                 with pytest.raises(FileExistsError):
                     rename_new(new, taken)
     with pytest.raises(FileExistsError):
