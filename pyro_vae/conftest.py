@@ -16,8 +16,10 @@ torch.set_num_threads(1)  # for tiny tensors, and as many processes as there are
 def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
+    validation = torch.distributions.Distribution._validate_args
     with pyro.get_param_store().scope():
         yield
+    assert torch.distributions.Distribution._validate_args == validation
 
 
 @pytest.fixture(autouse=True)

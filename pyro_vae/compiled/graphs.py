@@ -31,7 +31,7 @@ from torch import Tensor
 from pyro_vae.compiled import payoff
 from pyro_vae.compiled.making import Failed, Unsettled, make_graph, try_graph
 from pyro_vae.compiled.payoff import CompileEstimate, Credit, reason
-from pyro_vae.compiled.readings import Call, Reader, Reading, Run, surroundings
+from pyro_vae.compiled.readings import Call, Reader, Reading, Run
 from pyro_vae.compiled.recorded_graph import Outcome, RecordedGraph
 from pyro_vae.compiled.snapshot import torch_noise
 from pyro_vae.compiled.tracing import MAX_NODES, TooLarge
@@ -108,7 +108,6 @@ class CompiledPair:
         self._graphs: dict[RecordedGraph, _Kind] = {}  # the least recently used first
         self._credit = Credit()
         self._started = False
-        self._first: Hashable = None  # what stood around the first call
         self._evicted = 0
         self._unsettled = 0
         self._strangers = self._pause = 0
@@ -126,9 +125,7 @@ class CompiledPair:
             return self._start(call)
         _ACQUAINTANCES.forget(self._name, call)
         if reading.kind not in self._kinds:
-            if self._kinds or reading.around != self._first:
-                return self._meet(reading)
-            self._kinds[reading.kind] = _Kind(calls=1)
+            return self._meet(reading)
         kind = self._kinds[reading.kind]
         self._strangers = 0
         bound = reading.bound
@@ -141,16 +138,19 @@ class CompiledPair:
         return self._run(kind, reading)
 
     def _start(self, call: Call) -> Any:
-        """A call whose programs are not looked at: the first one, at which they make what they hold later.
+        """A call that is not looked at, and the first one, at which programs make what they hold later.
 
-        Whoever makes programs or an estimator anew for every step makes none but first calls, at no further cost.
+        Whoever makes programs or an estimator anew for every step makes none but first calls: once that is known,
+        nothing is looked at.
         """
         result = self._run_stock(call)
         if not self._started:
             self._started = True
-            if _ACQUAINTANCES.are_made_anew(self._name, call):
+            like_it = _ACQUAINTANCES.meet(self._name, call)
+            if like_it == _STRANGERS:
                 self._say("a model, guide or estimator is made anew for every call; make it once, before the loop")
-            self._first = surroundings(call)
+            elif like_it < _STRANGERS and (reading := self._read(call)) is not None:
+                self._kinds.setdefault(reading.kind, _Kind()).calls += 1
         return result
 
     def _run(self, kind: _Kind, reading: Reading) -> Any:
@@ -316,13 +316,13 @@ class _Acquaintances:
     def __init__(self) -> None:
         self._counts: dict[Hashable, int] = {}
 
-    def are_made_anew(self, name: str, call: Call) -> bool:
-        """Note the first call of a pair; whether it is one too many of its kind."""
+    def meet(self, name: str, call: Call) -> int:
+        """Note the first call of a pair; the number of such calls of its kind that no second one followed."""
         key = self._key(name, call)
         if len(self._counts) > _MAX_KINDS:
             self._counts.clear()
         self._counts[key] = self._counts.get(key, 0) + 1
-        return self._counts[key] == _STRANGERS
+        return self._counts[key]
 
     def forget(self, name: str, call: Call) -> None:
         """Note the second call of a pair."""

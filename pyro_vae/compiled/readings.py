@@ -164,14 +164,6 @@ class Reader:
         return own, lifted
 
 
-def surroundings(call: Call) -> Hashable:
-    """The form of the arguments of a call, and torch's own switches; None where they cannot be told."""
-    try:
-        return _around(call, Arguments(call.args, call.kwargs))
-    except Unwatchable:
-        return None
-
-
 def _around(call: Call, arguments: Arguments) -> Hashable:
     return (call.method, call.settings, arguments.form, _switches())
 
@@ -198,4 +190,4 @@ def _switches() -> Hashable:
     )
 
 
-__all__ = ["Call", "Program", "Reader", "Reading", "Unwatchable", "as_tensor", "surroundings"]
+__all__ = ["Call", "Program", "Reader", "Reading", "Unwatchable", "as_tensor"]

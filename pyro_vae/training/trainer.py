@@ -251,7 +251,8 @@ class Trainer:
 
     def _mend(self) -> str:
         pixels, scale = self.batches.images.pixels, self.batches.images.scale
-        largest = pixels[pixels.isfinite()].abs().max().item() / scale
+        finite = pixels[pixels.isfinite()].abs()
+        largest = finite.max().item() / scale if finite.numel() else 0.0
         if largest > LARGEST_NUMBER:
             return f"divide the numbers, which go up to {largest:g}: --scale {10.0 ** math.ceil(math.log10(largest)):g}"
         return f"try a smaller --lr, such as {self.config.lr / 4:g}, or look at those rows"

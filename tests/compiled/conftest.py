@@ -4,6 +4,7 @@ import pytest
 
 from pyro_vae.compiled import lowering, recorded_graph
 
+collect_ignore = ["scripts"]  # run by test_scripts, each as a script of its own
 compile_recording = lowering.compile_recording
 
 
