@@ -21,6 +21,7 @@ from pyro_vae.compiled import (
     CompiledTraceGraph_ELBO,
     CompiledTraceMeanField_ELBO,
     CompiledTraceTMC_ELBO,
+    NotCompiled,
     readings,
 )
 from tests.compiled.agreeing import DATA, gaussian, guide, ignored, losses

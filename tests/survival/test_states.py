@@ -25,6 +25,7 @@ pytestmark = [
 EVERY = {"kills": 30, "power": 170, "disk": 60}  # of the states of one scenario, in the exhaustive tests
 
 
+@pytest.mark.forks
 def test_some_states_of_a_resumed_run(tmp_path):
     harness = Harness("resume", tmp_path)
     for failing, every in (("kills", 40), ("power", 170), ("disk", 40)):
@@ -34,6 +35,7 @@ def test_some_states_of_a_resumed_run(tmp_path):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("failing", FAILING)
 @pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.forks
 def test_some_states_of_all_scenarios(name, failing):
     assert run(name, failing, EVERY[failing], first=7) == []
 
@@ -42,6 +44,7 @@ def test_some_states_of_all_scenarios(name, failing):
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("failing", FAILING)
 @pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.forks
 def test_all_states(name, failing):
     assert run(name, failing) == []
 
@@ -65,6 +68,7 @@ def test_a_protocol_that_syncs_nothing_is_found_out(tmp_path):
     assert (tmp_path / "synced/old").read_bytes() == b"new"
 
 
+@pytest.mark.forks
 def test_a_state_that_is_broken_is_found_out(tmp_path):
     harness = Harness("evaluate", tmp_path)
     folder = harness.copy(harness.end)
@@ -132,18 +136,21 @@ def _kind(line: str, folder: Path, made: set[str]) -> str | None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.forks
 def test_readers_beside_a_writer_and_two_writers_at_once():
     assert races.reads(100) == 0
     assert races.resumes(3) == 0
 
 
 @pytest.mark.exhaustive
+@pytest.mark.forks
 def test_kills_at_random_moments():
     assert races.kills(3, compiled=False) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
+@pytest.mark.forks
 def test_races_in_full():
     assert races.kills(200, compiled=False) == 0
     assert races.kills(200, compiled=True) == 0
