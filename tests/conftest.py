@@ -43,18 +43,15 @@ def combinations(*registries: Iterable[str]) -> list:
 PAIRS = combinations(MODELS, GUIDES)
 
 
-def _validation() -> tuple[bool, bool]:
-    return pyro.settings.get("validate_poutine"), torch.distributions.Distribution._validate_args
-
-
 @pytest.fixture(autouse=True)
 def _clean_slate() -> Iterator[None]:
     """Every test starts from the same seed and must leave Pyro's global state as it was."""
     pyro.clear_param_store()
     torch.manual_seed(0)
-    validation = _validation()
+    validation, of_arguments = pyro.settings.get("validate_poutine"), torch.distributions.Distribution._validate_args
     yield
-    assert _validation() == validation
+    torch.distributions.Distribution.set_default_validate_args(of_arguments)  # torch.compile switches it off for good
+    assert pyro.settings.get("validate_poutine") == validation
 
 
 def make_pair(model: str = "vae", guide: str = "mean_field", seed: int = 0) -> Pair:

@@ -16,10 +16,17 @@ USUAL = {
 MISTAKES = {name for name, kind in KINDS.items() if "fit" in kind.refused}
 
 
+def _marks(name: str, number: int) -> tuple[pytest.MarkDecorator, ...]:
+    """The usual kinds by default, a quarter of the others in the exhaustive run, and all of them in the slow one."""
+    if name in USUAL | MISTAKES:
+        return ()
+    return (pytest.mark.exhaustive,) if number % 4 == 0 else (pytest.mark.slow,)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in USUAL | MISTAKES else pytest.mark.exhaustive) for name in KINDS],
+    [pytest.param(name, marks=_marks(name, number)) for number, name in enumerate(KINDS)],
 )
 def test_a_kind_is_right_or_refused(name):
     cells = ask(KINDS[name])

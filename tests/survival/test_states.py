@@ -32,7 +32,8 @@ def test_some_states_of_a_resumed_run(tmp_path):
         assert check(harness, failing, every, first=31) == []
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("failing", FAILING)
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.forks
