@@ -47,7 +47,8 @@ def shell(line: str, cwd: Path) -> subprocess.CompletedProcess:
 def test_streams_and_names(line, status, said, fitted, tmp_path):
     done = shell(line, tmp_path)
     assert done.returncode == status, done.stderr
-    assert done.stderr.startswith("Error: ")
+    assert done.stderr.startswith("Error: ") == bool(said)
+    assert said in done.stderr
     assert done.stderr.count("\n") == bool(said)
 
 
