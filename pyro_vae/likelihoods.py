@@ -9,21 +9,19 @@ Daniilidis and Levine, *Simple and Effective VAE Training with Calibrated Decode
 for a Laplace; a slow average over the batches is kept, and is the scale whenever the program does not train.  Where a
 label is enumerated every class counts alike, so the average is too wide there: prefer ``learned``.
 
-``leave_out_missing`` makes a likelihood one of the values that are there: pixels are independent given z, so that
-summing over a missing one leaves the product of the others.
+With values missing, ``seen_pixels.leave_out_missing`` makes a likelihood one of the values that are there.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from pyro_vae.errors import InputError
 from pyro_vae.option_types import Positive, Whole
 from pyro_vae.registry import Registry
 
@@ -61,80 +59,6 @@ class Likelihood(nn.Module):
 
 
 LIKELIHOODS: Registry[Likelihood] = Registry("likelihood", ("event_shape",))
-
-
-class SeenPixels(dist.TorchDistribution):
-    """Independent pixels of which some may be missing, NaN: those have a log-probability of 0.
-
-    Args:
-        base: the distribution of the pixels.
-
-    Example:
-        >>> import pyro.distributions as dist
-        >>> from pyro_vae.likelihoods import SeenPixels
-        >>> SeenPixels(dist.Bernoulli(torch.tensor([0.5, 0.5]))).log_prob(torch.tensor([1.0, torch.nan]))
-        tensor([-0.6931,  0.0000])
-    """
-
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-
-    def __init__(self, base: dist.TorchDistribution) -> None:
-        self.base, self.has_rsample = base, base.has_rsample
-        super().__init__(base.batch_shape, validate_args=False)
-
-    @constraints.dependent_property(is_discrete=False, event_dim=0)
-    def support(self) -> constraints.Constraint:
-        return cast(constraints.Constraint, self.base.support)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.base.mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self.base.variance
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> SeenPixels:
-        return SeenPixels(self.base.expand(batch_shape))
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        return self.base.sample(torch.Size(sample_shape))
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        return self.base.rsample(torch.Size(sample_shape))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        missing = value.isnan()
-        if isinstance(self.base, _Profiled):
-            return self.base.log_prob_of_seen(value, missing)
-        return torch.where(missing, 0.0, self.base.log_prob(torch.where(missing, 0.0, value)))
-
-
-def leave_out_missing(likelihood: Likelihood) -> None:
-    """Make a likelihood one of the values that are there, whenever it is asked from now on.
-
-    Args:
-        likelihood: independent pixels; 0 must be a value of theirs, which stands in for the missing ones.
-
-    Example:
-        >>> from pyro_vae.likelihoods import Gaussian, leave_out_missing
-        >>> likelihood, x = Gaussian((3,)), torch.tensor([0.5, torch.nan, -1.0])
-        >>> leave_out_missing(likelihood)
-        >>> there = torch.distributions.Normal(0.0, 1.0).log_prob(x[[0, 2]]).sum()
-        >>> torch.allclose(likelihood(torch.zeros(3)).log_prob(x), there)
-        True
-    """
-    likelihood.register_forward_hook(_of_seen)
-
-
-def _of_seen(likelihood: nn.Module, _: Any, p: dist.TorchDistribution) -> dist.TorchDistribution:
-    if not isinstance(p, dist.Independent) or p.base_dist.event_shape:
-        raise InputError(
-            "a likelihood of independent pixels, to leave out missing ones",
-            f"{type(likelihood).__name__}, whose pixels depend on each other",
-            "fill the missing values, or use --likelihood gaussian",
-        )
-    return dist.Independent(SeenPixels(p.base_dist), p.reinterpreted_batch_ndims)
 
 
 class Shares(constraints.Constraint):

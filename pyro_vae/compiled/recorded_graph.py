@@ -96,11 +96,6 @@ class Rebound:
     layout: Any
     leaves: tuple[Any, ...]
 
-    @property
-    def num_tensors(self) -> int:
-        """How many outputs of the graph are in it."""
-        return sum(leaf is None for leaf in self.leaves)
-
     def bind(self, outputs: Iterator[Tensor]) -> None:
         """Bind the place to what a run gave."""
         leaves = [next(outputs) if leaf is None else leaf[0] for leaf in self.leaves]

@@ -86,20 +86,6 @@ class Writes(TorchDispatchMode):
             for tensor, value in reversed(self._kept.values()):
                 tensor.copy_(value)
 
-    def swap(self) -> Callable[[], None]:
-        """Undo the run for a while; gives what does it again."""
-        values = [(tensor, tensor.clone()) for tensor, _ in self._kept.values()]
-        after = Snapshot(())
-        self.restore()
-
-        def redo() -> None:
-            after.restore()
-            with torch.no_grad():
-                for tensor, value in values:
-                    tensor.copy_(value)
-
-        return redo
-
     def _keep(self, tensor: Tensor) -> None:
         if not _has_storage(tensor) or storage(tensor) in self._made or tensor.numel() == 0:
             return

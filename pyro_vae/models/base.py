@@ -15,8 +15,9 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.likelihoods import Bernoulli, Likelihood, leave_out_missing
+from pyro_vae.likelihoods import Bernoulli, Likelihood
 from pyro_vae.registry import Registry
+from pyro_vae.seen_pixels import leave_out_missing
 from pyro_vae.shapes import Shaped
 
 
