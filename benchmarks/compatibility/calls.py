@@ -67,13 +67,18 @@ class Log:
         if count is None or len(args) < 2:
             return 0
         number: int = count(*args[:2])
-        pair = f"{id(estimator)} {id(args[0])} {id(args[1])}"
+        pair = f"{id(estimator)} {_identity(args[0])} {_identity(args[1])}"
         self.compiled[pair] = max(number, self.compiled.get(pair, 0))
         return number
 
     def to_dict(self) -> dict[str, Any]:
         """The log as plain values."""
         return {name: value for name, value in asdict(self).items() if not name.startswith("_")}
+
+
+def _identity(program: Any) -> str:
+    """Which program it is: a method is made anew whenever it is read off its object."""
+    return f"{id(getattr(program, '__self__', program))} {getattr(program, '__name__', '')}"
 
 
 def logged(name: str, kind: type[ELBO], log: Log) -> type[ELBO]:

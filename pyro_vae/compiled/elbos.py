@@ -15,7 +15,6 @@ call to call.  What cannot be recorded runs eagerly, and says why, once.
 from __future__ import annotations
 
 import functools
-import types
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_vae.compiled.graphs import CompiledPair
+from pyro_vae.compiled.program_state import identity
 from pyro_vae.compiled.readings import Call, Program
 from pyro_vae.compiled.recorded_graph import Outcome
 from pyro_vae.compiled.snapshot import Snapshot
@@ -148,7 +148,7 @@ class CompiledELBO(ELBO):
         )
 
     def _known(self, model: Program, guide: Program) -> _Known:
-        key = _identity(model), _identity(guide)
+        key = identity(model), identity(guide)
         if key not in self._pairs:
             here = weakref.ref(self)
             forget = functools.partial(_forget, here, key)  # an identity is given anew once its owner is gone
@@ -328,10 +328,3 @@ def _forget(owner: weakref.ref[CompiledELBO], key: Hashable, _: weakref.ref[Any]
     elbo = owner()
     if elbo is not None:
         elbo._pairs.pop(key, None)
-
-
-def _identity(program: Program) -> Hashable:
-    """Which program it is; a method is made anew whenever it is read off its object."""
-    if isinstance(program, types.MethodType):
-        return id(program.__self__), id(program.__func__)
-    return id(program)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import types
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -58,7 +59,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._walk: Walk | None = None
-        self._roots: tuple[int, ...] = ()
+        self._roots: tuple[Hashable, ...] = ()
         self._reads = Reads()
         self._serials = Serials()
         self._forms: dict[Form, int] = {}
@@ -71,7 +72,7 @@ class Watch:
         Raises:
             Unwatchable: if they hold what can change unseen, or were in too many states.
         """
-        roots = tuple(id(program) for _, program in programs)
+        roots = tuple(identity(program) for _, program in programs)
         walk, old = self._walk, self._state
         numbers = None
         if walk is not None and old is not None and roots == self._roots:
@@ -168,6 +169,13 @@ class Marks:
             for i, (old, new) in enumerate(zip(values, now, strict=True)):
                 if old is not new:
                     yield holder.paths[i], Place(holder, i), old, new
+
+
+def identity(program: Any) -> Hashable:
+    """Which program it is; a method is made anew whenever it is read off its object."""
+    if isinstance(program, types.MethodType):
+        return id(program.__self__), id(program.__func__)
+    return id(program)
 
 
 def generator_state(generator: Any) -> Any:

@@ -18,6 +18,7 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 from pyro_vae.compiled import CompiledTrace_ELBO, Recompiled
+from pyro_vae.compiled.program_state import Watch
 from tests.compiled.agreeing import DATA, gaussian, guide, ignored, losses
 from tests.compiled.comparing import assert_equal, call, run
 
@@ -108,6 +109,18 @@ def test_methods_of_an_object_that_knows_both_are_let_go():
     gc.collect()
     assert found() is None
     assert not elbo._pairs
+
+
+def test_methods_are_looked_at_once_though_each_reading_of_them_is_another_object(monkeypatch):
+    looks = []
+    monkeypatch.setattr(Watch, "_walk_all", lambda *given, all=Watch._walk_all: looks.append(given) or all(*given))
+    elbo, owner = CompiledTrace_ELBO(), Owner()
+    for _ in range(6):
+        elbo.differentiable_loss(owner.model, owner.guide, DATA)
+    assert len(looks) == 1
+    owner.offset = True  # another form
+    elbo.differentiable_loss(owner.model, owner.guide, DATA)
+    assert len(looks) == 2
 
 
 @pytest.mark.usefixtures("compiled")
