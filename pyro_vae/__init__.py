@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyro_vae.config import FitConfig
     from pyro_vae.runs.fitting import fit, load, resume
     from pyro_vae.runs.run import Run
-    from pyro_vae.runs.session import Interrupted
+    from pyro_vae.runs.stopping import Interrupted
 
 __version__ = "0.1.0"
 __all__ = ["FitConfig", "Interrupted", "Run", "fit", "load", "resume"]
@@ -23,7 +23,7 @@ __getattr__, __dir__ = lazy.attach(
     __name__,
     {
         "FitConfig": "config",
-        "Interrupted": "runs.session",
+        "Interrupted": "runs.stopping",
         "Run": "runs.run",
         "fit": "runs.fitting",
         "load": "runs.fitting",

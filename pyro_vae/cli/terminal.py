@@ -20,7 +20,7 @@ from pyro_vae.files.bounded import as_text, first_line
 if TYPE_CHECKING:
     from pyro_vae.diagnostics.criticism import Criticism
 
-STOPPED = 130
+STOPPED = 130  # by Ctrl-C, before or after training
 LONGEST = 1000  # characters of an error
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,7 +46,8 @@ class OneLineErrors(click.Group):
         except click.ClickException as error:
             _fail(error.format_message(), 2)
         except (click.Abort, KeyboardInterrupt) as error:
-            _fail(_how_to_go_on(error), STOPPED)
+            stopped = error.__cause__ or error  # click wraps it
+            _fail(_how_to_go_on(stopped), getattr(stopped, "exit_status", STOPPED), label="")
         except OSError as error:
             discard_output()
             _fail(_of_the_system(error), 2 if error.errno in _OF_A_PATH else 1)
@@ -181,9 +182,9 @@ def _metavar(default: Any) -> str:
     return "N" if isinstance(default, int) or default is None else "NAME"
 
 
-def _fail(message: str, status: int) -> NoReturn:
+def _fail(message: str, status: int, label: str = "Error: ") -> NoReturn:
     with contextlib.suppress(OSError, ValueError):  # nobody may be listening
-        click.echo(as_text(f"Error: {message}" if status != STOPPED else message, LONGEST), err=True)
+        click.echo(as_text(f"{label}{message}", LONGEST), err=True)
     with contextlib.suppress(OSError, ValueError):
         flush_output()
     sys.exit(status)
@@ -211,7 +212,7 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _how_to_go_on(error: BaseException) -> str:
-    run = getattr(error.__cause__ or error, "run", None)  # click wraps it
+    run = getattr(error, "run", None)
     if run is None or run.path is None:
         return "Stopped."
     return f"Stopped after {len(run.history)} whole epochs and saved; go on with: python cli.py fit --resume {run.path}"

@@ -67,7 +67,7 @@ def fit(
     Raises:
         InputError: if anything asked for does not fit; nothing was written then.
         TrainingError: if the loss became no finite number; the run directory holds the last good checkpoint.
-        Interrupted: after Ctrl-C, with the run as far as it came.
+        Interrupted: after Ctrl-C or SIGTERM, with the run as far as it came.
 
     Example:
         >>> import pyro_vae

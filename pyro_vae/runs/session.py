@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +31,7 @@ from pyro_vae.runs.data_facts import facts_of
 from pyro_vae.runs.display import Display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run, count
+from pyro_vae.runs.stopping import Interrupted, stopping
 from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
@@ -40,14 +39,6 @@ from pyro_vae.training.fitness import check_labels, rehearse
 
 MASKED_ROWS = 100  # on which programs have to show that they take missing values
 ROWS = 11  # that programs are looked at with: a number that few plates but that over the rows will have
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by Ctrl-C, after the step under way; the run, as far as it came, is in ``run``."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__("stopped by Ctrl-C")
-        self.run = run
 
 
 class Session:
@@ -105,7 +96,7 @@ class Session:
     def train(self, display: Display) -> Run:
         trainer = self.trainer
         best = self._weights() if self.folder is None else self.folder.weights("best")
-        with _stopping(trainer), display, listening(display.say):
+        with stopping(trainer) as signals, display, listening(display.say):
             display.say(self._describe())
             display.start(trainer)
             animation.begin(self._run())
@@ -126,7 +117,7 @@ class Session:
             display.say(trainer.progress.stopped)
         if trainer.stop_requested and not trainer.done:
             self._save(best=False)
-            raise Interrupted(self._run())
+            raise Interrupted(self._run(), *signals[:1])
         self.pair.load_state_dict(best)
         return self._run()
 
@@ -170,24 +161,6 @@ class Session:
             stopped=progress.stopped,
             iterates=(self.trainer.iterates.values, self.trainer.iterates.names),
         )
-
-
-@contextmanager
-def _stopping(trainer: Trainer) -> Iterator[None]:
-    """Let the first Ctrl-C finish the step under way; a second one is the ordinary kind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: Any) -> None:
-        trainer.stop_requested = True
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def check_masks(pair: Pair, x: torch.Tensor) -> None:

@@ -202,9 +202,9 @@ def test_beta_schedule_is_recorded(toy_npz):
     assert list(run.history["beta"]) == [1, 2, 2, 2]
 
 
-@pytest.mark.parametrize("model", ["vae", "ss_vae"])
-def test_resumed_in_two_parts_is_the_run_in_one(model, toy_npz, tmp_path):
-    """Stopped by Ctrl-C in the middle of an epoch, and resumed."""
+@pytest.mark.parametrize(("model", "number"), [("vae", signal.SIGINT), ("ss_vae", signal.SIGTERM)])
+def test_resumed_in_two_parts_is_the_run_in_one(model, number, toy_npz, tmp_path):
+    """Stopped by a signal in the middle of an epoch, and resumed."""
     whole = quietly(model=model, data=toy_npz, out=tmp_path / "whole", epochs=4)
 
     class StopAt(Silent):
@@ -213,15 +213,16 @@ def test_resumed_in_two_parts_is_the_run_in_one(model, toy_npz, tmp_path):
 
         def step(self, progress):
             if (progress.epoch, progress.step) == (2, 1):
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGINT)  # ignored where the tests run in the background of a shell
+    before = signal.getsignal(number)  # Ctrl-C is ignored where the tests run in the background of a shell
     with pytest.raises(pyro_vae.Interrupted) as caught:
         pyro_vae.fit(
             **(FAST | {"model": model, "data": toy_npz, "out": tmp_path / "parts", "epochs": 4, "display": StopAt()})
         )
     assert len(caught.value.run.history) == 2
-    assert signal.getsignal(signal.SIGINT) is before
+    assert caught.value.exit_status == 128 + number
+    assert signal.getsignal(number) is before
     resumed = pyro_vae.resume(tmp_path / "parts", display=False)
     assert_same_run(whole.path, resumed.path)
 

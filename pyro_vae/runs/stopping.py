@@ -1,0 +1,68 @@
+"""Signals that ask a fit to end: its step is finished and saved, so that nothing but the steps to come is lost.
+
+Ctrl-C sends SIGINT; batch systems, containers and ``timeout`` send SIGTERM some seconds before they kill; a terminal
+that is closed sends SIGHUP.  A signal that is ignored (``nohup``), or that the program around has a handler of its own
+for, is left alone; only Ctrl-C is always taken, since Python itself has a handler for it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from pyro_vae.runs.run import Run
+
+_NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}  # the last is unknown to Windows
+SIGNALS = {getattr(signal, name): text for name, text in _NAMES.items() if hasattr(signal, name)}
+
+
+class Stoppable(Protocol):
+    """What can be asked to end after the step under way."""
+
+    stop_requested: bool
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by a signal such as that of Ctrl-C, after the step under way.
+
+    Attributes:
+        run: the run, as far as it came.
+        exit_status: what a command ends with, 128 and the number of the signal.
+    """
+
+    def __init__(self, run: Run, by: int = signal.SIGINT) -> None:
+        super().__init__(f"stopped by {SIGNALS[signal.Signals(by)]}")
+        self.run = run
+        self.exit_status = 128 + by
+
+
+@contextmanager
+def stopping(trainer: Stoppable) -> Iterator[list[int]]:
+    """Let the first signal finish the step under way; a second one does what it would have done.
+
+    Args:
+        trainer: is asked to end.
+
+    Returns:
+        The signals that came, which is filled while the context lasts.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which alone can have handlers
+        yield came
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        trainer.stop_requested = True
+        came.append(number)
+        signal.signal(number, before[number])
+
+    taken = (number for number in SIGNALS if number == signal.SIGINT or signal.getsignal(number) is signal.SIG_DFL)
+    before = {number: signal.signal(number, stop) for number in taken}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
