@@ -48,6 +48,7 @@ COLOURS = {"compiled": "green", "eager": "yellow", "wrong": "bold red", "crashed
 @click.command()
 @click.option("--pyro", "checkout", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--only", multiple=True, metavar="TEXT", help="programs, or tests, whose name has this in it")
+@click.option("--without", multiple=True, metavar="TEXT", help="leave out programs whose name has this in it")
 @click.option("--default", is_flag=True, help="the default number of steps, not a small one")
 @click.option("--limit", default=0, metavar="SECONDS", help="for each run  [default: 120; 3600 with --default]")
 @click.option("--calls", default=1500, show_default=True, help="that end a short run of a tutorial")
@@ -58,6 +59,7 @@ COLOURS = {"compiled": "green", "eager": "yellow", "wrong": "bold red", "crashed
 def main(
     checkout: Path,
     only: tuple[str, ...],
+    without: tuple[str, ...],
     default: bool,
     limit: int,
     calls: int,
@@ -77,9 +79,12 @@ def main(
     for program in PROGRAMS:
         if only and not any(text in program.name for text in only):
             continue
+        if any(text in program.name for text in without):
+            continue
         most = 0 if default or not program.path.endswith(".ipynb") else calls
         ways = ("stock", way or "compiled")
-        findings.append(compare(program.name, command(checkout, program, default), ways, (limit, most), environment))
+        argv = command(checkout, program, default)
+        findings.append(compare(program.name, argv, ways, (limit, most), environment, to_the_end=default))
         print(line(findings[-1]), flush=True)
     show(findings)
     if markdown is not None:
@@ -99,7 +104,12 @@ def command(checkout: Path, program: Program, default: bool) -> list[str]:
 
 
 def compare(
-    name: str, command: list[str], ways: tuple[str, str], limits: tuple[int, int], environment: dict[str, str]
+    name: str,
+    command: list[str],
+    ways: tuple[str, str],
+    limits: tuple[int, int],
+    environment: dict[str, str],
+    to_the_end: bool = False,
 ) -> Finding:
     """Run a program both ways, each in a process and a folder of its own.
 
@@ -109,6 +119,7 @@ def compare(
         ways: the two sets of estimators, stock's first.
         limits: seconds and calls.
         environment: of the processes.
+        to_the_end: whether a program counts only if it ends by itself.
     """
     if not Path(command[0]).exists():
         return Finding(name, "not run", "it is not in this checkout")
@@ -118,6 +129,8 @@ def compare(
             runs.append(run(Path(folder), way, limits, command, environment))
         if not runs[0]["losses"]:
             return judge(name, runs[0], runs[0])
+        if to_the_end and runs[0]["end"] == "time":
+            return Finding(name, "not run", f"stock Pyro's run does not end within {limits[0]} s")
     return judge(name, *runs)
 
 

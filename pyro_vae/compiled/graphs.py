@@ -24,6 +24,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
@@ -353,4 +354,5 @@ def _depth() -> int:
 
 
 def _only_looks(handler: Any) -> bool:
-    return isinstance(handler, TraceMessenger) and bool(handler.param_only)
+    """Whether a handler changes nothing of a run: one that notes parameters, or keeps sites from those around it."""
+    return type(handler) is BlockMessenger or (isinstance(handler, TraceMessenger) and bool(handler.param_only))

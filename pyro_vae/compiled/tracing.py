@@ -170,6 +170,7 @@ class _Recording(TorchFunctionMode):
         self.differentiate, self._max_nodes = differentiate, max_nodes
         self.gradients: list[Tensor | None] = [None] * len(differentiate)
         self.refused: Untraceable | None = None
+        self._since = _next_function()
         self.checks: list[Tensor] = []
 
     def __torch_function__(
@@ -242,7 +243,8 @@ class _Recording(TorchFunctionMode):
     def _collect(self, loss: Tensor, gradient: Tensor | None = None, **options: Any) -> None:
         retain_graph = options.get("retain_graph")
         known = set(map(id, self.differentiate))
-        self.differentiate.extend(leaf for leaf in _leaves(loss, self.differentiate) if id(leaf) not in known)
+        leaves = _leaves(loss, self.differentiate, self._since)
+        self.differentiate.extend(leaf for leaf in leaves if id(leaf) not in known)
         self.gradients.extend([None] * (len(self.differentiate) - len(self.gradients)))
         with without_hooks(self.differentiate):
             found = torch.autograd.grad(loss, self.differentiate, gradient, retain_graph, allow_unused=True)
@@ -302,8 +304,19 @@ def _nodes() -> Any:
     return () if mode is None else mode.tracer.graph.nodes
 
 
-def _leaves(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The leaves of the graph of gradients behind a loss, as far as to some inputs."""
+def _next_function() -> int:
+    """What the functions of the graph of gradients that are made from now on are numbered from."""
+    with torch.enable_grad():
+        function: Any = torch.zeros((), requires_grad=True).clone().grad_fn
+    return int(function._sequence_nr())
+
+
+def _leaves(loss: Tensor, inputs: Sequence[Tensor], since: int) -> list[Tensor]:
+    """The leaves of the graph of gradients behind a loss, as far as to some inputs.
+
+    Raises:
+        Untraceable: if a part of it is older: going back through that, which can be done once, is left to the program.
+    """
     leaves, seen, ahead = [], {tensor.grad_fn for tensor in inputs}, [loss.grad_fn]
     while ahead:
         function = ahead.pop()
@@ -312,6 +325,8 @@ def _leaves(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
         seen.add(function)
         if hasattr(function, "variable"):
             leaves.append(function.variable)
+        elif function._sequence_nr() < since:
+            raise Untraceable("it reads a tensor that was computed outside of it, with gradients")
         ahead.extend(following for following, _ in function.next_functions)
     return leaves
 

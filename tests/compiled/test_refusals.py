@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
 from torch._inductor.exc import InvalidCxxCompiler
 
-from pyro_vae.compiled import NotCompiled, recorded_graph
-from tests.compiled.agreeing import agree, gaussian
+from pyro_vae.compiled import CompiledTrace_ELBO, NotCompiled, recorded_graph
+from tests.compiled.agreeing import DATA, agree, gaussian, guide, losses
 
 pytestmark = pytest.mark.usefixtures("uncompiled")
 
@@ -73,3 +75,40 @@ def test_what_the_compiler_refuses_is_replayed_and_says_so_once(monkeypatch, cap
     assert [entry for entry in caplog.messages if "no C++ compiler was found" in entry] == [
         "Trace_ELBO is replayed as recorded: no C++ compiler was found; install g++ or clang, or set CXX"
     ]
+
+
+@pytest.mark.parametrize("method", ["loss_and_grads", "differentiable_loss"])
+def test_what_was_computed_outside_with_gradients_is_gone_back_through_once(method):
+    """A tensor made anew from a parameter before each step; to go back through it in a recording would use it up."""
+
+    def train(elbo):
+        torch.manual_seed(0)
+        pyro.clear_param_store()
+        raw, owner, found = torch.tensor(0.5, requires_grad=True), SimpleNamespace(), []
+        optimizer = torch.optim.SGD([raw], lr=0.01)
+
+        def model(x):
+            z = pyro.sample("z", dist.Normal(0.0, owner.scale))
+            pyro.sample("x", dist.Normal(z, owner.scale).expand([len(x)]).to_event(1), obs=x)
+
+        for _ in range(6):
+            owner.scale = raw.exp()
+            optimizer.zero_grad()
+            loss = getattr(elbo, method)(model, guide, DATA)
+            if method == "differentiable_loss":
+                loss.backward()
+            found += [torch.as_tensor(loss).item(), raw.grad.item()]
+            optimizer.step()
+        return found
+
+    with pytest.warns(NotCompiled, match="it reads a tensor that was computed outside of it, with gradients"):
+        found = train(CompiledTrace_ELBO())
+    assert found == train(Trace_ELBO())
+
+
+def test_a_block_around_a_call_changes_nothing():
+    elbo = CompiledTrace_ELBO()
+    with pyro.poutine.block(), pyro.poutine.block(hide=["z"]):
+        found = losses(elbo, gaussian)
+        assert found == pytest.approx(losses(Trace_ELBO(), gaussian), rel=1e-5)
+    assert elbo.num_graphs(gaussian, guide) == 1
