@@ -145,6 +145,7 @@ def toy_npz(tmp_path, toy_arrays) -> str:
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Recordings run as they are: for tests of what is recorded when, which are no tests of the compiler."""
+    monkeypatch.setattr(payoff, "RECORDED_AT_ONCE", 10**6)
 
     def run_as_recorded(recording, inputs):
         def run(values):
@@ -159,7 +160,8 @@ def uncompiled(monkeypatch):
 
 @pytest.fixture
 def at_once(monkeypatch):
-    """Graphs of the estimators are compiled when they first run."""
+    """Graphs of the estimators are recorded at the second call, and compiled when they first run."""
+    monkeypatch.setattr(payoff, "RECORDED_AT_ONCE", 10**6)
     monkeypatch.setattr(payoff.CompileEstimate, "is_due", True)
 
 

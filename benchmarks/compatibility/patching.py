@@ -52,8 +52,10 @@ def set_way(way: str) -> None:
 
     Args:
         way: ``compiled`` as users have it: replayed as recorded, until compiling has paid; ``at once``: compiled when
-            they first run; ``replayed``: never compiled.
+            they first run; ``replayed``: never compiled.  The last two record every pair at its second call.
     """
+    if way in ("at once", "replayed"):
+        payoff.RECORDED_AT_ONCE = 10**6
     if way == "at once":
         payoff.CompileEstimate.is_due = property(lambda estimate: True)  # type: ignore[assignment]
     if way == "replayed":

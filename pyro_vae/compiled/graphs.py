@@ -35,7 +35,7 @@ from pyro_vae.compiled.payoff import CompileEstimate, Credit, reason
 from pyro_vae.compiled.readings import Call, Reader, Reading, Run
 from pyro_vae.compiled.recorded_graph import Outcome, RecordedGraph
 from pyro_vae.compiled.snapshot import torch_noise
-from pyro_vae.compiled.tracing import MAX_NODES, TooLarge
+from pyro_vae.compiled.tracing import MAX_NODES, WITH_BACKWARD, TooLarge
 from pyro_vae.compiled.walk import Unwatchable
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class _Kind:
     """Calls that share their graphs: several only where programs bind one tensor, or several, in some places."""
 
     size: int = 0  # operations that its run is known to take, at least
+    needs: int = 0  # operations that must be allowed until it is recorded
     calls: int = 0  # that ran eagerly since a graph did: parameters may have been cleared, and are made by the next
     graphs: list[RecordedGraph] = field(default_factory=list)
 
@@ -134,7 +135,7 @@ class CompiledPair:
             held = graph.find(bound)
             if held is not None:
                 return self._replay(graph, kind, reading, held)
-        if kind.calls >= payoff.EAGER_CALLS and self._credit.operations > 2 * kind.size and self._has_room():
+        if kind.calls >= payoff.EAGER_CALLS and self._credit.operations > kind.needs and self._has_room():
             return self._record(kind, reading)
         return self._run(kind, reading)
 
@@ -182,7 +183,7 @@ class CompiledPair:
             self._fail(kind, reading, failed.__cause__)
             return answer
         self._credit.spend(graph.nodes)
-        kind.size, kind.calls = graph.nodes, 0
+        kind.size, kind.needs, kind.calls = graph.nodes, graph.nodes, 0
         if error is not None:
             self._fail(kind, reading, error)
         elif self._has_settled(reading):
@@ -236,9 +237,11 @@ class CompiledPair:
         assert isinstance(error, Exception)
         if isinstance(error, Unsettled):
             kind.calls = 0
-        elif isinstance(error, TooLarge) and self._credit.operations < MAX_NODES:
-            kind.size = self._credit.operations
-            self._credit.spend(kind.size)
+        elif isinstance(error, TooLarge) and max(error.operations, self._credit.operations) < MAX_NODES:
+            tried = self._credit.operations
+            kind.size = error.operations or tried
+            kind.needs = error.operations or 2 * tried
+            self._credit.spend(int(error.operations / WITH_BACKWARD) or tried)
         elif reading.lifted:
             whole = [path for path, number in reading.lifted.items() if isinstance(number, int)]
             chosen = whole or list(reading.lifted)

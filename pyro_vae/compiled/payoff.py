@@ -31,8 +31,9 @@ SAVED_A_BYTE = 1 / 8e9
 FEWEST_RUNS = 200  # for which anything is recorded at all
 MAX_COMPILED = 5_000  # operations of a graph that is compiled at all: the time grows faster than their number
 EAGER_CALLS = 1  # of a kind, before it is recorded
-RECORDED_AT_ONCE = 3_000  # operations that may be recorded on credit: two seconds, as long as importing torch
-CALLS_FOR_A_RECORDING = 40  # eager calls that take as long as recording one of them
+RECORDED_AT_ONCE = 1_000  # operations that may be recorded on credit, in two thirds of a second
+CALLS_FOR_A_RECORDING = 70  # eager calls that take as long as recording one of them
+MOST_LOST = 0.3  # of the time of the eager calls, that recording may take
 
 
 Way = Literal["eager", "replayed", "compiled"]
@@ -88,10 +89,10 @@ class CompileEstimate:
 
 
 class Credit:
-    """How many operations may be recorded, given what was run: recording must never cost more than running did.
+    """How many operations may be recorded, given what was run, so that recording costs little beside running.
 
-    A script does not say how long it runs.  What records once the eager calls have taken as long as recording takes
-    at most twice as long as what does the better of the two.  Operations are counted, not seconds, so that runs repeat.
+    A script does not say how long it runs.  What records once the eager calls have taken three times as long as that
+    loses at most a third of its time if it ends right then.  Operations are counted, not seconds, so that runs repeat.
     """
 
     def __init__(self) -> None:
@@ -99,7 +100,7 @@ class Credit:
 
     def earn(self, operations: int) -> None:
         """Note a call of so many operations."""
-        self._operations += operations / CALLS_FOR_A_RECORDING
+        self._operations += operations * MOST_LOST / CALLS_FOR_A_RECORDING
 
     def spend(self, operations: int) -> None:
         """Note a recording of so many operations."""

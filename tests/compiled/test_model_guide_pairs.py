@@ -75,5 +75,6 @@ def test_the_recording_of_closed_form_terms_equals_stock_pyro(guide):
     ("model", "guide"),
     [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.exhaustive) for pair in COMPILED],
 )
+@pytest.mark.usefixtures("at_once")
 def test_the_graph_of_a_pair_equals_stock_pyro(model, guide):
     check(model, guide, False)

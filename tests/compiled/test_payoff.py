@@ -10,7 +10,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 
-from pyro_vae.compiled import CompiledTrace_ELBO, payoff
+from pyro_vae.compiled import CompiledTrace_ELBO, graphs, payoff
 from pyro_vae.compiled.payoff import CompileEstimate, Credit
 from tests.compiled.agreeing import DATA, gaussian, guide, losses
 
@@ -27,24 +27,37 @@ def unrolled(x):
 def test_a_large_program_is_recorded_once_its_calls_have_cost_as_much(monkeypatch):
     monkeypatch.setattr(payoff, "RECORDED_AT_ONCE", 100)
     monkeypatch.setattr(payoff, "CALLS_FOR_A_RECORDING", 2)
-    elbo, graphs = CompiledTrace_ELBO(), []
+    elbo, counts = CompiledTrace_ELBO(), []
     pyro.clear_param_store()
     torch.manual_seed(0)
     found = []
     for _ in range(40):
         found.append(elbo.loss_and_grads(unrolled, guide, DATA))
-        graphs.append(elbo.num_graphs(unrolled, guide))
-    assert graphs[:5] == [0] * 5
-    assert graphs[-1] == 1
+        counts.append(elbo.num_graphs(unrolled, guide))
+    assert counts[:5] == [0] * 5
+    assert counts[-1] == 1
     assert found == pytest.approx(losses(Trace_ELBO(), unrolled, each=40), rel=1e-5)
 
 
-def test_recording_never_costs_more_than_running_did():
+def test_recording_costs_a_third_of_what_running_did():
     credit = Credit()
     credit.spend(credit.operations)
-    for _ in range(payoff.CALLS_FOR_A_RECORDING):
+    for _ in range(10 * payoff.CALLS_FOR_A_RECORDING):
         credit.earn(100)
-    assert credit.operations == 100
+    assert credit.operations == pytest.approx(10 * payoff.MOST_LOST * 100, abs=1)
+
+
+def test_what_a_recording_takes_is_estimated_before_its_backward_pass(monkeypatch):
+    """The first try ends where a run turns back; the second one waits until as much as that is allowed."""
+    monkeypatch.setattr(payoff, "RECORDED_AT_ONCE", 190)
+    monkeypatch.setattr(payoff, "CALLS_FOR_A_RECORDING", 2)
+    tries = []
+    monkeypatch.setattr(
+        graphs, "make_graph", lambda *given, make=graphs.make_graph: tries.append(given[2]) or make(*given)
+    )
+    losses(CompiledTrace_ELBO(), unrolled, each=40)
+    assert len(tries) == 2
+    assert tries[0] == 190 < tries[1]
 
 
 def test_a_graph_is_compiled_once_its_runs_have_lost_what_compiling_costs(monkeypatch, caplog):
