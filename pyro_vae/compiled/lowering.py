@@ -79,7 +79,6 @@ def interpret(recording: Recording) -> Flat:
     """A function of a recording's inputs that does what the recording holds, operation by operation."""
     graph, held = recording.graph, recording.held
     graph.graph.eliminate_dead_code()  # what nobody reads; noise and what is changed in place stay
-    graph.recompile()
     function = replay(graph)
     if all(tensor.device.type == "cpu" for tensor in held):
         keep_freed_memory()

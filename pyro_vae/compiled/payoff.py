@@ -31,8 +31,8 @@ SAVED_A_BYTE = 1 / 8e9
 FEWEST_RUNS = 200  # for which anything is recorded at all
 MAX_COMPILED = 5_000  # operations of a graph that is compiled at all: the time grows faster than their number
 EAGER_CALLS = 1  # of a kind, before it is recorded
-RECORDED_AT_ONCE = 1_000  # operations that may be recorded on credit, in two thirds of a second
-CALLS_FOR_A_RECORDING = 70  # eager calls that take as long as recording one of them
+RECORDED_AT_ONCE = 2_000  # operations that may be recorded on credit, in some 0.8 seconds
+CALLS_FOR_A_RECORDING = 45  # eager calls that take as long as recording one of them
 MOST_LOST = 0.3  # of the time of the eager calls, that recording may take
 
 

@@ -38,7 +38,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot, make_fx
 from torch.overrides import TorchFunctionMode
 
+from pyro_vae.compiled.gradients import leaves_behind, next_function
 from pyro_vae.compiled.indexing import entries, has_number
+from pyro_vae.compiled.quickly import described_quickly, uncollected
 from pyro_vae.compiled.substitutes import (
     is_mask,
     masked,
@@ -165,7 +167,7 @@ def record(
 
     noise = _foreign_noise()
     shapes = FakeTensorMode(allow_fallback_kernels=True)  # one for all nodes, where there would be one for each
-    with tracing(TracingContext(shapes)):
+    with tracing(TracingContext(shapes)), described_quickly(shapes), uncollected():
         graph = make_fx(run)(*inputs)
     if _foreign_noise() != noise:
         raise Untraceable("random numbers of Python or NumPy are drawn; draw them with torch")
@@ -181,7 +183,7 @@ class _Recording(TorchFunctionMode):
         self.differentiate, self._max_nodes = differentiate, max_nodes
         self.gradients: list[Tensor | None] = [None] * len(differentiate)
         self.refused: Untraceable | None = None
-        self._since = _next_function()
+        self._since = next_function()
         self.checks: list[Tensor] = []
 
     def __torch_function__(
@@ -257,7 +259,9 @@ class _Recording(TorchFunctionMode):
             raise TooLarge(self._max_nodes, expected)
         retain_graph = options.get("retain_graph")
         known = set(map(id, self.differentiate))
-        leaves = _leaves(loss, self.differentiate, self._since)
+        leaves, oldest = leaves_behind(loss, self.differentiate)
+        if oldest < self._since:
+            raise Untraceable("it reads a tensor that was computed outside of it, with gradients")
         self.differentiate.extend(leaf for leaf in leaves if id(leaf) not in known)
         self.gradients.extend([None] * (len(self.differentiate) - len(self.gradients)))
         with without_hooks(self.differentiate):
@@ -316,33 +320,6 @@ def _nodes() -> Any:
     """The nodes recorded so far."""
     mode = get_proxy_mode()
     return () if mode is None else mode.tracer.graph.nodes
-
-
-def _next_function() -> int:
-    """What the functions of the graph of gradients that are made from now on are numbered from."""
-    with torch.enable_grad():
-        function: Any = torch.zeros((), requires_grad=True).clone().grad_fn
-    return int(function._sequence_nr())
-
-
-def _leaves(loss: Tensor, inputs: Sequence[Tensor], since: int) -> list[Tensor]:
-    """The leaves of the graph of gradients behind a loss, as far as to some inputs.
-
-    Raises:
-        Untraceable: if a part of it is older: going back through that, which can be done once, is left to the program.
-    """
-    leaves, seen, ahead = [], {tensor.grad_fn for tensor in inputs}, [loss.grad_fn]
-    while ahead:
-        function = ahead.pop()
-        if function is None or function in seen:
-            continue
-        seen.add(function)
-        if hasattr(function, "variable"):
-            leaves.append(function.variable)
-        elif function._sequence_nr() < since:
-            raise Untraceable("it reads a tensor that was computed outside of it, with gradients")
-        ahead.extend(following for following, _ in function.next_functions)
-    return leaves
 
 
 def _asking(frame: FrameType) -> FrameType:
@@ -406,6 +383,4 @@ def _lift(graph: fx.GraphModule) -> list[Tensor]:
             places[node.target].meta["val"] = held[-1].detach()
         node.replace_all_uses_with(places[node.target])
         graph.graph.erase_node(node)
-    graph.graph.lint()
-    graph.recompile()
     return held

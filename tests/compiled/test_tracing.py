@@ -17,6 +17,7 @@ OTHER = torch.tensor([-4.0, 0.5, 2.0])
 
 
 def replay(recording: Recording, *inputs: Tensor) -> tuple[Tensor, ...]:
+    recording.graph.recompile()
     return recording.graph(*inputs, *recording.held)
 
 
