@@ -65,8 +65,16 @@ class FlatVector:
         """From traces of the guide and of the model.
 
         Raises:
-            InputError: if a latent site is discrete and not enumerated.
+            InputError: if a latent site is discrete and not enumerated, or enumerated by the guide for each row where
+                all rows are one datum.
         """
+        of_rows = [name for name in structure.enumerated if name not in structure.shared]
+        if structure.data_dim is None and structure.shared_latents and of_rows:
+            raise InputError(
+                "labels of rows that the model sums out, where latents are shared by all rows",
+                f"the site {of_rows[0]!r}, which the guide enumerates",
+                "mark it in the model, pyro.infer.config_enumerate(model), and leave it out of the guide",
+            )
         nesting, sites, start = structure.nesting, [], 0
         for name in (name for name in structure.sampled if name in generated.nodes):
             d, shape = distribution_at(generated, name), tuple(value_at(guided, name).shape)

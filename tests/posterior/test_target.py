@@ -308,3 +308,28 @@ def test_a_program_that_mixes_its_dimensions_up_is_run_one_draw_at_a_time():
 def test_vectorized_programs_are_run_side_by_side(linear):
     assert linear.side_by_side
     assert target(eight_schools, AutoNormal(eight_schools), EFFECTS).side_by_side
+
+
+def test_labels_of_rows_that_the_guide_enumerates_beside_shared_latents_are_refused():
+    """All rows are one datum then, and the sum over their labels would be one over labels that all rows share."""
+
+    def model(x):
+        loc = pyro.sample("loc", dist.Normal(0.0, 3.0))
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(loc * k, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+
+    x = torch.randn(5)
+    with pytest.raises(InputError, match=r"got the site 'k', which the guide enumerates; mark it in the model"):
+        Target(Pair(model, guide).probe(x), x).draw(3)
+    draws = Target(Pair(pyro.infer.config_enumerate(model), poutine.block(guide, hide=["k"])).probe(x), x).draw(10)
+    loc = draws.u[:, 0]
+    rows = torch.stack([dist.Normal(torch.zeros(10, 1), 1.0).log_prob(x), dist.Normal(loc, 1.0).log_prob(x)])
+    mixed = (rows.logsumexp(0) - math.log(2)).sum(1)
+    exact = mixed + dist.Normal(0.0, 3.0).log_prob(loc[:, 0]) - dist.Normal(0.0, 1.0).log_prob(loc[:, 0])
+    torch.testing.assert_close(draws.log_weight[:, 0], exact)
