@@ -1,5 +1,6 @@
 """The amortized guides q(z[, y] | x), one family per file."""
 
+from pyro_vae.guides.amortized import amortize
 from pyro_vae.guides.base import GUIDES, Guide
 from pyro_vae.guides.flows import IAF, Householder, Planar, Spline
 from pyro_vae.guides.full_rank import FullRank
@@ -21,4 +22,5 @@ __all__ = [
     "Mixture",
     "Planar",
     "Spline",
+    "amortize",
 ]

@@ -14,15 +14,15 @@ A discrete site is always a categorical, the classifier q(y | x), and asks Pyro 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditionals import Categorical, Conditional
-from pyro_vae.models.base import Model, NamedModule
-from pyro_vae.networks import MLP, Network, Shape, indicator_shape, one_hot, with_indicator
+from pyro_vae.models.base import Declares, NamedModule
+from pyro_vae.networks import MLP, Network, Shape, one_hot, with_indicator
 from pyro_vae.registry import Registry
 from pyro_vae.shapes import Shaped
 
@@ -57,24 +57,25 @@ class Guide(NamedModule):
         torch.Size([3, 2])
     """
 
+    fewest: ClassVar[int] = 1  # numbers of a continuous site that a guide is made for by ``amortize``
+
     def __init__(
-        self, model: Model, family: Family, *, network: Network | None = None, classifier: Network | None = None
+        self, model: Declares, family: Family, *, network: Network | None = None, classifier: Network | None = None
     ) -> None:
         super().__init__()
-        self.latents = model.latents
+        self.latents, inputs = model.latents, dict(model.inputs)
         network = network or MLP()
-        self.missing, self._event_dim = model.missing, len(model.event_shape)
-        seen = indicator_shape(model.event_shape) if self.missing else model.event_shape
-        self._shapes = {"x": seen} | {latent.name: latent.event_shape for latent in self.latents}
+        self.missing, self._event_dim = bool(getattr(model, "missing", False)), len(next(iter(inputs.values())))
+        self._shapes = inputs | {latent.name: latent.event_shape for latent in self.latents}
         encoders: dict[tuple[str, ...], nn.Module] = {}
         self.conditionals = nn.ModuleDict()
         for latent in self.latents:
             if latent.given not in encoders:
                 alone = all(other.discrete for other in self.latents if other.given == latent.given)
                 maker = (classifier or network) if alone else network
-                maker = maker if "x" in latent.given else maker.for_vectors()
+                maker = maker if inputs.keys() & set(latent.given) else maker.for_vectors()
                 encoders[latent.given] = maker.encoder([self._shapes[name] for name in latent.given])
-            encoder, kind = encoders[latent.given], Categorical if latent.discrete else family
+            encoder, kind = encoders[latent.given], latent.conditional or (Categorical if latent.discrete else family)
             self.conditionals[latent.name] = Conditional(encoder, kind(cast(int, encoder.num_features), latent.size))
 
     def last_factor(self) -> tuple[Conditional, dict[str, Shape]]:

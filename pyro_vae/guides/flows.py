@@ -14,6 +14,7 @@ and does not exist in closed form for planar flows.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from pyro_vae.conditionals import DiagonalNormal
 from pyro_vae.guides.base import GUIDES, Guide
-from pyro_vae.models.base import Model
+from pyro_vae.models.base import Declares
 from pyro_vae.networks import Network, start_near_identity
 from pyro_vae.option_types import Whole
 from pyro_vae.shapes import Float
@@ -46,7 +47,9 @@ class ConditionalFlow(nn.Module):
     def __init__(self, num_features: int, size: int, make: MakeTransform, count: int) -> None:
         super().__init__()
         self.base = DiagonalNormal(num_features, size)
-        self.transforms = nn.ModuleList(make(size, num_features) for _ in range(count))
+        with warnings.catch_warnings():  # of one dimension an autoregressive step is affine, which is as it should be
+            warnings.filterwarnings("ignore", "ConditionalAutoRegressiveNN input_dim = 1")
+            self.transforms = nn.ModuleList(make(size, num_features) for _ in range(count))
         start_near_identity(self.transforms)
 
     def forward(self, features: Float[Tensor, "... F"]) -> dist.TorchDistribution:
@@ -88,7 +91,7 @@ class Flow(Guide):
 
     def __init__(
         self,
-        model: Model,
+        model: Declares,
         make: MakeTransform,
         num_transforms: int,
         *,
@@ -116,7 +119,7 @@ class IAF(Flow):
 
     def __init__(
         self,
-        model: Model,
+        model: Declares,
         num_transforms: Whole = 2,
         *,
         network: Network | None = None,
@@ -140,9 +143,11 @@ class Planar(Flow):
         True
     """
 
+    fewest = 2  # Pyro's transform divides by the length of w(x), a single number near 0 else
+
     def __init__(
         self,
-        model: Model,
+        model: Declares,
         num_transforms: Whole = 8,
         *,
         network: Network | None = None,
@@ -167,7 +172,7 @@ class Householder(Flow):
 
     def __init__(
         self,
-        model: Model,
+        model: Declares,
         num_transforms: Whole = 4,
         *,
         network: Network | None = None,
@@ -193,7 +198,7 @@ class Spline(Flow):
 
     def __init__(
         self,
-        model: Model,
+        model: Declares,
         num_transforms: Whole = 1,
         *,
         network: Network | None = None,

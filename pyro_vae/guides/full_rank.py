@@ -10,7 +10,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.guides.base import GUIDES, Guide
-from pyro_vae.models.base import Model
+from pyro_vae.models.base import Declares
 from pyro_vae.networks import Network
 from pyro_vae.shapes import Float
 
@@ -47,5 +47,5 @@ class FullRank(Guide):
         tensor([True, True, True])
     """
 
-    def __init__(self, model: Model, *, network: Network | None = None, classifier: Network | None = None) -> None:
+    def __init__(self, model: Declares, *, network: Network | None = None, classifier: Network | None = None) -> None:
         super().__init__(model, CholeskyNormal, network=network, classifier=classifier)

@@ -11,7 +11,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.guides.base import GUIDES, Guide
-from pyro_vae.models.base import Model
+from pyro_vae.models.base import Declares
 from pyro_vae.networks import Network
 from pyro_vae.option_types import Whole
 from pyro_vae.shapes import Float
@@ -56,6 +56,6 @@ class LowRank(Guide):
     """
 
     def __init__(
-        self, model: Model, rank: Whole = 2, *, network: Network | None = None, classifier: Network | None = None
+        self, model: Declares, rank: Whole = 2, *, network: Network | None = None, classifier: Network | None = None
     ) -> None:
         super().__init__(model, partial(FactorNormal, rank=rank), network=network, classifier=classifier)

@@ -13,7 +13,7 @@ from torch import nn
 
 from pyro_vae.conditionals import DiagonalNormal
 from pyro_vae.guides.base import GUIDES, Guide
-from pyro_vae.models.base import Model
+from pyro_vae.models.base import Declares
 from pyro_vae.networks import Network
 from pyro_vae.option_types import Positive
 
@@ -42,7 +42,7 @@ class MeanField(Guide):
 
     def __init__(
         self,
-        model: Model,
+        model: Declares,
         init_scale: Positive = 1.0,
         *,
         network: Network | None = None,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.guides.base import GUIDES, Guide
-from pyro_vae.models.base import Model
+from pyro_vae.models.base import Declares
 from pyro_vae.networks import Network
 from pyro_vae.option_types import Whole
 from pyro_vae.shapes import Float
@@ -60,9 +60,11 @@ class Mixture(Guide):
         expected at least two latent dimensions for the guide 'mixture'; got 1; use --latent-dim 2
     """
 
+    fewest = 2
+
     def __init__(
         self,
-        model: Model,
+        model: Declares,
         num_components: Whole = 3,
         *,
         network: Network | None = None,

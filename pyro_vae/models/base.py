@@ -8,14 +8,16 @@ variables that q conditions on: ``Latent("z", 32, given=("x", "y"))`` reads q(z 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import Bernoulli, Likelihood
+from pyro_vae.networks import indicator_shape
 from pyro_vae.registry import Registry
 from pyro_vae.seen_pixels import leave_out_missing
 from pyro_vae.shapes import Shaped
@@ -57,6 +59,8 @@ class Latent:
         size: the dimension of a continuous latent, or the number of classes of a discrete one.
         given: what q conditions this site on: "x", or sites that come earlier in the list.
         discrete: whether the value is a class index.
+        conditional: makes q of this site from the numbers of features and of ``size``, where it is neither a vector of
+            the guide's family nor a class index.
 
     Example:
         >>> from pyro_vae.models import SSVAE, Latent
@@ -71,11 +75,26 @@ class Latent:
     size: int
     given: tuple[str, ...] = ("x",)
     discrete: bool = False
+    conditional: Callable[[int, int], nn.Module] | None = None
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape in which the site's value enters a network (a label as its indicator vector)."""
         return (self.size,)
+
+
+class Declares(Protocol):
+    """What a guide has to know of a model: a ``Model`` says it, and so does what is read off any other program.
+
+    Attributes:
+        latents: the latent sites, each after those that it is ``given``.
+        inputs: the event shapes of what an encoder can see, by name, as it sees it.
+    """
+
+    @property
+    def latents(self) -> tuple[Latent, ...]: ...
+    @property
+    def inputs(self) -> Mapping[str, tuple[int, ...]]: ...
 
 
 class Model(NamedModule):
@@ -122,6 +141,11 @@ class Model(NamedModule):
         self.event_shape = tuple(event_shape)
         self.latents = latents
         self.likelihood = likelihood or Bernoulli(self.event_shape)
+
+    @property
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """The event shape of x as an encoder sees it, beside an indicator of what is missing where that is masked."""
+        return {"x": indicator_shape(self.event_shape) if self.missing else self.event_shape}
 
     def mask_missing(self) -> None:
         """Take NaN in x for a missing value: no part of the likelihood, and seen as missing by guides made from now on.

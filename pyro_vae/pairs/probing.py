@@ -84,6 +84,16 @@ def _trace(role: str, program: Callable[..., Any], arguments: tuple[Any, ...]) -
     except Exception as error:  # whatever a program raises, its author can mend it
         shapes = " and ".join(f"{tuple(argument.shape)}" for argument in arguments)
         raise InputError(f"a {role} that runs on data of shape {shapes}", said(error), _mend(role, error)) from error
+    check_takes_every_row(role, trace)
+    return prune_subsample_sites(trace)
+
+
+def check_takes_every_row(role: str, trace: Trace) -> None:
+    """Refuse a program that draws some of its rows at random.
+
+    Raises:
+        InputError: if it does.
+    """
     for site in trace.nodes.values():
         rows: Any = site.get("fn")
         if site_is_subsample(site) and rows.subsample_size not in (None, rows.size):
@@ -92,7 +102,6 @@ def _trace(role: str, program: Callable[..., Any], arguments: tuple[Any, ...]) -
                 f"one that draws {rows.subsample_size} of {rows.size} at random in the plate {site['name']!r}",
                 f"write pyro.plate({site['name']!r}, len(x)): batches are drawn for it, by batch_size",
             )
-    return prune_subsample_sites(trace)
 
 
 def _mend(role: str, error: Exception) -> str:

@@ -157,7 +157,7 @@ class Traces:
     @property
     def frames(self) -> list[CondIndepStackFrame]:
         """The vectorized plates around these sites."""
-        return [frame for _, site in self.sites for frame in _vectorized(site)]
+        return [frame for _, site in self.sites for frame in vectorized_frames(site)]
 
 
 def num_rows(x: Tensor) -> int:
@@ -174,7 +174,7 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
     """
     p, q, rows = run.p, run.q, num_rows(run.x)
     plate_dim, plates = _plates_over_data(run, other)
-    outside = [n for n, site in run.sites if not any(frame.name in plates for frame in _vectorized(site))]
+    outside = [n for n, site in run.sites if not any(frame.name in plates for frame in vectorized_frames(site))]
     enumerated = tuple(n for n in q.stochastic_nodes if _enumerates(q, n) == "parallel")
     sampled = [n for n in q.stochastic_nodes if n not in enumerated]
     local = [n for n in sampled if n in p.nodes and n not in outside and not _is_discrete(distribution_at(p, n))]
@@ -228,7 +228,7 @@ def _plates_over_data(run: Traces, other: Traces | None) -> tuple[int | None, se
     return dims[0], {name for name, dim in found if dim == dims[0]}
 
 
-def _vectorized(site: Any) -> list[CondIndepStackFrame]:
+def vectorized_frames(site: Any) -> list[CondIndepStackFrame]:
     """The vectorized plates around a site; one that was given no size has that of the site's value."""
     value, found = site["value"], []
     batch = value.shape[: value.dim() - site["fn"].event_dim]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from pyro.distributions import constraints
+from torch import Tensor
 
 from pyro_vae.config import DataConfig, FitConfig, ProgramConfig, TrainingConfig
 from pyro_vae.data import Binarization, Dataset, PixelKind, fitting_likelihood
 from pyro_vae.errors import InputError
-from pyro_vae.guides import GUIDES
+from pyro_vae.guides import GUIDES, amortize
 from pyro_vae.likelihoods import LIKELIHOODS
 from pyro_vae.models import MODELS, Model
 from pyro_vae.networks import NETWORKS
@@ -66,11 +68,21 @@ def build_pair(
     model: NameOrProgram,
     guide: NameOrProgram,
     missing: bool = False,
+    rows: Tensor | None = None,
 ) -> Pair:
-    """The programs of a configuration, for data of this shape; programs that are given as such are taken as they are.
+    r"""The programs of a configuration, for data of this shape; programs that are given as such are taken as they are.
+
+    Args:
+        config: what is chosen by name.
+        event_shape: of a datum.
+        num_classes: of the data; None where they have no labels.
+        model: a name, or a program.
+        guide: a name, or a program.
+        missing: whether values of the data may be missing.
+        rows: some data, shape (N, \*event_shape), which a guide by name for a program of one's own is made with.
 
     Raises:
-        InputError: if a part is unknown or lacks something, or a guide by name meets a model of unknown structure.
+        InputError: if a part is unknown or lacks something, or there is no guide by name for a model.
     """
     network = NETWORKS.build(config.network, hidden=config.hidden)
     if isinstance(model, str):
@@ -89,18 +101,16 @@ def build_pair(
         model.mask_missing()
     if isinstance(guide, str):
         _check_is_not_own("guide", guide, GUIDES)
-        if not isinstance(model, Model):
-            raise InputError(
-                "a guide program for a model program",
-                f"the name {guide!r}",
-                "pass the guide as a callable, or make the model a pyro_vae.models.Model",
-            )
         choice = config.classifier
         if choice == AUTO:  # of runs that were written before auto was resolved
             choice = CLASSIFIERS["images" if _are_images(event_shape) else "vectors"]
         classifier = NETWORKS.build(choice, hidden=config.hidden, dropout=CLASSIFIER_DROPOUT)
-        guide = GUIDES.build(guide, model=model, network=network, classifier=classifier)
-        follow(model, guide)
+        if isinstance(model, Model):
+            guide = GUIDES.build(guide, model=model, network=network, classifier=classifier)
+            follow(model, guide)
+        else:
+            example = torch.zeros(2, *event_shape) if rows is None else rows
+            guide = amortize(model, guide, example, missing=missing, network=network, classifier=classifier)
     return Pair(model, guide)
 
 

@@ -16,7 +16,7 @@ from pyro_vae.config import FitConfig
 from pyro_vae.data import Dataset, Reading, from_data, load_data
 from pyro_vae.data.containers import is_path
 from pyro_vae.errors import InputError
-from pyro_vae.pairs import turns
+from pyro_vae.pairs import Pair, turns
 from pyro_vae.runs.assembly import (
     AUTO,
     NameOrProgram,
@@ -33,6 +33,7 @@ from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
 from pyro_vae.runs.session import ROWS, Session, place
 
+EXAMPLE_ROWS = 509  # that a guide for a program of one's own is made with
 Data = Any  # a name, a path, a Dataset, or whatever ``data.containers.unpack`` takes
 
 
@@ -91,7 +92,7 @@ def fit(
     config = resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide, dataset.has_missing)
+        pair = _pair(config, dataset, model, guide)
         under_way, shown = Session(config, dataset, pair, device), choose_display(display)
         with under_way.writing():
             if folder is not None:
@@ -156,7 +157,7 @@ def _resumed(
     dataset = load_same_data(config, folder.facts) if is_named else _same(data, config, folder.facts)
     model, guide = (given[name] or getattr(old, name) for name in ("model", "guide"))
     with torch.random.fork_rng():
-        pair = build_pair(config, dataset.event_shape, dataset.num_classes, model, guide, dataset.has_missing)
+        pair = _pair(config, dataset, model, guide)
         under_way = Session(config, dataset, pair, device)
         under_way.go_on(folder, training)
         return _finished(under_way.train(display), display)
@@ -200,10 +201,16 @@ def load(
     dataset = None if data is None else _same(data, config, facts)
     with torch.random.fork_rng():
         programs = model or config.model, guide or config.guide
-        pair = build_pair(config, facts.event_shape, facts.num_classes, *programs, facts.has_missing)
-        probed = place(pair, _rows_like(facts.event_shape).to(_device(device)), facts.num_data[0])
+        rows = _rows_like(facts.event_shape)
+        pair = build_pair(config, facts.event_shape, facts.num_classes, *programs, facts.has_missing, rows)
+        probed = place(pair, rows.to(_device(device)), facts.num_data[0])
     pair.load_state_dict(folder.weights(checkpoint))
     return Run(config, facts, probed, dataset=dataset, folder=folder, history=folder.history)
+
+
+def _pair(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram) -> Pair:
+    rows = dataset.train[:EXAMPLE_ROWS].values()
+    return build_pair(config, dataset.event_shape, dataset.num_classes, model, guide, dataset.has_missing, rows)
 
 
 def _rows_like(event_shape: tuple[int, ...]) -> torch.Tensor:

@@ -31,6 +31,7 @@ from pyro_vae.runs import fitting
 from pyro_vae.runs.display import Silent
 from pyro_vae.training import automatic
 from tests.conftest import FAST, PAIRS
+from tests.guides.programs import PROGRAMS
 from tests.runs.checkpoint_files import training_file, weights, weights_file
 
 
@@ -364,8 +365,21 @@ def test_an_autoguide_over_global_sites_fits(tmp_path):
     assert run.history["validation_elbo"].iloc[-1] > run.history["validation_elbo"].iloc[0]
 
 
-def test_a_guide_by_name_needs_a_model_that_declares_its_sites():
-    with pytest.raises(InputError, match="expected a guide program for a model program; got the name 'mean_field'"):
+def test_a_guide_by_name_for_a_program_of_ones_own(tmp_path):
+    """It is made anew for what is loaded and resumed, and its weights are put back."""
+    x = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
+    settings = {"data": x, "labels": "none", "hidden": (16,)}
+    run = quietly(model=PROGRAMS["linear"].model, guide="iaf:num_transforms=1", out=tmp_path / "run", **settings)
+    assert run.config.guide == "iaf:num_transforms=1"
+    again = pyro_vae.load(run.path, model=PROGRAMS["linear"].model)
+    assert torch.equal(again.encode(x[:5]), run.encode(x[:5]))
+    longer = pyro_vae.resume(run.path, model=PROGRAMS["linear"].model, data=x, epochs=4, display=False)
+    assert longer.history["epoch"].tolist() == [1, 2, 3, 4]
+    assert longer.history["train_loss"].tolist()[:2] == run.history["train_loss"].tolist()
+
+
+def test_a_guide_by_name_needs_a_model_with_latent_sites():
+    with pytest.raises(InputError, match="expected a model with a latent site; got one that samples nothing"):
         quietly(model=lambda x: None, data=np.zeros((20, 4)))
 
 

@@ -1,0 +1,54 @@
+r"""The part of a guide for a site that all rows share: a normal whose parameters are no function of data.
+
+    q(v) = N(T^{-1}(v); mu, diag sigma^2) |det dT^{-1}/dv|,
+
+T from R^D onto the site's support, as Pyro's ``AutoNormal`` has it.  It begins near a typical value of the prior.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor, nn
+from torch.distributions import biject_to
+
+from pyro_vae.guides.site_distribution import is_identity
+
+INIT_SCALE = 0.1
+
+
+class SharedNormal(nn.Module):
+    r"""A normal in the unconstrained space of a site, diagonal, with parameters of its own.
+
+    Args:
+        typical: a value of the site, shape (\*plates, \*event_shape), that it begins near.
+        support: of the site.
+        event_dim: of the site.
+
+    Example:
+        >>> import torch
+        >>> from pyro.distributions import constraints
+        >>> from pyro_vae.guides.shared import SharedNormal
+        >>> q = SharedNormal(torch.tensor([2.0, 3.0]), constraints.positive, event_dim=0)()
+        >>> q.batch_shape, bool((q.sample() > 0).all())
+        (torch.Size([2]), True)
+    """
+
+    def __init__(self, typical: Tensor, support: constraints.Constraint, event_dim: int) -> None:
+        super().__init__()
+        self._transform, self._event_dim = biject_to(support), event_dim
+        loc = self._transform.inv(typical)
+        self._free_dim = event_dim + loc.dim() - typical.dim()
+        self.loc = nn.Parameter(torch.where(loc.isfinite(), loc, 0.0))
+        self.log_scale = nn.Parameter(torch.full_like(loc, math.log(INIT_SCALE)))
+
+    def forward(self) -> dist.TorchDistribution:
+        """The distribution of the site, of the batch shape of its plates."""
+        base = dist.Normal(self.loc, self.log_scale.exp()).to_event(self._free_dim)
+        if is_identity(self._transform):
+            return base
+        return cast(dist.TorchDistribution, dist.TransformedDistribution(base, [self._transform]))

@@ -1,0 +1,191 @@
+r"""A distribution of vectors as one of the values of a site: constrained, shaped, and spread over plates.
+
+A family gives q(u | features) over R^D, with one vector u for each row.  A site may want something else of each row:
+values on a support, v = T(u), an event of several dimensions, or values in all the entries of further plates.  Then
+
+    log q(v) = log q(u) - log |det dT/du|,        u = T^{-1}(v),
+
+and where further plates stand around the site, log q(u), which is not a sum over their entries, is shared out evenly.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor, nn
+from torch.distributions import biject_to
+from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
+
+Sizes = tuple[int, ...]
+
+
+class SiteLayout(ABC):
+    """How the value of a site lies in memory, and as one vector of features for each row.
+
+    A kind of site says what its q is made of, and how a value enters the encoders of other sites.
+
+    Args:
+        batch_shape: the sizes of the site's plates, from the outermost dimension to the last.
+        event_shape: of its value.
+        data_dim: the dimension of the plate over data; None for a site that is shared by all rows.
+
+    Attributes:
+        size: how many numbers q is made of, and as many features is a value.
+        num_plates: how many plates there are.
+        conditional: makes q's numbers from features; None where the guide's family does.
+    """
+
+    conditional: Callable[[int, int], nn.Module] | None = None
+
+    def __init__(self, batch_shape: Sizes, event_shape: Sizes, data_dim: int | None) -> None:
+        self.event_shape = event_shape
+        self.num_plates = len(batch_shape)
+        data = None if data_dim is None else self.num_plates + data_dim
+        self._others = [i for i in range(self.num_plates) if i != data]
+        self.sizes = [batch_shape[i] for i in self._others]
+        self.num_entries = math.prod(self.sizes)
+        self.size = self.num_entries * math.prod(event_shape)
+
+    @abstractmethod
+    def distribution(self, q: Any) -> dist.TorchDistribution:
+        """The distribution of a value, from what a conditional gives."""
+
+    @abstractmethod
+    def features(self, value: Tensor) -> Tensor:
+        """What encoders see of a value: a vector for each row."""
+
+    def axes(self, num_dims: int) -> list[int]:
+        """Where the plates but that over data lie among the batch dimensions of a value."""
+        return [num_dims - self.num_plates + i for i in self._others]
+
+    def gather(self, value: Tensor, event_dim: int) -> Tensor:
+        """Values of some event dimensions as vectors, with a dimension of one entry for each other plate."""
+        missing = self.num_plates + event_dim - value.dim()
+        value = value[(None,) * missing] if missing > 0 else value
+        batch = value.dim() - event_dim
+        axes = self.axes(batch)
+        sizes = list(value.shape)
+        for axis, size in zip(axes, self.sizes, strict=True):
+            sizes[axis] = size  # an enumerated value has one entry for all of a plate
+        rows = batch - len(axes)
+        moved = value.expand(sizes).movedim(axes, list(range(rows, batch)))
+        flat = moved.flatten(rows) if event_dim or axes else moved.unsqueeze(-1)
+        for axis in axes:
+            flat = flat.unsqueeze(axis)
+        return flat
+
+    def scatter(self, flat: Tensor, event_shape: Sizes) -> Tensor:
+        """Values of an event shape from vectors; the way back from ``gather``."""
+        missing = self.num_plates + 1 - flat.dim()
+        flat = flat[(None,) * missing] if missing > 0 else flat
+        axes = self.axes(flat.dim() - 1)
+        kept = flat.squeeze(axes) if axes else flat
+        start = kept.dim() - 1
+        value = kept.reshape(*kept.shape[:-1], *self.sizes, *event_shape)
+        return value.movedim(list(range(start, start + len(axes))), axes)
+
+
+class ContinuousLayout(SiteLayout):
+    """A site of values with a density, as vectors of R^D.
+
+    Args:
+        batch_shape: the sizes of the site's plates, from the outermost dimension to the last.
+        event_shape: of its value.
+        support: of its value.
+        data_dim: the dimension of the plate over data; None for a site that is shared by all rows.
+
+    Example:
+        >>> import torch
+        >>> from pyro.distributions import constraints
+        >>> from pyro_vae.guides.site_distribution import ContinuousLayout
+        >>> layout = ContinuousLayout((5, 3), (), constraints.positive, data_dim=-2)  # a plate of three in each row
+        >>> u = layout.features(torch.ones(5, 3))
+        >>> u.shape, torch.equal(layout.value(u), torch.ones(5, 3))
+        (torch.Size([5, 1, 3]), True)
+    """
+
+    def __init__(
+        self, batch_shape: Sizes, event_shape: Sizes, support: constraints.Constraint, data_dim: int | None
+    ) -> None:
+        super().__init__(batch_shape, event_shape, data_dim)
+        self.support, self.transform = support, biject_to(support)
+        self.free_shape = tuple(self.transform.inverse_shape(torch.Size(event_shape)))
+        self.size = self.num_entries * math.prod(self.free_shape)
+
+    def distribution(self, q: dist.TorchDistribution) -> dist.TorchDistribution:
+        plain = is_identity(self.transform) and not self._others and len(self.event_shape) == 1
+        return q if plain else SiteDistribution(q, self)
+
+    def features(self, value: Tensor) -> Tensor:
+        return self.gather(self.transform.inv(value), len(self.free_shape))
+
+    def value(self, u: Tensor) -> Tensor:
+        """The values of vectors."""
+        value: Tensor = self.transform(self.scatter(u, self.free_shape))
+        return value
+
+
+def is_identity(transform: Transform) -> bool:
+    """Whether a transform changes nothing, as that onto the real numbers."""
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return isinstance(transform, ComposeTransform) and not transform.parts
+
+
+class SiteDistribution(dist.TorchDistribution):
+    """The values of a site, from the distribution of vectors.
+
+    Args:
+        base: of vectors, with a dimension of one entry in the place of every plate but that over data.
+        layout: how a value lies in a vector.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, base: dist.TorchDistribution, layout: ContinuousLayout) -> None:
+        if len(base.batch_shape) < layout.num_plates:
+            base = base.expand((1,) * (layout.num_plates - len(base.batch_shape)) + base.batch_shape)
+        self.base, self.layout, self.has_rsample = base, layout, base.has_rsample
+        batch = list(base.batch_shape)
+        for axis, size in zip(layout.axes(len(batch)), layout.sizes, strict=True):
+            batch[axis] = size
+        self._last: tuple[Tensor, Tensor] | None = None
+        super().__init__(torch.Size(batch), torch.Size(layout.event_shape), validate_args=False)
+
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint:
+        return self.layout.support
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> SiteDistribution:
+        base = list(batch_shape)
+        for axis in self.layout.axes(len(base)):
+            base[axis] = 1
+        return SiteDistribution(self.base.expand(torch.Size(base)), self.layout)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            return self._value(self.base.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        return self._value(self.base.rsample(torch.Size(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        layout = self.layout
+        # The density of some flows is known at their own draws alone, which they know by identity.
+        u = self._last[1] if self._last is not None and self._last[0] is value else layout.features(value)
+        free = layout.scatter(u, layout.free_shape)
+        jacobian = layout.transform.log_abs_det_jacobian(free, value)
+        batch = value.dim() - len(layout.event_shape)
+        jacobian = jacobian.reshape(*jacobian.shape[:batch], -1).sum(-1)
+        return self.base.log_prob(u) / layout.num_entries - jacobian
+
+    def _value(self, u: Tensor) -> Tensor:
+        value = self.layout.value(u)
+        self._last = value, u
+        return value

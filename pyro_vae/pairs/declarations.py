@@ -1,0 +1,296 @@
+r"""What a model says of its latent sites when it is alone, read off its runs: enough to write a guide for it.
+
+A site is *local* if a plate over data stands around it, one that has as many entries as there are rows; the others are
+*shared* by all rows.  Which sites the posterior of one depends on follows from which sites the density of each depends
+on in the model, which Pyro tracks, by eliminating one site after another (Webb et al., *Faithful Inversion of
+Generative Models for Effective Amortized Inference*, 2018): what a site leaves behind, its neighbours in the graph of
+which every factor's sites are joined, is what it is given, and they are joined in their turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions import constraints
+from pyro.infer.inspect import get_dependencies
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from pyro_vae.errors import InputError
+from pyro_vae.pairs.probing import check_takes_every_row
+from pyro_vae.pairs.structure import vectorized_frames
+from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, value_at
+
+NUM_RUNS = 15  # of the model, whose median a shared site begins at
+FEW_ROWS = 3
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class DeclaredSite:
+    r"""A latent site of a model.
+
+    Args:
+        name: of the site.
+        plates: the vectorized plates around it.
+        batch_shape: of its value in the run that was looked at.
+        event_shape: of its value.
+        support: the values that it can take.
+        cardinality: how many these are, if its value is one number of few; None of any other.
+        local: whether a plate over data is among its plates.
+        given: the latent sites that its posterior depends on, given those.
+        sees_data: whether it depends on data even so.
+        typical: the median of its value over some runs of the model.
+    """
+
+    name: str
+    plates: tuple[CondIndepStackFrame, ...]
+    batch_shape: tuple[int, ...]
+    event_shape: tuple[int, ...]
+    support: constraints.Constraint
+    cardinality: int | None
+    local: bool
+    given: tuple[str, ...]
+    sees_data: bool
+    typical: Tensor
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether its values can be counted."""
+        return bool(self.support.is_discrete)
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """The latent sites of a model, shared ones first, each after those that it is given.
+
+    Args:
+        sites: the sites.
+        data_plates: the names of the plates over data.
+        data_dim: their dimension; None without one.
+        nesting: how deep the plates of the latent sites are nested.
+    """
+
+    sites: tuple[DeclaredSite, ...]
+    data_plates: tuple[str, ...]
+    data_dim: int | None
+    nesting: int
+
+
+def declarations(
+    model: Callable[..., Any], arguments: Arguments, rows: int | None, data_plate: str | None = None
+) -> Declarations:
+    """Run a model several times and say what its latent sites are; its parameters and noise are left alone.
+
+    Args:
+        model: a Pyro program.
+        arguments: what it is called with, data too.
+        rows: how many rows the data have; None where there are none.
+        data_plate: the plate over data; None: whichever has that many entries.
+
+    Raises:
+        InputError: if the model has no latent site that a guide could sample, rows that no plate says are independent,
+            or several plates that may be the one over data.
+    """
+    args, kwargs = arguments
+    with pyro.validation_enabled(False), torch.random.fork_rng(), torch.no_grad(), poutine.block(), _own_parameters():
+        traces = [_trace(model, args, kwargs) for _ in range(NUM_RUNS)]
+        graph = _graph(model, args, kwargs, traces[0])
+        other = None if rows is None else _on_other_rows(model, arguments, rows)
+    trace = traces[0]
+    latents = [name for name in trace.stochastic_nodes if not _is_summed_out(trace, name)]
+    _check_latents(trace, latents)
+    plates, dim = _plates_over_data(trace, latents, rows, data_plate)
+    local = [name for name in latents if any(frame.name in plates for frame in vectorized_frames(trace.nodes[name]))]
+    if other is not None:
+        _check_shared(trace, other, [name for name in latents if name not in local])
+    order = _order(trace, latents, local)
+    given = invert(graph, order, [name for name in trace.stochastic_nodes if name not in latents])
+    sites = tuple(_site(traces, name, name in local, given[name]) for name in order)
+    nesting = max((-(frame.dim or 0) for site in sites for frame in site.plates), default=0)
+    return Declarations(sites, plates, dim, nesting)
+
+
+def invert(
+    factors: Iterable[Iterable[str]], order: Sequence[str], summed_out: Sequence[str] = ()
+) -> dict[str, tuple[str, ...]]:
+    """What each site of a posterior is given, if its sites are visited in an order; every dependence is kept.
+
+    Args:
+        factors: the sites that each factor of the joint density depends on.
+        order: the latent sites; what is not among them is observed.
+        summed_out: latent sites that are not visited.
+
+    Returns:
+        Of each latent site those before it, and observed ones, that it depends on given them.
+
+    Example:
+        >>> from pyro_vae.pairs.declarations import invert
+        >>> invert([["a"], ["b"], ["a", "b", "c"], ["c", "d"]], ["c", "b", "a"])  # d is observed
+        {'c': ('d',), 'b': ('c',), 'a': ('c', 'b')}
+    """
+    neighbours: dict[str, set[str]] = {name: set() for name in (*order, *summed_out)}
+    for factor in factors:
+        joined = set(factor)
+        for name in joined:
+            neighbours.setdefault(name, set()).update(joined - {name})
+    given: dict[str, tuple[str, ...]] = {}
+    for name in (*summed_out, *reversed(order)):
+        found = neighbours.pop(name)
+        for other in found:
+            neighbours[other] |= found - {other}
+            neighbours[other].discard(name)
+        first = {other: place for place, other in enumerate(order)}
+        given[name] = tuple(sorted(found, key=lambda other: (first.get(other, len(order)), other)))
+    return {name: given[name] for name in order}
+
+
+def _graph(
+    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], trace: poutine.Trace
+) -> list[set[str]]:
+    """The sites that each factor depends on; all before it, where that cannot be tracked."""
+    names = [*trace.stochastic_nodes, *trace.observation_nodes]
+    try:
+        found = get_dependencies(model, args, kwargs)["prior_dependencies"]
+    except Exception:  # of whatever kind: some operations carry no provenance
+        latents = trace.stochastic_nodes
+        return [{*latents[: latents.index(name) if name in latents else None], name} for name in names]
+    return [{*upstreams, name} for name, upstreams in found.items()]  # type: ignore[attr-defined]
+
+
+def _order(trace: poutine.Trace, latents: Sequence[str], local: Sequence[str]) -> list[str]:
+    """Shared sites in the model's order, discrete local ones likewise, and the other ones from the data upwards."""
+    discrete = [name for name in local if _support(trace, name).is_discrete]
+    upwards = [name for name in reversed(local) if name not in discrete]
+    return [*(name for name in latents if name not in local), *discrete, *upwards]
+
+
+def _site(traces: Sequence[poutine.Trace], name: str, local: bool, given: Sequence[str]) -> DeclaredSite:
+    trace = traces[0]
+    d, value, support = distribution_at(trace, name), value_at(trace, name), _support(trace, name)
+    values = torch.stack([value_at(other, name) for other in traces]).detach()
+    return DeclaredSite(
+        name,
+        tuple(vectorized_frames(trace.nodes[name])),
+        tuple(value.shape[: value.dim() - d.event_dim]),
+        tuple(d.event_shape),
+        support,
+        _cardinality(d) if support.is_discrete else None,
+        local,
+        tuple(other for other in given if other in trace.stochastic_nodes),
+        any(other not in trace.stochastic_nodes for other in given),
+        values.to(torch.get_default_dtype()).median(0).values,
+    )
+
+
+def _support(trace: poutine.Trace, name: str) -> constraints.Constraint:
+    try:
+        support = distribution_at(trace, name).support
+    except NotImplementedError:
+        support = None
+    if support is None:
+        kind = type(distribution_at(trace, name)).__name__
+        raise InputError(
+            "latent sites whose distributions say which values they take",
+            f"{kind} at {name!r}, which does not",
+            "write a guide for this model by hand",
+        )
+    return support
+
+
+def _cardinality(d: dist.TorchDistribution) -> int | None:
+    """How many values a discrete distribution has, if they can be enumerated."""
+    try:
+        return len(d.enumerate_support(expand=False)) if d.has_enumerate_support else None
+    except NotImplementedError:  # of a binomial whose number of trials differs
+        return None
+
+
+def _plates_over_data(
+    trace: poutine.Trace, latents: Sequence[str], rows: int | None, wanted: str | None
+) -> tuple[tuple[str, ...], int | None]:
+    frames = [frame for name in _samples(trace) for frame in vectorized_frames(trace.nodes[name])]
+    if wanted is not None:
+        chosen = {(frame.name, frame.dim) for frame in frames if frame.name == wanted}
+        if not chosen:
+            known = ", ".join(dict.fromkeys(frame.name for frame in frames)) or "none"
+            raise InputError(
+                f"a plate {wanted!r} in the model", f"the plates {known}", "give one of them as data_plate"
+            )
+    else:
+        chosen = {(frame.name, frame.dim) for frame in frames if frame.size == rows}
+    around = [frame for name in latents for frame in vectorized_frames(trace.nodes[name])]
+    dims = sorted({frame.dim for frame in around if frame.dim is not None and (frame.name, frame.dim) in chosen})
+    if len(dims) > 1:
+        names = sorted({name for name, dim in chosen if dim in dims})
+        raise InputError(
+            f"one plate over the {rows} rows of data", f"{' and '.join(names)}", f"say which: data_plate={names[0]!r}"
+        )
+    return tuple(sorted({name for name, dim in chosen if dim in dims})), dims[0] if dims else None
+
+
+def _check_latents(trace: poutine.Trace, latents: Sequence[str]) -> None:
+    if not latents:
+        raise InputError("a model with a latent site", "one that samples nothing", "sample it without obs")
+    for name in latents:
+        if name.endswith("_unobserved"):
+            raise InputError(
+                "latent sites of the model's own",
+                f"{name!r}, of pyro.sample(…, obs_mask=…)",
+                "leave values out by poutine.mask or .mask(…) in the place of obs_mask",
+            )
+
+
+def _check_shared(trace: poutine.Trace, other: poutine.Trace, shared: Sequence[str]) -> None:
+    """Refuse sites of rows that no plate says are independent."""
+    for name in shared:
+        if name in other.nodes and value_at(trace, name).shape != value_at(other, name).shape:
+            raise InputError(
+                "a plate over the rows around every site that each row has",
+                f"the site {name!r}, of shape {tuple(value_at(trace, name).shape)} outside of any",
+                'write: with pyro.plate("data", len(x)): …',
+            )
+
+
+def _on_other_rows(model: Callable[..., Any], arguments: Arguments, rows: int) -> poutine.Trace | None:
+    """A run on fewer rows; None for programs that are written for just these."""
+    few = min(FEW_ROWS, rows - 1) if rows > 1 else 2
+
+    def cut(value: Any) -> Any:
+        is_data = isinstance(value, Tensor) and value.dim() and len(value) == rows
+        return value[torch.arange(few) % rows] if is_data else value
+
+    args, kwargs = arguments
+    try:
+        return _trace(model, tuple(map(cut, args)), {name: cut(value) for name, value in kwargs.items()})
+    except Exception:  # of whatever kind
+        return None
+
+
+def _own_parameters() -> AbstractContextManager[Any]:
+    """A store for the parameters that a model makes, so that there are none afterwards."""
+    return pyro.get_param_store().scope()
+
+
+def _trace(model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> poutine.Trace:
+    trace = poutine.trace(model).get_trace(*args, **kwargs)
+    check_takes_every_row("model", trace)
+    return prune_subsample_sites(trace)
+
+
+def _samples(trace: poutine.Trace) -> list[str]:
+    """The sample sites, without factors and deterministic values."""
+    return [*trace.stochastic_nodes, *(name for name in trace.observation_nodes if not is_bookkeeping(trace, name))]
+
+
+def _is_summed_out(trace: poutine.Trace, name: str) -> bool:
+    return (trace.nodes[name]["infer"] or {}).get("enumerate") == "parallel"
