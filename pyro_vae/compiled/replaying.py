@@ -3,7 +3,8 @@
 ``torch.ops`` finds an operation by a chain of attributes and reads its schema at each call, which takes as long as a
 small kernel.  Here each operation is bound once: common ones to what ``torch`` itself offers under their name, which
 parses its arguments in half the time, and all others to the function behind the overload.  The kernels, and so the
-numbers, are the same.  A value is let go after its last use, as in the program.
+numbers, are the same.  A value is let go after its last use, as in the program, and what is known before a run is
+computed once (see ``redundancy``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+from pyro_vae.compiled.redundancy import Redundancy
 
 aten = torch.ops.aten
 _ELEMENTWISE = "exp log log1p sqrt rsqrt neg abs sigmoid tanh relu reciprocal lgamma digamma sign sin cos"
@@ -52,13 +55,15 @@ class _Writer:
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self.space: dict[str, Any] = {}
+        self._known = Redundancy(graph)
         self._graph = graph
         self._names: dict[fx.Node, str] = {}
 
     def write(self, nodes: Iterable[fx.Node]) -> str:
         """The source of the function."""
-        nodes = list(nodes)
-        last = {source: node for node in nodes for source in node.all_input_nodes}
+        left_out = {**self._known.constants, **self._known.same_as}
+        nodes = [node for node in nodes if node not in left_out]
+        last = {source: node for node in nodes for source in self._sources(node)}
         lines, inputs = [], []
         for i, node in enumerate(nodes):
             if node.op == "output":
@@ -71,7 +76,7 @@ class _Writer:
                 self._names[node] = self._bound(getattr(self._graph, str(node.target)))
             else:
                 lines.append(f"{name} = {self._called(node)}")
-            done = [source for source in node.all_input_nodes if last[source] is node and source.op != "get_attr"]
+            done = [source for source in self._sources(node) if last[source] is node]
             spent = [name for source in done if (name := self._names[source]) not in self.space]
             if node.op == "call_function" and node not in last:
                 spent.append(self._names[node])
@@ -80,6 +85,11 @@ class _Writer:
         head = f"({''.join(f'{name}, ' for name in inputs)}) = values"
         body = "\n    ".join([head, *lines] if inputs else lines)
         return f"def run(values):\n    {body}\n"
+
+    def _sources(self, node: fx.Node) -> list[fx.Node]:
+        """What an operation reads that is made in a run."""
+        sources = dict.fromkeys(map(self._known.stands_for, node.all_input_nodes))
+        return [source for source in sources if source not in self._known.constants]
 
     def _called(self, node: fx.Node) -> str:
         target: Any = node.target
@@ -93,7 +103,10 @@ class _Writer:
     def _written(self, value: Any) -> str:
         """A value as it stands in the source."""
         if isinstance(value, fx.Node):
-            return self._names[value]
+            source = self._known.stands_for(value)
+            if source in self._known.constants and source not in self._names:
+                self._names[source] = self._bound(self._known.constants[source])
+            return self._names[source]
         if value is None or type(value) in (bool, int):
             return repr(value)
         if isinstance(value, (list, tuple)):

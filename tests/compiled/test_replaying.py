@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyro_vae.compiled.redundancy import Redundancy
 from pyro_vae.compiled.replaying import replay
 
 X = torch.linspace(-2.0, 3.0, 12).reshape(3, 4)
@@ -99,3 +100,36 @@ def test_values_are_let_go_after_their_last_use():
             space[name] = watched(value)
     run([X])
     assert kept == [[], [True], [False, True], [False, False, True], [False, False, False, True]]
+
+
+def test_what_is_known_is_computed_once_and_nothing_that_leaves_is_shared():
+    def function(x):
+        scale = torch.ones(3, 1) * 2.0
+        once, twice = (x * scale).exp(), (x * scale).exp()
+        return once.sum() + twice.sum(), torch.zeros(4), torch.zeros(4), x.sin(), x.sin()
+
+    graph = make_fx(function)(X)
+    known = Redundancy(graph)
+    assert {node.target for node in known.constants} >= {torch.ops.aten.ones.default}
+    assert sum(node.target is torch.ops.aten.exp.default for node in known.same_as) == 1
+    run, expected = replay(graph), function(X)
+    for _ in range(2):
+        found = run([X])
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+        for value in found:
+            value.add_(1)  # whoever gets it may write to it
+
+
+def test_nothing_is_left_out_where_something_is_written_to():
+    assert not Redundancy(make_fx(with_changes)(X)).constants
+    statistics = make_fx(lambda x, m, v: nn.functional.batch_norm(x, m, v, training=True))(
+        X, torch.zeros(4), torch.ones(4)
+    )
+    known = Redundancy(statistics)
+    assert not known.constants
+    assert not known.same_as
+
+
+def test_noise_is_drawn_anew_though_it_reads_nothing():
+    run = replay(make_fx(lambda x: (x + torch.randn(3, 4), torch.randn(3, 4) * 2))(X))
+    assert not torch.equal(run([X])[1], run([X])[1])
