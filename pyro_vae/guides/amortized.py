@@ -27,7 +27,7 @@ from pyro_vae.guides.base import GUIDES
 from pyro_vae.guides.discrete import CountLayout, EnumeratedLayout
 from pyro_vae.guides.inputs import Inputs
 from pyro_vae.guides.shared import SharedNormal
-from pyro_vae.guides.site_distribution import ContinuousLayout, SiteLayout
+from pyro_vae.guides.site_distribution import ContinuousLayout, SiteDistribution, SiteLayout
 from pyro_vae.models.base import Latent, Model, NamedModule
 from pyro_vae.networks import Network, Shape
 from pyro_vae.pairs.declarations import Declarations, DeclaredSite, declarations
@@ -42,6 +42,7 @@ def amortize(
     *example: Any,
     data_plate: str | None = None,
     sees_shared: bool | None = None,
+    rows_first: bool = False,
     missing: bool = False,
     network: Network | None = None,
     classifier: Network | None = None,
@@ -57,9 +58,11 @@ def amortize(
         model: the program.
         family: a guide by name, ``mean_field``, ``iaf:num_transforms=4``, …, for the sites of each row.
         *example: what the model is called with: data of some rows, shape (N, \*event_shape), and whatever else.
-        data_plate: the plate over the rows; None: the one that has as many entries as there are rows.
+        data_plate: the plate over the rows; None: the one around latent sites that has as many entries as the data have
+            in their first dimension, else in another.
         sees_shared: whether encoders see the sites that all rows share, if those of a row depend on them; None: where
             these are at most 64 numbers.
+        rows_first: whether rows are the first dimension of the data, whatever plates there are.
         missing: whether NaN in the data is a missing value, of which an encoder sees zero and an indicator.
         network: makes the encoders; default: an MLP.
         classifier: makes the encoder of a discrete site that no other shares; default: ``network``.
@@ -88,9 +91,10 @@ def amortize(
         return GUIDES.build(family, model=model, network=network, classifier=classifier)
     GUIDES.check(family)
     inputs = Inputs(model, missing)
-    rows = inputs.rows(inputs.bound(example, named))
-    sites = declarations(model, (example, named), rows, data_plate)
-    inputs.look(inputs.bound(example, named), {site.name for site in sites.sites}, sites.data_dim)
+    arguments = inputs.bound(example, named)
+    sizes = inputs.sizes(arguments)
+    sites = declarations(model, (example, named), sizes[:1] if rows_first else sizes, data_plate)
+    inputs.look(arguments, {site.name for site in sites.sites}, sites.rows, sites.data_dim)
     return Amortized(sites, inputs, family, sees_shared, network, classifier)
 
 
@@ -118,7 +122,9 @@ class Amortized(NamedModule):
         super().__init__()
         self.inputs, self._sites = inputs, sites
         self._keys = {site.name: f"{i}_{site.name}".replace(".", "_") for i, site in enumerate(sites.sites)}
-        self._layouts = {site.name: _layout(site, sites.data_dim) for site in sites.sites}
+        layouts = {site.name: _layout(site, sites.data_dim) for site in sites.sites}
+        self.layouts = nn.ModuleDict({self._keys[name]: layout for name, layout in layouts.items()})
+        self._layouts = layouts
         shared = [site for site in sites.sites if not site.local]
         self.shared = nn.ModuleDict({self._keys[site.name]: _shared_normal(site) for site in shared})
         if sees_shared is None:
@@ -137,13 +143,15 @@ class Amortized(NamedModule):
         for site in self._sites.sites:
             key, layout = self._keys[site.name], self._layouts[site.name]
             value = arguments.get(site.name)
-            if not isinstance(value, Tensor):
-                if site.local:
-                    q = layout.distribution(conditionals[key](*(values[name] for name in self._given[key])))
-                else:
-                    q = self.shared[key]()
-                value = _sample(site, q, plates)
-            values[key] = layout.features(value)
+            if isinstance(value, Tensor):
+                values[key] = layout.features(value)
+                continue
+            if site.local:
+                q = layout.distribution(conditionals[key](*(values[name] for name in self._given[key])))
+            else:
+                q = self.shared[key]()
+            value = _sample(site, q, plates)
+            values[key] = q.vector(value) if isinstance(q, SiteDistribution) else layout.features(value)
 
     def posterior(self, *args: Any, **kwargs: Any) -> dict[str, dist.TorchDistribution]:
         """The distribution of every site, given draws of those before it, outside of any inference.
@@ -200,7 +208,7 @@ class _OfRows:
 def _layout(site: DeclaredSite, data_dim: int | None) -> SiteLayout:
     shapes, dim = (site.batch_shape, site.event_shape), data_dim if site.local else None
     if not site.is_discrete:
-        return ContinuousLayout(*shapes, site.support, dim)
+        return ContinuousLayout(*shapes, dim, site.support, site.draws)
     if not site.local:
         raise InputError(
             "a continuous site, or a plate over the rows around it",
@@ -213,11 +221,11 @@ def _layout(site: DeclaredSite, data_dim: int | None) -> SiteLayout:
 
 
 def _shared_normal(site: DeclaredSite) -> SharedNormal:
-    return SharedNormal(site.typical, site.support, len(site.event_shape))
+    return SharedNormal(site.draws, site.support, len(site.event_shape))
 
 
 def _sample(site: DeclaredSite, q: dist.TorchDistribution, plates: dict[str, pyro.plate]) -> Tensor:
-    infer: Any = {} if site.cardinality is None else {"enumerate": "parallel"}
+    infer: Any = {} if site.cardinality is None else {"enumerate": "parallel", "expand": True}  # some join it to others
     with ExitStack() as around:
         for frame in site.plates:
             around.enter_context(plates[frame.name])

@@ -1,6 +1,7 @@
 """What the encoders of a guide see of the arguments of a model.
 
-Each tensor with as many rows as the data is an input, a number per row as a vector of one.  Those of numbers beyond
+Each tensor with as many rows as the data, in its first dimension or else in another, is an input, a number per row as a
+vector of one.  Those of numbers beyond
 [-1, 1] are standardized, column by column, by the mean and standard deviation of the data that the guide was made with,
 so that years and amounts train like anything else.
 """
@@ -41,7 +42,7 @@ class Inputs(nn.Module):
                 "a model whose arguments Python can name", str(error), "wrap it: def model(x): return …"
             ) from error
         self._missing = missing
-        self._names: list[tuple[str, str]] = []  # as torch wants those of buffers
+        self._names: list[tuple[str, str, int]] = []  # of the argument, of its buffers, and where its rows lie
         self._trailing = 0  # plates inside of that over data
         self.shapes: dict[str, Shape] = {}
 
@@ -55,27 +56,31 @@ class Inputs(nn.Module):
             ) from error
         return dict(_flat("", given.arguments))
 
-    def rows(self, arguments: Mapping[str, Any]) -> int | None:
-        """How many rows the first tensor among the arguments has; None without one."""
-        tensors = (value for value in arguments.values() if isinstance(value, Tensor) and value.dim())
-        return next(map(len, tensors), None)
+    def sizes(self, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+        """The shape of the first tensor among the arguments; () without one."""
+        return next((tuple(value.shape) for value in arguments.values() if _is_data(value)), ())
 
-    def look(self, arguments: Mapping[str, Any], latents: set[str], data_dim: int | None) -> None:
+    def rows(self, arguments: Mapping[str, Any]) -> int | None:
+        """How many rows the first input has; None without one."""
+        return next((arguments[name].shape[axis] for name, _, axis in self._names), None)
+
+    def look(self, arguments: Mapping[str, Any], latents: set[str], rows: int | None, data_dim: int | None) -> None:
         """Note which arguments there are, and what values they have.
 
         Args:
             arguments: of a call, by name.
             latents: the names of the latent sites, which an argument of that name observes.
+            rows: how many there are.
             data_dim: the dimension of the plate over data.
         """
-        rows = self.rows(arguments)
         self._trailing = 0 if data_dim is None else -data_dim - 1
         for name, value in arguments.items():
-            if name in latents or not isinstance(value, Tensor) or not value.dim() or len(value) != rows:
+            axis = _row_axis(value, rows)
+            if name in latents or axis is None:
                 continue
             key = f"{len(self._names)}_{name}".replace(".", "_")
-            self._names.append((name, key))
-            seen = _as_numbers(value)
+            self._names.append((name, key, axis))
+            seen = _as_numbers(value, axis)
             shape = tuple(seen.shape[1:])
             self.shapes[name] = indicator_shape(shape) if self._missing else shape
             mean, spread = _moments(seen)
@@ -85,8 +90,8 @@ class Inputs(nn.Module):
     def forward(self, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
         r"""What the encoders see by name, of shape (N, 1, …, \*event_shape), with a dimension for each inner plate."""
         values = {}
-        for name, key in self._names:
-            value = _as_numbers(arguments[name])
+        for name, key, axis in self._names:
+            value = _as_numbers(arguments[name], axis)
             value = (value - getattr(self, f"mean_{key}")) / getattr(self, f"spread_{key}")
             event_dim = value.dim() - 1
             value = with_indicator(value, event_dim) if self._missing else value
@@ -106,8 +111,20 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from _flat(f"{path}.{key}" if path else str(key), entry)
 
 
-def _as_numbers(value: Tensor) -> Tensor:
-    value = value.to(torch.get_default_dtype())
+def _is_data(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def _row_axis(value: Any, rows: int | None) -> int | None:
+    """Which dimension of an argument has as many entries as there are rows: the first, or the only one."""
+    if not _is_data(value) or rows is None:
+        return None
+    axes = [axis for axis, size in enumerate(value.shape) if size == rows]
+    return axes[0] if len(axes) == 1 or 0 in axes else None
+
+
+def _as_numbers(value: Tensor, axis: int) -> Tensor:
+    value = value.to(torch.get_default_dtype()).movedim(axis, 0)
     return value.unsqueeze(-1) if value.dim() == 1 else value
 
 

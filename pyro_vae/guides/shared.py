@@ -2,7 +2,7 @@ r"""The part of a guide for a site that all rows share: a normal whose parameter
 
     q(v) = N(T^{-1}(v); mu, diag sigma^2) |det dT^{-1}/dv|,
 
-T from R^D onto the site's support, as Pyro's ``AutoNormal`` has it.  It begins near a typical value of the prior.
+T from R^D onto the site's support, as Pyro's ``AutoNormal`` has it.  It begins near the prior's median.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from torch.distributions import biject_to
 from pyro_vae.guides.site_distribution import is_identity
 
 INIT_SCALE = 0.1
+FARTHEST_START = 10.0  # from 0 in an unconstrained space; a corner of a simplex is no place to start from
 
 
 class SharedNormal(nn.Module):
     r"""A normal in the unconstrained space of a site, diagonal, with parameters of its own.
 
     Args:
-        typical: a value of the site, shape (\*plates, \*event_shape), that it begins near.
+        draws: values of the site, shape (S, \*plates, \*event_shape), whose median it begins near.
         support: of the site.
         event_dim: of the site.
 
@@ -33,17 +34,18 @@ class SharedNormal(nn.Module):
         >>> import torch
         >>> from pyro.distributions import constraints
         >>> from pyro_vae.guides.shared import SharedNormal
-        >>> q = SharedNormal(torch.tensor([2.0, 3.0]), constraints.positive, event_dim=0)()
+        >>> q = SharedNormal(torch.tensor([[2.0, 3.0]]), constraints.positive, event_dim=0)()
         >>> q.batch_shape, bool((q.sample() > 0).all())
         (torch.Size([2]), True)
     """
 
-    def __init__(self, typical: Tensor, support: constraints.Constraint, event_dim: int) -> None:
+    def __init__(self, draws: Tensor, support: constraints.Constraint, event_dim: int) -> None:
         super().__init__()
         self._transform, self._event_dim = biject_to(support), event_dim
-        loc = self._transform.inv(typical)
-        self._free_dim = event_dim + loc.dim() - typical.dim()
-        self.loc = nn.Parameter(torch.where(loc.isfinite(), loc, 0.0))
+        free = self._transform.inv(draws)
+        self._free_dim = event_dim + free.dim() - draws.dim()
+        loc = torch.where(free.isfinite(), free, torch.nan).nanmedian(0).values.nan_to_num()
+        self.loc = nn.Parameter(loc if is_identity(self._transform) else loc.clamp(-FARTHEST_START, FARTHEST_START))
         self.log_scale = nn.Parameter(torch.full_like(loc, math.log(INIT_SCALE)))
 
     def forward(self) -> dist.TorchDistribution:

@@ -23,9 +23,11 @@ from torch.distributions import biject_to
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 
 Sizes = tuple[int, ...]
+WIDEST = 2.0
+FARTHEST = 80.0  # exp of what is farther is 0 or infinite in 32 bits
 
 
-class SiteLayout(ABC):
+class SiteLayout(nn.Module, ABC):
     """How the value of a site lies in memory, and as one vector of features for each row.
 
     A kind of site says what its q is made of, and how a value enters the encoders of other sites.
@@ -44,6 +46,7 @@ class SiteLayout(ABC):
     conditional: Callable[[int, int], nn.Module] | None = None
 
     def __init__(self, batch_shape: Sizes, event_shape: Sizes, data_dim: int | None) -> None:
+        super().__init__()
         self.event_shape = event_shape
         self.num_plates = len(batch_shape)
         data = None if data_dim is None else self.num_plates + data_dim
@@ -92,43 +95,70 @@ class SiteLayout(ABC):
 
 
 class ContinuousLayout(SiteLayout):
-    """A site of values with a density, as vectors of R^D.
+    """A site of values with a density, as vectors of R^D: where the prior is far from 0 and 1, in units of its own.
 
     Args:
         batch_shape: the sizes of the site's plates, from the outermost dimension to the last.
         event_shape: of its value.
-        support: of its value.
         data_dim: the dimension of the plate over data; None for a site that is shared by all rows.
+        support: of its value.
+        draws: values of the prior, in the first dimension; what is usual for them is 0, and how they differ 1.
 
     Example:
         >>> import torch
         >>> from pyro.distributions import constraints
         >>> from pyro_vae.guides.site_distribution import ContinuousLayout
-        >>> layout = ContinuousLayout((5, 3), (), constraints.positive, data_dim=-2)  # a plate of three in each row
+        >>> layout = ContinuousLayout((5, 3), (), -2, constraints.positive)  # a plate of three in each row
         >>> u = layout.features(torch.ones(5, 3))
-        >>> u.shape, torch.equal(layout.value(u), torch.ones(5, 3))
-        (torch.Size([5, 1, 3]), True)
+        >>> u.shape, layout.free(u).shape
+        (torch.Size([5, 1, 3]), torch.Size([5, 3]))
     """
 
+    center: Tensor
+    spread: Tensor
+
     def __init__(
-        self, batch_shape: Sizes, event_shape: Sizes, support: constraints.Constraint, data_dim: int | None
+        self,
+        batch_shape: Sizes,
+        event_shape: Sizes,
+        data_dim: int | None,
+        support: constraints.Constraint,
+        draws: Tensor | None = None,
     ) -> None:
         super().__init__(batch_shape, event_shape, data_dim)
         self.support, self.transform = support, biject_to(support)
         self.free_shape = tuple(self.transform.inverse_shape(torch.Size(event_shape)))
         self.size = self.num_entries * math.prod(self.free_shape)
+        center, spread = _units(None if draws is None else self.transform.inv(draws), self.free_shape)
+        if not is_identity(self.transform):  # what a transform makes of far tails is out of the prior's reach
+            spread = spread.clamp(max=WIDEST)
+        self.register_buffer("center", center)
+        self.register_buffer("spread", spread)
 
     def distribution(self, q: dist.TorchDistribution) -> dist.TorchDistribution:
-        plain = is_identity(self.transform) and not self._others and len(self.event_shape) == 1
+        own_units = bool((self.center != 0).any() or (self.spread != 1).any())
+        plain = is_identity(self.transform) and not self._others and len(self.event_shape) == 1 and not own_units
         return q if plain else SiteDistribution(q, self)
 
     def features(self, value: Tensor) -> Tensor:
-        return self.gather(self.transform.inv(value), len(self.free_shape))
+        return self.gather((self.transform.inv(value) - self.center) / self.spread, len(self.free_shape))
 
-    def value(self, u: Tensor) -> Tensor:
-        """The values of vectors."""
-        value: Tensor = self.transform(self.scatter(u, self.free_shape))
-        return value
+    def free(self, u: Tensor) -> Tensor:
+        """Vectors as unconstrained values of the site, so far from 0 at most that they have a value with a density."""
+        free = self.center + self.spread * self.scatter(u, self.free_shape)
+        return free if is_identity(self.transform) else free.clamp(-FARTHEST, FARTHEST)
+
+
+def _units(free: Tensor | None, shape: Sizes) -> tuple[Tensor, Tensor]:
+    """The median of unconstrained draws, and how far a sixth of them lie from it; 0 and 1 where these are near."""
+    center, spread = torch.zeros(shape), torch.ones(shape)
+    if free is None:
+        return center, spread
+    rows = torch.where(free.isfinite(), free, torch.nan).reshape(-1, *shape)
+    low, middle, high = (rows.nanquantile(q, 0).nan_to_num() for q in (0.16, 0.5, 0.84))
+    half = torch.minimum(high - middle, middle - low).clamp(1e-3, 1e3)
+    near = (middle.abs() < 1) & (half > 0.5) & (half < 2)
+    return torch.where(near, center, middle), torch.where(near, spread, half)
 
 
 def is_identity(transform: Transform) -> bool:
@@ -155,7 +185,7 @@ class SiteDistribution(dist.TorchDistribution):
         batch = list(base.batch_shape)
         for axis, size in zip(layout.axes(len(batch)), layout.sizes, strict=True):
             batch[axis] = size
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._drawn: list[tuple[Tensor, Tensor]] = []  # the last value with its vector, shared with what is expanded
         super().__init__(torch.Size(batch), torch.Size(layout.event_shape), validate_args=False)
 
     @constraints.dependent_property
@@ -166,7 +196,9 @@ class SiteDistribution(dist.TorchDistribution):
         base = list(batch_shape)
         for axis in self.layout.axes(len(base)):
             base[axis] = 1
-        return SiteDistribution(self.base.expand(torch.Size(base)), self.layout)
+        new = SiteDistribution(self.base.expand(torch.Size(base)), self.layout)
+        new._drawn = self._drawn
+        return new
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
@@ -175,17 +207,22 @@ class SiteDistribution(dist.TorchDistribution):
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         return self._value(self.base.rsample(torch.Size(sample_shape)))
 
+    def vector(self, value: Tensor) -> Tensor:
+        """The vector of a value: of its own last draw, the one that it was made of."""
+        if self._drawn and self._drawn[0][0] is value:
+            return self._drawn[0][1]
+        return self.layout.features(value)
+
     def log_prob(self, value: Tensor) -> Tensor:
         layout = self.layout
-        # The density of some flows is known at their own draws alone, which they know by identity.
-        u = self._last[1] if self._last is not None and self._last[0] is value else layout.features(value)
-        free = layout.scatter(u, layout.free_shape)
+        u = self.vector(value)  # the density of some flows is known at their own draws alone, by their identity
+        free = layout.free(u)
         jacobian = layout.transform.log_abs_det_jacobian(free, value)
         batch = value.dim() - len(layout.event_shape)
         jacobian = jacobian.reshape(*jacobian.shape[:batch], -1).sum(-1)
-        return self.base.log_prob(u) / layout.num_entries - jacobian
+        return self.base.log_prob(u) / layout.num_entries - jacobian - layout.spread.log().sum()
 
     def _value(self, u: Tensor) -> Tensor:
-        value = self.layout.value(u)
-        self._last = value, u
+        value: Tensor = self.layout.transform(self.layout.free(u))
+        self._drawn[:] = [(value, u)]
         return value

@@ -29,7 +29,7 @@ from pyro_vae.pairs.probing import check_takes_every_row
 from pyro_vae.pairs.structure import vectorized_frames
 from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, value_at
 
-NUM_RUNS = 15  # of the model, whose median a shared site begins at
+NUM_RUNS = 15  # of the model, whose values a shared site begins at
 FEW_ROWS = 3
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -49,7 +49,7 @@ class DeclaredSite:
         local: whether a plate over data is among its plates.
         given: the latent sites that its posterior depends on, given those.
         sees_data: whether it depends on data even so.
-        typical: the median of its value over some runs of the model.
+        draws: its values in some runs of the model.
     """
 
     name: str
@@ -61,7 +61,7 @@ class DeclaredSite:
     local: bool
     given: tuple[str, ...]
     sees_data: bool
-    typical: Tensor
+    draws: Tensor
 
     @property
     def is_discrete(self) -> bool:
@@ -77,25 +77,27 @@ class Declarations:
         sites: the sites.
         data_plates: the names of the plates over data.
         data_dim: their dimension; None without one.
+        rows: how many entries they had; None without one.
         nesting: how deep the plates of the latent sites are nested.
     """
 
     sites: tuple[DeclaredSite, ...]
     data_plates: tuple[str, ...]
     data_dim: int | None
+    rows: int | None
     nesting: int
 
 
 def declarations(
-    model: Callable[..., Any], arguments: Arguments, rows: int | None, data_plate: str | None = None
+    model: Callable[..., Any], arguments: Arguments, sizes: Sequence[int], data_plate: str | None = None
 ) -> Declarations:
     """Run a model several times and say what its latent sites are; its parameters and noise are left alone.
 
     Args:
         model: a Pyro program.
         arguments: what it is called with, data too.
-        rows: how many rows the data have; None where there are none.
-        data_plate: the plate over data; None: whichever has that many entries.
+        sizes: of the data; those of the first dimension that a plate around latent sites has are the rows.
+        data_plate: the plate over data; None: whichever has as many entries as there are rows.
 
     Raises:
         InputError: if the model has no latent site that a guide could sample, rows that no plate says are independent,
@@ -105,11 +107,11 @@ def declarations(
     with pyro.validation_enabled(False), torch.random.fork_rng(), torch.no_grad(), poutine.block(), _own_parameters():
         traces = [_trace(model, args, kwargs) for _ in range(NUM_RUNS)]
         graph = _graph(model, args, kwargs, traces[0])
-        other = None if rows is None else _on_other_rows(model, arguments, rows)
+        other = _on_other_rows(model, arguments, sizes[0]) if sizes else None
     trace = traces[0]
     latents = [name for name in trace.stochastic_nodes if not _is_summed_out(trace, name)]
     _check_latents(trace, latents)
-    plates, dim = _plates_over_data(trace, latents, rows, data_plate)
+    plates, dim, rows = _plates_over_data(trace, latents, sizes, data_plate)
     local = [name for name in latents if any(frame.name in plates for frame in vectorized_frames(trace.nodes[name]))]
     if other is not None:
         _check_shared(trace, other, [name for name in latents if name not in local])
@@ -117,7 +119,7 @@ def declarations(
     given = invert(graph, order, [name for name in trace.stochastic_nodes if name not in latents])
     sites = tuple(_site(traces, name, name in local, given[name]) for name in order)
     nesting = max((-(frame.dim or 0) for site in sites for frame in site.plates), default=0)
-    return Declarations(sites, plates, dim, nesting)
+    return Declarations(sites, plates, dim, rows, nesting)
 
 
 def invert(
@@ -188,7 +190,7 @@ def _site(traces: Sequence[poutine.Trace], name: str, local: bool, given: Sequen
         local,
         tuple(other for other in given if other in trace.stochastic_nodes),
         any(other not in trace.stochastic_nodes for other in given),
-        values.to(torch.get_default_dtype()).median(0).values,
+        values.to(torch.get_default_dtype()),
     )
 
 
@@ -216,26 +218,33 @@ def _cardinality(d: dist.TorchDistribution) -> int | None:
 
 
 def _plates_over_data(
-    trace: poutine.Trace, latents: Sequence[str], rows: int | None, wanted: str | None
-) -> tuple[tuple[str, ...], int | None]:
+    trace: poutine.Trace, latents: Sequence[str], sizes: Sequence[int], wanted: str | None
+) -> tuple[tuple[str, ...], int | None, int | None]:
+    """The names of the plates over data around latent sites, their dimension, and how many rows there are."""
     frames = [frame for name in _samples(trace) for frame in vectorized_frames(trace.nodes[name])]
     if wanted is not None:
-        chosen = {(frame.name, frame.dim) for frame in frames if frame.name == wanted}
+        chosen = [frame for frame in frames if frame.name == wanted]
         if not chosen:
             known = ", ".join(dict.fromkeys(frame.name for frame in frames)) or "none"
             raise InputError(
                 f"a plate {wanted!r} in the model", f"the plates {known}", "give one of them as data_plate"
             )
     else:
-        chosen = {(frame.name, frame.dim) for frame in frames if frame.size == rows}
-    around = [frame for name in latents for frame in vectorized_frames(trace.nodes[name])]
-    dims = sorted({frame.dim for frame in around if frame.dim is not None and (frame.name, frame.dim) in chosen})
+        chosen = frames
+    around = {(frame.name, frame.dim) for name in latents for frame in vectorized_frames(trace.nodes[name])}
+    chosen = [frame for frame in chosen if (frame.name, frame.dim) in around]
+    if wanted is None:
+        rows = next((size for size in sizes if any(frame.size == size for frame in chosen)), None)
+        chosen = [frame for frame in chosen if frame.size == rows]
+    dims = sorted({frame.dim for frame in chosen if frame.dim is not None})
+    names = sorted({frame.name for frame in chosen})
     if len(dims) > 1:
-        names = sorted({name for name, dim in chosen if dim in dims})
         raise InputError(
-            f"one plate over the {rows} rows of data", f"{' and '.join(names)}", f"say which: data_plate={names[0]!r}"
+            f"one plate over the {chosen[0].size} rows of data",
+            " and ".join(names),
+            f"say which: data_plate={names[0]!r}",
         )
-    return tuple(sorted({name for name, dim in chosen if dim in dims})), dims[0] if dims else None
+    return tuple(names), dims[0] if dims else None, chosen[0].size if chosen else None
 
 
 def _check_latents(trace: poutine.Trace, latents: Sequence[str]) -> None:

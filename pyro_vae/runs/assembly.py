@@ -110,7 +110,9 @@ def build_pair(
             follow(model, guide)
         else:
             example = torch.zeros(2, *event_shape) if rows is None else rows
-            guide = amortize(model, guide, example, missing=missing, network=network, classifier=classifier)
+            guide = amortize(
+                model, guide, example, rows_first=True, missing=missing, network=network, classifier=classifier
+            )
     return Pair(model, guide)
 
 

@@ -241,6 +241,31 @@ def test_arguments_in_dictionaries_and_whole_numbers():
     assert math.isfinite(Trace_ELBO().loss(model, guide, batch))
 
 
+def words(counts):
+    """Documents in columns, as Pyro's example has them."""
+    with pyro.plate("documents", counts.shape[1]):
+        shares = pyro.sample("shares", dist.Dirichlet(torch.ones(2)))
+        with pyro.plate("places", len(counts), dim=-2):
+            pyro.sample("counts", dist.Poisson(3 * shares[..., 0]), obs=counts)
+
+
+def columns(counts):
+    with pyro.plate("documents", counts.shape[1]):
+        rate = pyro.sample("rate", dist.Gamma(1.0, 1.0))
+        pyro.sample("counts", dist.Poisson(rate).expand([counts.shape[1]]), obs=counts[0])
+
+
+@pytest.mark.parametrize(("model", "options"), [(words, {"data_plate": "documents"}), (words, {}), (columns, {})])
+def test_rows_in_another_dimension(model, options):
+    """By the name of the plate, or by its size where no plate around a latent goes over the first dimension."""
+    counts = torch.poisson(torch.full((4, 9), 2.0))
+    guide = amortize(model, "mean_field", counts, network=SMALL, **options)
+    assert guide.inputs.shapes == {"counts": (4,)}
+    elbo = Trace_ELBO()
+    assert math.isfinite(elbo.loss_and_grads(model, guide, counts))
+    assert math.isfinite(elbo.loss_and_grads(model, guide, counts[:, :5]))  # fewer documents
+
+
 def test_a_partial_and_a_method_are_programs():
     class Owner:
         def model(self, x):
