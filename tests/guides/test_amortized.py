@@ -91,6 +91,7 @@ def test_full_rank_reaches_the_posterior_of_a_linear_gaussian():
     assert divergence.mean() < 0.01
 
 
+@pytest.mark.exhaustive
 def test_a_positive_site_has_the_gamma_posterior():
     model, x = PROGRAMS["counts"].model, PROGRAMS["counts"].data(300)
     torch.manual_seed(0)
@@ -102,6 +103,7 @@ def test_a_positive_site_has_the_gamma_posterior():
     assert (draws.std(0) / exact.stddev - 1).abs().mean() < 0.1
 
 
+@pytest.mark.exhaustive
 def test_local_and_shared_sites_together():
     """Group effects given mean and spread; their posterior under mean and spread fixed is normal."""
     model = PROGRAMS["groups"].model

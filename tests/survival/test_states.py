@@ -28,7 +28,7 @@ EVERY = {"kills": 30, "power": 170, "disk": 60}  # of the states of one scenario
 @pytest.mark.forks
 def test_some_states_of_a_resumed_run(tmp_path):
     harness = Harness("resume", tmp_path)
-    for failing, every in (("kills", 40), ("power", 170), ("disk", 40)):
+    for failing, every in (("kills", 80), ("power", 340), ("disk", 80)):
         assert check(harness, failing, every, first=31) == []
 
 
