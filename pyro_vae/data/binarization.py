@@ -165,4 +165,8 @@ def describe_pixels(data: Dataset) -> str:
     }[data.kind]
 
 
-_SUPPORTS = {constraints.boolean: "that are 0 or 1", constraints.unit_interval: "in [0, 1]"}
+_SUPPORTS = {
+    constraints.boolean: "that are 0 or 1",
+    constraints.unit_interval: "in [0, 1]",
+    constraints.nonnegative_integer: "that are counts, 0, 1, 2, …",
+}

@@ -111,7 +111,7 @@ class CVAE(Model):
     ) -> Shaped[Tensor, "... *event"]:
         whole = self.hidden.new_zeros((1, *self.event_shape), dtype=torch.get_default_dtype()) if x is None else x
         with pyro.plate("data", whole.shape[0]):
-            features = self.encoder(whole.masked_fill(self.hidden, 0.0))
+            features = self.encoder(self.likelihood.seen(whole.masked_fill(self.hidden, 0.0)))
             z = pyro.sample("z", self.prior(features))
             pixels = cast(dist.Independent, self.likelihood(self.decoder(z, features))).base_dist
             completed = dist.Independent(Completed(pixels, self.hidden, whole), len(self.event_shape))

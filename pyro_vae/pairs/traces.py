@@ -81,7 +81,7 @@ def mean_at(trace: Trace, site: str) -> Tensor:
     """
     d = distribution_at(trace, site)
     try:
-        mean: Tensor = d.mean
+        mean: Tensor = d.mean.detach()  # some compute it with gradients, whatever is around
     except NotImplementedError:
         found = None
     else:

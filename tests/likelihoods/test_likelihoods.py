@@ -1,13 +1,27 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.distributions import constraints
+from scipy import stats
 
-from pyro_vae.likelihoods import LIKELIHOODS, Bernoulli, Binomial, ContinuousBernoulli, Gaussian, Laplace
+import pyro_vae
+from pyro_vae.errors import InputError
+from pyro_vae.likelihoods import (
+    LIKELIHOODS,
+    Bernoulli,
+    Binomial,
+    ContinuousBernoulli,
+    Gaussian,
+    Laplace,
+    NegativeBinomial,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
+)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
@@ -140,3 +154,54 @@ def test_densities_on_the_real_line_integrate_to_one(choice):
     x = torch.linspace(-40, 40, 80_001, dtype=torch.float64).unsqueeze(1)
     density = likelihood(torch.full_like(x, 0.7)).log_prob(x).exp()
     assert torch.trapezoid(density, x.squeeze(1)).item() == pytest.approx(1, abs=1e-4)
+
+
+COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_have_probabilities_that_sum_to_one_and_a_mean(name):
+    """Over counts up to 4,000, beyond which less than 1e-6 is left."""
+    eta, counts = torch.tensor([-1.0, 0.0, 2.0]), torch.arange(4000.0).unsqueeze(1)
+    pixels = LIKELIHOODS[name]((3,))(eta).base_dist
+    probabilities = pixels.log_prob(counts).exp().detach()
+    torch.testing.assert_close(probabilities.sum(0), torch.ones(3), rtol=0, atol=1e-4)
+    torch.testing.assert_close((probabilities * counts).sum(0), pixels.mean.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_counts_by_hand():
+    """SciPy's parameters of the negative binomial: n = r, p = r / (r + mu)."""
+    eta, x = torch.tensor([0.5, 2.0]), torch.tensor([3.0, 0.0])
+    torch.testing.assert_close(
+        Poisson((2,))(eta).log_prob(x).item(),
+        sum(stats.poisson.logpmf(x.numpy(), eta.exp().numpy())),
+        rtol=1e-5,
+        atol=0,
+    )
+    likelihood = NegativeBinomial((2,))
+    likelihood.log_dispersion.data = torch.tensor([0.3, -1.0])
+    r, mu = likelihood.log_dispersion.detach().exp().numpy(), eta.exp().numpy()
+    by_hand = stats.nbinom.logpmf(x.numpy(), r, r / (r + mu))
+    torch.testing.assert_close(likelihood(eta).log_prob(x).item(), float(by_hand.sum()), rtol=1e-5, atol=0)
+    inflated = ZeroInflatedNegativeBinomial((2,))
+    inflated.log_dispersion.data = likelihood.log_dispersion.data
+    share = inflated.gate_logits.detach().sigmoid().numpy()
+    zero = share[1] + (1 - share[1]) * float(stats.nbinom.pmf(0, r[1], r[1] / (r[1] + mu[1])))
+    expected = math.log(1 - share[0]) + float(by_hand[0]) + math.log(zero)
+    torch.testing.assert_close(inflated(eta).log_prob(x).item(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_fitted_and_come_back_as_they_are(name):
+    """With means over three orders of magnitude, of which encoders see the logarithm."""
+    generator = torch.Generator().manual_seed(0)
+    rates = torch.exp(torch.linspace(-1, 6, 8)) * torch.rand(120, 1, generator=generator).add(0.5)
+    x = torch.poisson(rates, generator=generator)
+    settings = {"likelihood": name, "latent_dim": 2, "hidden": (16,), "epochs": 20, "display": False}
+    run = pyro_vae.fit("vae", data=x, **settings)
+    assert run.history["train_loss"].iloc[-1] < run.history["train_loss"].iloc[0]
+    draws = run.sample(4, mean=False)
+    assert torch.equal(draws, draws.round())
+    assert not run.sample(2).requires_grad
+    with pytest.raises(InputError, match=r"that are counts, 0, 1, 2, …, .*; use --likelihood gaussian"):
+        pyro_vae.fit("vae", data=x + 0.5, **settings)

@@ -1,0 +1,24 @@
+"""Likelihoods p(x | z), one kind of values per file."""
+
+from pyro_vae.likelihoods.base import LIKELIHOODS, Likelihood
+from pyro_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from pyro_vae.likelihoods.located import Gaussian, Laplace
+from pyro_vae.likelihoods.shares import Bernoulli, Binomial, BinomialShare, ContinuousBernoulli, Shares
+from pyro_vae.registry import import_siblings
+
+import_siblings(__name__, __path__)
+
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Binomial",
+    "BinomialShare",
+    "ContinuousBernoulli",
+    "Gaussian",
+    "Laplace",
+    "Likelihood",
+    "NegativeBinomial",
+    "Poisson",
+    "Shares",
+    "ZeroInflatedNegativeBinomial",
+]
