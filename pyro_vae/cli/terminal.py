@@ -215,4 +215,5 @@ def _how_to_go_on(error: BaseException) -> str:
     run = getattr(error, "run", None)
     if run is None or run.path is None:
         return "Stopped."
-    return f"Stopped after {len(run.history)} whole epochs and saved; go on with: python cli.py fit --resume {run.path}"
+    done = f"{len(run.history)} whole epoch{'' if len(run.history) == 1 else 's'}"
+    return f"Stopped after {done} and saved; go on with: python cli.py fit --resume {run.path}"

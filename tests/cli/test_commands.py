@@ -377,7 +377,7 @@ def test_ctrl_c_says_how_to_go_on(command, toy_npz, monkeypatch):
     result = command("fit", "--data", toy_npz, *FLAGS, "--out", "run")
     assert result.exit_code == 130
     assert result.stderr.strip().splitlines()[-1] == (
-        "Stopped after 1 whole epochs and saved; go on with: python cli.py fit --resume run"
+        "Stopped after 1 whole epoch and saved; go on with: python cli.py fit --resume run"
     )
 
 
