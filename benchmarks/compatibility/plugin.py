@@ -119,6 +119,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     patching.replace(patching.choices(WAY, repeating))
     patching.set_way(WAY)
+    for kind in ("NotCompiled", "Recompiled"):  # Pyro's settings make errors of warnings: these are no failures
+        config.addinivalue_line("filterwarnings", f"ignore::pyro_vae.compiled.{kind}")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
