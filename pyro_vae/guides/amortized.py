@@ -39,14 +39,13 @@ MOST_SHARED = 64  # numbers of shared sites that an encoder sees without being t
 def amortize(
     model: Callable[..., Any],
     family: str,
-    *example: Any,
+    example: Any,
+    *,
     data_plate: str | None = None,
     sees_shared: bool | None = None,
     rows_first: bool = False,
-    missing: bool = False,
     network: Network | None = None,
     classifier: Network | None = None,
-    **named: Any,
 ) -> nn.Module:
     r"""A guide for a model, any Pyro program.
 
@@ -57,16 +56,15 @@ def amortize(
     Args:
         model: the program.
         family: a guide by name, ``mean_field``, ``iaf:num_transforms=4``, …, for the sites of each row.
-        *example: what the model is called with: data of some rows, shape (N, \*event_shape), and whatever else.
+        example: what the model is called with: data of some rows, shape (N, \*event_shape); several arguments as a
+            tuple.  NaN in one says that values of it may be missing: encoders see zero and an indicator.
         data_plate: the plate over the rows; None: the one around latent sites that has as many entries as the data have
             in their first dimension, else in another.
         sees_shared: whether encoders see the sites that all rows share, if those of a row depend on them; None: where
             these are at most 64 numbers.
         rows_first: whether rows are the first dimension of the data, whatever plates there are.
-        missing: whether NaN in the data is a missing value, of which an encoder sees zero and an indicator.
         network: makes the encoders; default: an MLP.
         classifier: makes the encoder of a discrete site that no other shares; default: ``network``.
-        **named: keyword arguments of the model.
 
     Raises:
         InputError: if the model has no latent site, or one that this cannot make a guide for.
@@ -90,10 +88,10 @@ def amortize(
     if isinstance(model, Model):
         return GUIDES.build(family, model=model, network=network, classifier=classifier)
     GUIDES.check(family)
-    inputs = Inputs(model, missing)
-    arguments = inputs.bound(example, named)
+    inputs, args = Inputs(model), example if isinstance(example, tuple) else (example,)
+    arguments = inputs.bound(args, {})
     sizes = inputs.sizes(arguments)
-    sites = declarations(model, (example, named), sizes[:1] if rows_first else sizes, data_plate)
+    sites = declarations(model, args, sizes[:1] if rows_first else sizes, data_plate)
     inputs.look(arguments, {site.name for site in sites.sites}, sites.rows, sites.data_dim)
     return Amortized(sites, inputs, family, sees_shared, network, classifier)
 

@@ -3,7 +3,8 @@
 Each tensor with as many rows as the data, in its first dimension or else in another, is an input, a number per row as a
 vector of one.  Those of numbers beyond
 [-1, 1] are standardized, column by column, by the mean and standard deviation of the data that the guide was made with,
-so that years and amounts train like anything else.
+so that years and amounts train like anything else.  One with NaN among them is seen with an indicator of what is
+missing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ class Inputs(nn.Module):
 
     Args:
         model: a Pyro program.
-        missing: whether NaN in them is a missing value.
 
     Attributes:
         shapes: the event shape of each input, by the name of the argument.
@@ -33,7 +33,7 @@ class Inputs(nn.Module):
         InputError: if Python cannot tell what the model is called with.
     """
 
-    def __init__(self, model: Callable[..., Any], missing: bool = False) -> None:
+    def __init__(self, model: Callable[..., Any]) -> None:
         super().__init__()
         try:
             self._signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
@@ -41,8 +41,8 @@ class Inputs(nn.Module):
             raise InputError(
                 "a model whose arguments Python can name", str(error), "wrap it: def model(x): return …"
             ) from error
-        self._missing = missing
         self._names: list[tuple[str, str, int]] = []  # of the argument, of its buffers, and where its rows lie
+        self._missing: set[str] = set()
         self._trailing = 0  # plates inside of that over data
         self.shapes: dict[str, Shape] = {}
 
@@ -82,7 +82,9 @@ class Inputs(nn.Module):
             self._names.append((name, key, axis))
             seen = _as_numbers(value, axis)
             shape = tuple(seen.shape[1:])
-            self.shapes[name] = indicator_shape(shape) if self._missing else shape
+            if seen.isnan().any():
+                self._missing.add(name)
+            self.shapes[name] = indicator_shape(shape) if name in self._missing else shape
             mean, spread = _moments(seen)
             self.register_buffer(f"mean_{key}", mean)
             self.register_buffer(f"spread_{key}", spread)
@@ -94,7 +96,7 @@ class Inputs(nn.Module):
             value = _as_numbers(arguments[name], axis)
             value = (value - getattr(self, f"mean_{key}")) / getattr(self, f"spread_{key}")
             event_dim = value.dim() - 1
-            value = with_indicator(value, event_dim) if self._missing else value
+            value = with_indicator(value, event_dim) if name in self._missing else value
             values[name] = value.reshape(len(value), *[1] * self._trailing, *value.shape[1:])
         return values
 

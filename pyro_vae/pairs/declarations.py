@@ -32,8 +32,6 @@ from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, value_at
 NUM_RUNS = 15  # of the model, whose values a shared site begins at
 FEW_ROWS = 3
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
 
 @dataclass(frozen=True)
 class DeclaredSite:
@@ -89,13 +87,13 @@ class Declarations:
 
 
 def declarations(
-    model: Callable[..., Any], arguments: Arguments, sizes: Sequence[int], data_plate: str | None = None
+    model: Callable[..., Any], args: tuple[Any, ...], sizes: Sequence[int], data_plate: str | None = None
 ) -> Declarations:
     """Run a model several times and say what its latent sites are; its parameters and noise are left alone.
 
     Args:
         model: a Pyro program.
-        arguments: what it is called with, data too.
+        args: what it is called with, data too.
         sizes: of the data; those of the first dimension that a plate around latent sites has are the rows.
         data_plate: the plate over data; None: whichever has as many entries as there are rows.
 
@@ -103,11 +101,10 @@ def declarations(
         InputError: if the model has no latent site that a guide could sample, rows that no plate says are independent,
             or several plates that may be the one over data.
     """
-    args, kwargs = arguments
     with pyro.validation_enabled(False), torch.random.fork_rng(), torch.no_grad(), poutine.block(), _own_parameters():
-        traces = [_trace(model, args, kwargs) for _ in range(NUM_RUNS)]
-        graph = _graph(model, args, kwargs, traces[0])
-        other = _on_other_rows(model, arguments, sizes[0]) if sizes else None
+        traces = [_trace(model, args) for _ in range(NUM_RUNS)]
+        graph = _graph(model, args, traces[0])
+        other = _on_other_rows(model, args, sizes[0]) if sizes else None
     trace = traces[0]
     latents = [name for name in trace.stochastic_nodes if not _is_summed_out(trace, name)]
     _check_latents(trace, latents)
@@ -156,13 +153,11 @@ def invert(
     return {name: given[name] for name in order}
 
 
-def _graph(
-    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], trace: poutine.Trace
-) -> list[set[str]]:
+def _graph(model: Callable[..., Any], args: tuple[Any, ...], trace: poutine.Trace) -> list[set[str]]:
     """The sites that each factor depends on; all before it, where that cannot be tracked."""
     names = [*trace.stochastic_nodes, *trace.observation_nodes]
     try:
-        found = get_dependencies(model, args, kwargs)["prior_dependencies"]
+        found = get_dependencies(model, args)["prior_dependencies"]
     except Exception:  # of whatever kind: some operations carry no provenance
         latents = trace.stochastic_nodes
         return [{*latents[: latents.index(name) if name in latents else None], name} for name in names]
@@ -270,7 +265,7 @@ def _check_shared(trace: poutine.Trace, other: poutine.Trace, shared: Sequence[s
             )
 
 
-def _on_other_rows(model: Callable[..., Any], arguments: Arguments, rows: int) -> poutine.Trace | None:
+def _on_other_rows(model: Callable[..., Any], args: tuple[Any, ...], rows: int) -> poutine.Trace | None:
     """A run on fewer rows; None for programs that are written for just these."""
     few = min(FEW_ROWS, rows - 1) if rows > 1 else 2
 
@@ -278,9 +273,8 @@ def _on_other_rows(model: Callable[..., Any], arguments: Arguments, rows: int) -
         is_data = isinstance(value, Tensor) and value.dim() and len(value) == rows
         return value[torch.arange(few) % rows] if is_data else value
 
-    args, kwargs = arguments
     try:
-        return _trace(model, tuple(map(cut, args)), {name: cut(value) for name, value in kwargs.items()})
+        return _trace(model, tuple(map(cut, args)))
     except Exception:  # of whatever kind
         return None
 
@@ -290,8 +284,8 @@ def _own_parameters() -> AbstractContextManager[Any]:
     return pyro.get_param_store().scope()
 
 
-def _trace(model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> poutine.Trace:
-    trace = poutine.trace(model).get_trace(*args, **kwargs)
+def _trace(model: Callable[..., Any], args: tuple[Any, ...]) -> poutine.Trace:
+    trace = poutine.trace(model).get_trace(*args)
     check_takes_every_row("model", trace)
     return prune_subsample_sites(trace)
 

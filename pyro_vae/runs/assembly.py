@@ -110,9 +110,9 @@ def build_pair(
             follow(model, guide)
         else:
             example = torch.zeros(2, *event_shape) if rows is None else rows
-            guide = amortize(
-                model, guide, example, rows_first=True, missing=missing, network=network, classifier=classifier
-            )
+            if missing:  # whether or not there are any among these rows
+                example = torch.cat([example, torch.full_like(example[:1], torch.nan)])
+            guide = amortize(model, guide, example, rows_first=True, network=network, classifier=classifier)
     return Pair(model, guide)
 
 

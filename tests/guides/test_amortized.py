@@ -25,7 +25,7 @@ SMALL = MLP(hidden=(16,))
 def make(name: str, family: str = "mean_field", **options):
     program = PROGRAMS[name]
     torch.manual_seed(0)
-    return program.model, amortize(program.model, family, *program.arguments(), network=SMALL, **options)
+    return program.model, amortize(program.model, family, program.arguments(), network=SMALL, **options)
 
 
 def train(model, guide, *args, steps=1500, lr=0.01, elbo=None):
@@ -223,7 +223,7 @@ def test_what_no_guide_can_be_made_for_is_said(model, message):
 
 def test_a_model_that_is_called_without_data_is_refused():
     with pytest.raises(InputError, match="expected a model that is called with its data, for an encoder to see"):
-        amortize(no_data, "mean_field", data_plate="data")
+        amortize(no_data, "mean_field", (), data_plate="data")
 
 
 def test_a_plate_that_is_not_there_is_named():
@@ -266,6 +266,19 @@ def test_rows_in_another_dimension(model, options):
     elbo = Trace_ELBO()
     assert math.isfinite(elbo.loss_and_grads(model, guide, counts))
     assert math.isfinite(elbo.loss_and_grads(model, guide, counts[:, :5]))  # fewer documents
+
+
+def test_missing_values_are_seen_as_missing():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ WEIGHTS, 0.5).mask(~x.isnan()).to_event(1), obs=x.nan_to_num())
+
+    x = normal(20)
+    x[3, 1] = torch.nan
+    guide = amortize(model, "mean_field", x, network=SMALL)
+    assert guide.inputs.shapes == {"x": (8,)}  # values, and where there are none
+    assert math.isfinite(Trace_ELBO().loss_and_grads(model, guide, x))
 
 
 def test_a_partial_and_a_method_are_programs():

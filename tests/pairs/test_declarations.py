@@ -12,11 +12,11 @@ from tests.guides.programs import PROGRAMS, ROWS, normal, switch
 
 def test_the_order_is_a_faithful_inverse():
     """Of top -> below -> x, below is given x and top is given below alone."""
-    sites = {site.name: site for site in declarations(PROGRAMS["chain"].model, ((normal(),), {}), (ROWS, 4)).sites}
+    sites = {site.name: site for site in declarations(PROGRAMS["chain"].model, (normal(),), (ROWS, 4)).sites}
     assert list(sites) == ["below", "top"]
     assert (sites["below"].given, sites["below"].sees_data) == ((), True)
     assert (sites["top"].given, sites["top"].sees_data) == (("below",), False)
-    switched = {site.name: site for site in declarations(switch, ((normal(),), {}), (ROWS, 4)).sites}
+    switched = {site.name: site for site in declarations(switch, (normal(),), (ROWS, 4)).sites}
     assert list(switched) == ["on", "z"]  # the discrete one first
     assert switched["z"].given == ("on",)
 
@@ -37,7 +37,7 @@ def test_looking_leaves_parameters_and_noise_alone():
 
     pyro.clear_param_store()
     before = torch.get_rng_state()
-    declarations(model, ((normal(),), {}), (ROWS, 4))
+    declarations(model, (normal(),), (ROWS, 4))
     assert torch.equal(torch.get_rng_state(), before)
     assert not pyro.get_param_store().keys()
 
@@ -47,6 +47,6 @@ def test_where_provenance_is_lost_every_site_depends_on_all_before_it(monkeypatc
         raise NotImplementedError("an operation that does not know of it")
 
     monkeypatch.setattr("pyro_vae.pairs.declarations.get_dependencies", fail)
-    sites = {site.name: site for site in declarations(switch, ((normal(),), {}), (ROWS, 4)).sites}
+    sites = {site.name: site for site in declarations(switch, (normal(),), (ROWS, 4)).sites}
     assert sites["z"].given == ("on",)
     assert all(site.sees_data for site in sites.values())
