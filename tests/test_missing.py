@@ -35,9 +35,13 @@ def holed(x, holes):
     return x.masked_fill(holes, torch.nan)
 
 
+COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
+
+
 @pytest.mark.parametrize("choice", [*LIKELIHOODS, "gaussian:sigma=optimal", "laplace:sigma=optimal"])
 def test_a_likelihood_is_that_of_the_values_that_are_there(choice):
-    x = (torch.rand(3, 4) * 16).round() / 16 if "bernoulli" not in choice else torch.rand(3, 4).round()
+    counts = (torch.rand(3, 4) * 16).round()
+    x = counts if choice in COUNTS else torch.rand(3, 4).round() if "bernoulli" in choice else counts / 16
     params = torch.randn(2, 3, 4, requires_grad=True)
     masked, whole = (LIKELIHOODS.build(choice, event_shape=(4,)) for _ in range(2))
     leave_out_missing(masked)
