@@ -197,7 +197,7 @@ def test_counts_are_fitted_and_come_back_as_they_are(name):
     generator = torch.Generator().manual_seed(0)
     rates = torch.exp(torch.linspace(-1, 6, 8)) * torch.rand(120, 1, generator=generator).add(0.5)
     x = torch.poisson(rates, generator=generator)
-    settings = {"likelihood": name, "latent_dim": 2, "hidden": (16,), "epochs": 20, "display": False}
+    settings = {"likelihood": name, "latent_dim": 2, "hidden": (16,), "epochs": 5, "display": False}
     run = pyro_vae.fit("vae", data=x, **settings)
     assert run.history["train_loss"].iloc[-1] < run.history["train_loss"].iloc[0]
     draws = run.sample(4, mean=False)
