@@ -1,10 +1,9 @@
 """What the encoders of a guide see of the arguments of a model.
 
 Each tensor with as many rows as the data, in its first dimension or else in another, is an input, a number per row as a
-vector of one.  Those of numbers beyond
-[-1, 1] are standardized, column by column, by the mean and standard deviation of the data that the guide was made with,
-so that years and amounts train like anything else.  One with NaN among them is seen with an indicator of what is
-missing.
+vector of one.  Those of numbers beyond [-1, 1] are standardized, column by column, by the mean and standard deviation
+of the data that the guide was made with, so that years and amounts train like anything else.  One with NaN among them
+is seen with an indicator of what is missing.
 """
 
 from __future__ import annotations

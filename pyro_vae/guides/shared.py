@@ -41,7 +41,7 @@ class SharedNormal(nn.Module):
 
     def __init__(self, draws: Tensor, support: constraints.Constraint, event_dim: int) -> None:
         super().__init__()
-        self._transform, self._event_dim = biject_to(support), event_dim
+        self._transform = biject_to(support)
         free = self._transform.inv(draws)
         self._free_dim = event_dim + free.dim() - draws.dim()
         loc = torch.where(free.isfinite(), free, torch.nan).nanmedian(0).values.nan_to_num()

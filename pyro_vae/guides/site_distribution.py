@@ -134,11 +134,21 @@ class ContinuousLayout(SiteLayout):
             spread = spread.clamp(max=WIDEST)
         self.register_buffer("center", center)
         self.register_buffer("spread", spread)
+        self._units: tuple[tuple[int, int], bool] | None = None
+        self._has_units()
 
     def distribution(self, q: dist.TorchDistribution) -> dist.TorchDistribution:
-        own_units = bool((self.center != 0).any() or (self.spread != 1).any())
-        plain = is_identity(self.transform) and not self._others and len(self.event_shape) == 1 and not own_units
+        plain = (
+            is_identity(self.transform) and not self._others and len(self.event_shape) == 1 and not self._has_units()
+        )
         return q if plain else SiteDistribution(q, self)
+
+    def _has_units(self) -> bool:
+        """Whether center and spread are not 0 and 1; looked at anew where they are loaded, not at each call."""
+        versions = self.center._version, self.spread._version
+        if self._units is None or self._units[0] != versions:
+            self._units = versions, bool((self.center != 0).any() or (self.spread != 1).any())
+        return self._units[1]
 
     def features(self, value: Tensor) -> Tensor:
         return self.gather((self.transform.inv(value) - self.center) / self.spread, len(self.free_shape))

@@ -12,6 +12,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from torch.distributions import kl_divergence
 
+from pyro_vae.compiled import CompiledTrace_ELBO
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES, amortize
 from pyro_vae.models import VAE
@@ -156,6 +157,19 @@ def test_minibatches_and_particles():
         for particles in (1, 5):
             elbo = Trace_ELBO(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
             assert math.isfinite(elbo.loss_and_grads(model, guide, normal(rows)))
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("name", ["linear", "groups", "counts", "answers", "explained"])
+def test_a_guide_by_name_is_recorded(name):
+    model, guide = make(name)
+    args, found = PROGRAMS[name].arguments(), []
+    for elbo in (Trace_ELBO(), compiled := CompiledTrace_ELBO()):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        found.append([elbo.loss_and_grads(model, guide, *args) for _ in range(5)])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert compiled.num_graphs(model, guide) == 1
 
 
 def test_a_plate_that_is_subsampled_by_hand_keeps_its_scale():
