@@ -215,5 +215,7 @@ def _how_to_go_on(error: BaseException) -> str:
     run = getattr(error, "run", None)
     if run is None or run.path is None:
         return "Stopped."
-    done = f"{len(run.history)} whole epoch{'' if len(run.history) == 1 else 's'}"
+    from pyro_vae.runs.run import count  # late: it imports torch, which a stopped run has
+
+    done = count(len(run.history), "whole epoch")
     return f"Stopped after {done} and saved; go on with: python cli.py fit --resume {run.path}"
