@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.probing import check_takes_every_row
-from pyro_vae.pairs.structure import vectorized_frames
+from pyro_vae.pairs.structure import enumerates, vectorized_frames
 from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, value_at
 
 NUM_RUNS = 15  # of the model, whose values a shared site begins at
@@ -106,7 +106,7 @@ def declarations(
         graph = _graph(model, args, traces[0])
         other = _on_other_rows(model, args, sizes[0]) if sizes else None
     trace = traces[0]
-    latents = [name for name in trace.stochastic_nodes if not _is_summed_out(trace, name)]
+    latents = [name for name in trace.stochastic_nodes if enumerates(trace, name) != "parallel"]
     _check_latents(trace, latents)
     plates, dim, rows = _plates_over_data(trace, latents, sizes, data_plate)
     local = [name for name in latents if any(frame.name in plates for frame in vectorized_frames(trace.nodes[name]))]
@@ -293,7 +293,3 @@ def _trace(model: Callable[..., Any], args: tuple[Any, ...]) -> poutine.Trace:
 def _samples(trace: poutine.Trace) -> list[str]:
     """The sample sites, without factors and deterministic values."""
     return [*trace.stochastic_nodes, *(name for name in trace.observation_nodes if not is_bookkeeping(trace, name))]
-
-
-def _is_summed_out(trace: poutine.Trace, name: str) -> bool:
-    return (trace.nodes[name]["infer"] or {}).get("enumerate") == "parallel"

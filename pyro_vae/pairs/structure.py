@@ -175,7 +175,7 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
     p, q, rows = run.p, run.q, num_rows(run.x)
     plate_dim, plates = _plates_over_data(run, other)
     outside = [n for n, site in run.sites if not any(frame.name in plates for frame in vectorized_frames(site))]
-    enumerated = tuple(n for n in q.stochastic_nodes if _enumerates(q, n) == "parallel")
+    enumerated = tuple(n for n in q.stochastic_nodes if enumerates(q, n) == "parallel")
     sampled = [n for n in q.stochastic_nodes if n not in enumerated]
     local = [n for n in sampled if n in p.nodes and n not in outside and not _is_discrete(distribution_at(p, n))]
     marginal = tuple(n for n in p.stochastic_nodes if n not in q.nodes)
@@ -206,7 +206,7 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
         entries=entries,
         support=supports[0] if of_entries else None,
         has_label=label is not None and LABEL_SITE in p.stochastic_nodes and LABEL_SITE in q.nodes,
-        sequential=any(_enumerates(q, n) == "sequential" for n in q.stochastic_nodes),
+        sequential=any(enumerates(q, n) == "sequential" for n in q.stochastic_nodes),
         score_function=tuple(n for n in sampled if not distribution_at(q, n).has_rsample),
         own_draws_only=tuple(n for n in sampled if not _scores_any_point(distribution_at(q, n), value_at(q, n))),
         factorized=all(
@@ -240,7 +240,8 @@ def vectorized_frames(site: Any) -> list[CondIndepStackFrame]:
     return found
 
 
-def _enumerates(trace: poutine.Trace, name: str) -> str | None:
+def enumerates(trace: poutine.Trace, name: str) -> str | None:
+    """How a site asks to be enumerated: ``parallel``, ``sequential``, or not."""
     how: str | None = (trace.nodes[name]["infer"] or {}).get("enumerate")
     return how
 
