@@ -134,12 +134,19 @@ FAILURES: dict[str, tuple[Callable[[int, int], bool], bool]] = {
 }
 
 
-def crashes(before: Path, operations: Iterable[Operation], target: Callable[[], Path]) -> Iterator[tuple[str, Path]]:
-    """What the disk holds where the power fails after each operation, in each of the ways above."""
+def crashes(
+    before: Path, operations: Iterable[Operation], target: Callable[[], Path]
+) -> Iterator[tuple[str, Callable[[], Path]]]:
+    """What the disk holds where the power fails after each operation, in each of the ways above: what it is called,
+    and what writes it to a new folder, until the next one is asked for."""
     disk = Disk(before)
     for number, operation in enumerate(operations):
         disk.do(operation)
         for failure, (keep_name, keep_content) in FAILURES.items():
-            path = target()
-            disk.write(path, keep_name, keep_content)
-            yield f"after {number} ({operation.kind} {operation.path}): {failure}", path
+
+            def write(keep_name: Callable[[int, int], bool] = keep_name, keep_content: bool = keep_content) -> Path:
+                path = target()
+                disk.write(path, keep_name, keep_content)
+                return path
+
+            yield f"after {number} ({operation.kind} {operation.path}): {failure}", write

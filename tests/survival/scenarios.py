@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import itertools
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # which an optimizer loads: once here, and not for a second in each forked process
 from matplotlib.figure import Figure
 
 import pyro_vae
@@ -109,6 +111,7 @@ class Harness:
     """
 
     def __init__(self, name: str, place: Path) -> None:
+        gc.freeze()  # what is loaded by now: forked processes need not look through it
         self.name, self.scenario = name, SCENARIOS[name]
         self.place = Path(os.path.realpath(place))
         self._numbers = itertools.count()

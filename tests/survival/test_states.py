@@ -30,6 +30,14 @@ def test_some_states_of_a_resumed_run(tmp_path):
     harness = Harness("resume", tmp_path)
     for failing, every in (("kills", 80), ("power", 340), ("disk", 80)):
         assert check(harness, failing, every, first=31) == []
+    folder = harness.copy(harness.end)  # and one that is broken is found out
+    (next((folder / "run/checkpoints").glob("*.pt"))).unlink()
+    with pytest.raises(Exception, match="checkpoint file"):
+        harness.check(folder)
+    folder = harness.copy(harness.end)
+    (folder / ".run.new").mkdir()
+    with pytest.raises(Broken, match=r"left lying about: .*\.run\.new"):
+        harness.check(folder)
 
 
 @pytest.mark.slow
@@ -67,19 +75,6 @@ def test_a_protocol_that_syncs_nothing_is_found_out(tmp_path):
     disk.do(Operation("sync", "."))
     disk.write(tmp_path / "synced", lambda i, n: False, False)
     assert (tmp_path / "synced/old").read_bytes() == b"new"
-
-
-@pytest.mark.forks
-def test_a_state_that_is_broken_is_found_out(tmp_path):
-    harness = Harness("evaluate", tmp_path)
-    folder = harness.copy(harness.end)
-    (next((folder / "run/checkpoints").glob("*.pt"))).unlink()
-    with pytest.raises(Exception, match="checkpoint file"):
-        harness.check(folder)
-    folder = harness.copy(harness.end)
-    (folder / ".run.new").mkdir()
-    with pytest.raises(Broken, match=r"left lying about: .*\.run\.new"):
-        harness.check(folder)
 
 
 CALLS = "openat,write,pwrite64,writev,fsync,fdatasync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir"
