@@ -21,6 +21,7 @@ from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models import MODELS, VAE
 from pyro_vae.networks import MLP, Network
 from pyro_vae.pairs import Pair
+from pyro_vae.priors import PRIORS
 
 torch.set_num_threads(1)  # the matrices are small
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start: two at once would wait for each other
@@ -54,10 +55,11 @@ def _clean_slate() -> Iterator[None]:
     assert pyro.settings.get("validate_poutine") == validation
 
 
-def make_pair(model: str = "vae", guide: str = "mean_field", seed: int = 0) -> Pair:
+def make_pair(model: str = "vae", guide: str = "mean_field", seed: int = 0, prior: str | None = None) -> Pair:
     """A small pair by name, on images of EVENT_SHAPE."""
     torch.manual_seed(seed)
-    program = MODELS.build(model, event_shape=EVENT_SHAPE, num_classes=NUM_CLASSES, latent_dim=2, network=SMALL)
+    parts = {"network": SMALL, "prior": None if prior is None else PRIORS.build(prior, latent_dim=2)}
+    program = MODELS.build(model, event_shape=EVENT_SHAPE, num_classes=NUM_CLASSES, latent_dim=2, **parts)
     return Pair(program, GUIDES.build(guide, model=program, network=SMALL))
 
 

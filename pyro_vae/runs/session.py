@@ -25,6 +25,7 @@ from pyro_vae.data import (
 from pyro_vae.diagnostics.findings import Finding
 from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.pairs import Pair, ProbedPair
+from pyro_vae.priors import meet_first_batch
 from pyro_vae.runs import animation
 from pyro_vae.runs.assembly import AUTO, resolve_augmentation, resolve_binarization, resolve_resampling
 from pyro_vae.runs.data_facts import facts_of
@@ -63,6 +64,7 @@ class Session:
         resampling = resolve_resampling(config, pair)
         config = settle(config, batches.num_steps, self.probed.sums)
         self.config = config.model_copy(update={"binarization": binarization})
+        meet_first_batch(pair, first_batch(batches, device), config.seed)
         self.trainer = Trainer(self.probed, batches, validation, config, augment, resampling)
         rehearse(self.probed, self.trainer.loss.objective, validation[:ROWS].x(), self.trainer.beta.final)
         self.folder: RunFolder | None = None
@@ -182,6 +184,16 @@ def check_masks(pair: Pair, x: torch.Tensor) -> None:
             fault,
             "use a model and a guide by name, call mask_missing() on the model before the guide is made, or fill them",
         )
+
+
+def first_batch(batches: Batches, device: torch.device) -> torch.Tensor:
+    r"""As many training rows as a batch has, from all over the set, shape (B, \*event_shape).
+
+    The first rows of a set that is sorted, by class or by time, would be of one kind.
+    """
+    images = batches.images
+    rows = torch.linspace(0, len(images) - 1, min(batches.batch_size, len(images))).long()
+    return binarize_once(images[rows.to(device)], batches.binarization).to(device).x()
 
 
 def _labelled(dataset: Dataset, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -71,6 +71,7 @@ def train(pair, x, y=None, notes=None, **settings):
         ("hvae", "mean_field", {"objective": "iwae:num_samples=3", "beta": 0.5}),
         ("vae", "mean_field", {"objective": "capacity:epochs=2"}),
         ("vae", "full_rank", {"objective": "stl", "weight_decay": 2.0}),
+        ("hvae", "iaf", {"prior": "realnvp:num_blocks=3,hidden=8"}),
     ],
 )
 def test_training_is_that_of_eager_steps(model, guide, settings, x, y):
@@ -92,8 +93,9 @@ def test_replayed_training_is_that_of_eager_steps(model, x, y, monkeypatch):
 
 def check_training(model, guide, settings, x, y=None, way="compiled"):
     """Same batches, same noise: every figure of the history and every weight, but for rounding."""
-    labels = y if model == "ss_vae" else None
-    eager, compiled = make_pair(model, guide), make_pair(model, guide)
+    labels, settings = y if model == "ss_vae" else None, dict(settings)
+    prior = {"prior": settings.pop("prior")} if "prior" in settings else {}
+    eager, compiled = (make_pair(model, guide, **prior) for _ in range(2))
     _, expected = train(eager, x, labels, compile="off", **settings)
     notes = []
     asked = "on" if way == "compiled" else "auto"
