@@ -11,27 +11,30 @@ score-function term.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.poutine.indep_messenger import CondIndepStackFrame
-from torch import Tensor, nn
+from pyro.poutine.util import prune_subsample_sites
+from torch import BoolTensor, Tensor, nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.guides.base import GUIDES
 from pyro_vae.guides.discrete import CountLayout, EnumeratedLayout
 from pyro_vae.guides.inputs import Inputs
+from pyro_vae.guides.sequences import BEFORE, STATE, STEP, SUMMARY, Before, Summaries
 from pyro_vae.guides.shared import SharedNormal
 from pyro_vae.guides.site_distribution import ContinuousLayout, SiteDistribution, SiteLayout
 from pyro_vae.models.base import Latent, Model, NamedModule
 from pyro_vae.networks import Network, Shape
-from pyro_vae.pairs.declarations import Declarations, DeclaredSite, declarations
+from pyro_vae.pairs.declarations import Chain, Declarations, DeclaredSite, declarations, looking
 from pyro_vae.pairs.traces import distribution_at
+from pyro_vae.pairs.weighting import Weight, find_weights
 
 MOST_SHARED = 64  # numbers of shared sites that an encoder sees without being told to
 
@@ -90,10 +93,26 @@ def amortize(
     GUIDES.check(family)
     inputs, args = Inputs(model), example if isinstance(example, tuple) else (example,)
     arguments = inputs.bound(args, {})
-    sizes = inputs.sizes(arguments)
-    sites = declarations(model, args, sizes[:1] if rows_first else sizes, data_plate)
-    inputs.look(arguments, {site.name for site in sites.sites}, sites.rows, sites.data_dim)
-    return Amortized(sites, inputs, family, sees_shared, network, classifier)
+    sites = declarations(model, args, inputs.sizes(arguments), data_plate, rows_first)
+    inputs.look(arguments, {site.name for site in sites.sites}, sites)
+    weights = _weights(model, args, inputs, sites)
+    return Amortized(sites, inputs, family, weights, sees_shared, network, classifier)
+
+
+def _weights(
+    model: Callable[..., Any], args: tuple[Any, ...], inputs: Inputs, sites: Declarations
+) -> dict[str, Weight]:
+    """How much the sites of a model count, a series by the name of its first site."""
+
+    def run(arguments: Mapping[str, Any]) -> pyro.poutine.Trace:
+        given, named = inputs.call(args, arguments)
+        return pyro.poutine.trace(model).get_trace(*given, **named)
+
+    names: dict[str, tuple[str, ...]] = {site.name: (site.name,) for site in sites.sites}
+    if sites.chain is not None:
+        names |= {series.at(0): series.names for series in sites.chain.series}
+    with looking():
+        return find_weights(run, inputs.by_row(inputs.bound(args, {})), names, sites.data_dim)
 
 
 class Amortized(NamedModule):
@@ -103,6 +122,7 @@ class Amortized(NamedModule):
         sites: the latent sites of the model.
         inputs: what encoders see of the model's arguments.
         family: a guide by name.
+        weights: how much sites count, where that is not 1.
         sees_shared: whether encoders see shared sites; None: if they are few.
         network: makes the encoders.
         classifier: makes the encoder of a discrete site.
@@ -113,20 +133,27 @@ class Amortized(NamedModule):
         sites: Declarations,
         inputs: Inputs,
         family: str,
+        weights: Mapping[str, Weight] | None = None,
         sees_shared: bool | None = None,
         network: Network | None = None,
         classifier: Network | None = None,
     ) -> None:
         super().__init__()
-        self.inputs, self._sites = inputs, sites
-        self._keys = {site.name: f"{i}_{site.name}".replace(".", "_") for i, site in enumerate(sites.sites)}
-        layouts = {site.name: _layout(site, sites.data_dim) for site in sites.sites}
+        self.inputs, self._sites, self._weights = inputs, sites, dict(weights or {})
+        self._keys = {site.name: f"{i}_{site.name}".replace(".", "_") for i, site in enumerate(sites.every)}
+        layouts = {site.name: _layout(site, sites.data_dim) for site in sites.every}
         self.layouts = nn.ModuleDict({self._keys[name]: layout for name, layout in layouts.items()})
         self._layouts = layouts
         shared = [site for site in sites.sites if not site.local]
         self.shared = nn.ModuleDict({self._keys[site.name]: _shared_normal(site) for site in shared})
         if sees_shared is None:
             sees_shared = sum(self._layouts[site.name].size for site in shared) <= MOST_SHARED
+        self.summaries = Summaries(inputs.sequences) if inputs.sequences else None
+        self.before = None
+        if sites.chain is not None:
+            self.before = Before(
+                {self._keys[s.name]: layouts[s.name].size for s in sites.chain.sites}, sites.chain.markov
+            )
         self._check_sizes(family)
         declared = self._declare(shared if sees_shared else [])
         self._given = {latent.name: latent.given for latent in declared.latents}
@@ -138,6 +165,10 @@ class Amortized(NamedModule):
         arguments = self.inputs.bound(args, kwargs)
         values, plates = self.inputs(arguments), self._plates(self.inputs.rows(arguments))
         conditionals: Any = {} if self.local is None else self.local.conditionals  # read once
+        by_row, states = self.inputs.by_row(arguments), None
+        if self.summaries is not None:
+            states = self._at_rows(self.summaries(values, self._there(by_row)))
+            values[SUMMARY] = torch.cat([states[..., -1, :STATE], states[..., 0, STATE:]], -1)
         for site in self._sites.sites:
             key, layout = self._keys[site.name], self._layouts[site.name]
             value = arguments.get(site.name)
@@ -148,8 +179,69 @@ class Amortized(NamedModule):
                 q = layout.distribution(conditionals[key](*(values[name] for name in self._given[key])))
             else:
                 q = self.shared[key]()
-            value = _sample(site, q, plates)
+            value = self._sample(site.name, site, q, plates, by_row)
             values[key] = q.vector(value) if isinstance(q, SiteDistribution) else layout.features(value)
+        if self.before is not None and states is not None:
+            self._walk(conditionals, values, states, plates, by_row)
+
+    def _walk(
+        self,
+        conditionals: Any,
+        values: dict[str, Tensor],
+        states: Tensor,
+        plates: dict[str, pyro.plate],
+        by_row: dict[str, Any],
+    ) -> None:
+        """Sample the sites of a chain, step by step."""
+        chain, before = cast(Chain, self._sites.chain), cast(Before, self.before)
+        values[BEFORE] = before.start
+        steps, last = self.inputs.num_steps(by_row), states.shape[-2] - 1
+        ahead = max(steps - last - 1, 0)  # a site before the first step of data
+        for step in range(steps):
+            values[STEP] = states[..., min(max(step - ahead, 0), last), :]
+            for series, site in zip(chain.series, chain.sites, strict=True):
+                key, layout = self._keys[site.name], self._layouts[site.name]
+                q = layout.distribution(conditionals[key](*(values[name] for name in self._given[key])))
+                value = self._sample(series.at(step), site, q, plates, by_row, step)
+                values[key] = q.vector(value) if isinstance(q, SiteDistribution) else layout.features(value)
+            values[BEFORE] = before.after(values[BEFORE], values)
+
+    def _sample(
+        self,
+        name: str,
+        site: DeclaredSite,
+        q: dist.TorchDistribution,
+        plates: dict[str, pyro.plate],
+        by_row: dict[str, Any],
+        step: int = 0,
+    ) -> Tensor:
+        infer: Any = (
+            {} if site.cardinality is None else {"enumerate": "parallel", "expand": True}
+        )  # some join it to others
+        weight = self._weights.get(site.name, Weight())
+        with ExitStack() as around:
+            for frame in site.plates:
+                around.enter_context(plates[frame.name])
+            if weight.presence is not None:
+                there = self._at_rows(weight.presence(by_row, step))
+                around.enter_context(pyro.poutine.mask(mask=cast(BoolTensor, there)))
+            if weight.scale is not None:
+                around.enter_context(pyro.poutine.scale(scale=by_row[weight.scale]))
+            return pyro.sample(name, q, infer=infer)
+
+    def _there(self, by_row: dict[str, Any]) -> Tensor | None:
+        """Which steps the sequences of each row have, shape (N, T); None where all have all."""
+        chain = self._sites.chain
+        presence = self._weights.get(chain.sites[0].name, Weight()).presence if chain else None
+        if presence is None or presence.kind == "row":
+            return None
+        first = 0 if presence.kind == "length" else -presence.shift
+        return torch.stack([presence(by_row, first + t) for t in range(self.inputs.num_entries(by_row))], 1)
+
+    def _at_rows(self, value: Tensor) -> Tensor:
+        """A value for each row, with a dimension of one entry for each plate inside that over data."""
+        dim = self._sites.data_dim or -1
+        return value.reshape(len(value), *[1] * (-dim - 1), *value.shape[1:])
 
     def posterior(self, *args: Any, **kwargs: Any) -> dict[str, dist.TorchDistribution]:
         """The distribution of every site, given draws of those before it, outside of any inference.
@@ -158,12 +250,12 @@ class Amortized(NamedModule):
         """
         with torch.no_grad(), pyro.poutine.block():
             trace = pyro.poutine.trace(self).get_trace(*args, **kwargs)
-        return {name: distribution_at(trace, name) for name in self._keys if name in trace.nodes}
+        return {name: distribution_at(trace, name) for name in prune_subsample_sites(trace).stochastic_nodes}
 
     def _check_sizes(self, family: str) -> None:
         kind = GUIDES[GUIDES.check(family)[0]]
         fewest = getattr(kind, "fewest", 1)
-        for site in self._sites.sites:
+        for site in self._sites.every:
             if site.local and not site.is_discrete and self._layouts[site.name].size < fewest:
                 raise InputError(
                     f"sites of at least {fewest} numbers in a row for the guide {family!r}",
@@ -174,27 +266,40 @@ class Amortized(NamedModule):
     def _plates(self, rows: int | None) -> dict[str, pyro.plate]:
         """The plates of the model by name, for so many rows."""
         over_data = self._sites.data_plates
-        frames = {frame.name: frame for site in self._sites.sites for frame in site.plates}
+        frames = {frame.name: frame for site in self._sites.every for frame in site.plates}
         return {name: _plate(frame, rows if name in over_data else None) for name, frame in frames.items()}
 
     def _declare(self, seen: list[DeclaredSite]) -> _OfRows:
         """The sites of each row, as a guide by name has to know them; the shared sites that are seen are inputs."""
-        shared = {self._keys[site.name]: (self._layouts[site.name].size,) for site in seen}
-        names = {site.name for site in self._sites.sites if site.local} | {site.name for site in seen}
+        sites, data = self._sites, dict(self.inputs.shapes)
+        inputs = data | {self._keys[site.name]: (self._layouts[site.name].size,) for site in seen}
+        if self.summaries is not None:
+            data[SUMMARY] = inputs[SUMMARY] = inputs[STEP] = (self.summaries.size,)
+        if self.before is not None:
+            inputs[BEFORE] = (self.before.size,)
+        names = {site.name for site in sites.sites if site.local} | {site.name for site in seen}
         latents = []
-        for site in (site for site in self._sites.sites if site.local):
+        for site in (site for site in sites.sites if site.local):
             given = tuple(self._keys[name] for name in site.given if name in names)
             if site.sees_data or not given:
-                given = (*self.inputs.shapes, *given)
+                given = (*data, *given)
             if not given:
                 raise InputError(
                     "a model that is called with its data, for an encoder to see",
                     f"one that is called with none, and the site {site.name!r} of each row",
                     "hand the data over: def model(x): …",
                 )
-            layout, discrete = self._layouts[site.name], site.cardinality is not None
-            latents.append(Latent(self._keys[site.name], layout.size, given, discrete, layout.conditional))
-        return _OfRows(tuple(latents), self.inputs.shapes | shared)
+            latents.append(self._latent(site, given))
+        earlier: tuple[str, ...] = ()
+        for site in sites.chain.sites if sites.chain else ():
+            given = tuple(self._keys[name] for name in cast(Chain, sites.chain).given if name in names)
+            latents.append(self._latent(site, (STEP, BEFORE, *self.inputs.shapes, *given, *earlier)))
+            earlier += (self._keys[site.name],)
+        return _OfRows(tuple(latents), inputs)
+
+    def _latent(self, site: DeclaredSite, given: tuple[str, ...]) -> Latent:
+        layout = self._layouts[site.name]
+        return Latent(self._keys[site.name], layout.size, given, site.cardinality is not None, layout.conditional)
 
 
 @dataclass(frozen=True)
@@ -220,14 +325,6 @@ def _layout(site: DeclaredSite, data_dim: int | None) -> SiteLayout:
 
 def _shared_normal(site: DeclaredSite) -> SharedNormal:
     return SharedNormal(site.draws, site.support, len(site.event_shape))
-
-
-def _sample(site: DeclaredSite, q: dist.TorchDistribution, plates: dict[str, pyro.plate]) -> Tensor:
-    infer: Any = {} if site.cardinality is None else {"enumerate": "parallel", "expand": True}  # some join it to others
-    with ExitStack() as around:
-        for frame in site.plates:
-            around.enter_context(plates[frame.name])
-        return pyro.sample(site.name, q, infer=infer)
 
 
 def _plate(frame: CondIndepStackFrame, rows: int | None) -> pyro.plate:

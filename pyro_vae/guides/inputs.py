@@ -4,6 +4,9 @@ Each tensor with as many rows as the data, in its first dimension or else in ano
 vector of one.  Those of numbers beyond [-1, 1] are standardized, column by column, by the mean and standard deviation
 of the data that the guide was made with, so that years and amounts train like anything else.  One with NaN among them
 is seen with an indicator of what is missing.
+
+Where the model has sites at each step of the data, a tensor of shape (N, T, …) is a *sequence*, of any length: its
+moments are those of all steps, and a step of it a vector.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.networks import Shape, indicator_shape, with_indicator
+from pyro_vae.pairs.declarations import Declarations
 
 
 class Inputs(nn.Module):
@@ -27,6 +31,7 @@ class Inputs(nn.Module):
 
     Attributes:
         shapes: the event shape of each input, by the name of the argument.
+        sequences: the size of a step of each input that is one, likewise.
 
     Raises:
         InputError: if Python cannot tell what the model is called with.
@@ -43,7 +48,10 @@ class Inputs(nn.Module):
         self._names: list[tuple[str, str, int]] = []  # of the argument, of its buffers, and where its rows lie
         self._missing: set[str] = set()
         self._trailing = 0  # plates inside of that over data
+        self._clock: tuple[str, int] | None = None  # whose second dimension are the steps, and how many more sites
+        self._steps = 0
         self.shapes: dict[str, Shape] = {}
+        self.sequences: dict[str, int] = {}
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name; those inside lists and dictionaries by path."""
@@ -53,7 +61,28 @@ class Inputs(nn.Module):
             raise InputError(
                 f"what the model takes, {self._signature}", str(error), "call it with what it is called with"
             ) from error
+        given.apply_defaults()
         return dict(_flat("", given.arguments))
+
+    def call(self, args: tuple[Any, ...], arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the model is called with, like some arguments of a call but for the values of those by name.
+
+        Args:
+            args: of a call.
+            arguments: by name and path, rows in the first dimension of inputs.
+        """
+        axes = {name: axis for name, _, axis in self._names}
+        flat = {k: v.movedim(0, axes[k]) if k in axes else v for k, v in arguments.items()}
+        given = self._signature.bind(*args)
+        given.apply_defaults()
+        for name, value in given.arguments.items():
+            given.arguments[name] = _filled(name, value, flat)
+        return given.args, given.kwargs
+
+    def by_row(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by name, rows in the first dimension of inputs."""
+        axes = {name: axis for name, _, axis in self._names}
+        return {k: v.movedim(axes[k], 0) if k in axes else v for k, v in arguments.items()}
 
     def sizes(self, arguments: Mapping[str, Any]) -> tuple[int, ...]:
         """The shape of the first tensor among the arguments; () without one."""
@@ -63,36 +92,64 @@ class Inputs(nn.Module):
         """How many rows the first input has; None without one."""
         return next((arguments[name].shape[axis] for name, _, axis in self._names), None)
 
-    def look(self, arguments: Mapping[str, Any], latents: set[str], rows: int | None, data_dim: int | None) -> None:
+    def num_entries(self, arguments: Mapping[str, Any]) -> int:
+        """How many steps the sequences among these arguments have, rows in their first dimension."""
+        return arguments[self._clock[0]].shape[1] if self._clock else 0
+
+    def num_steps(self, arguments: Mapping[str, Any]) -> int:
+        """How many sites a series has for these arguments, rows in their first dimension."""
+        return self.num_entries(arguments) + (self._clock[1] if self._clock else 0)
+
+    def look(self, arguments: Mapping[str, Any], latents: set[str], sites: Declarations) -> None:
         """Note which arguments there are, and what values they have.
 
         Args:
             arguments: of a call, by name.
             latents: the names of the latent sites, which an argument of that name observes.
-            rows: how many there are.
-            data_dim: the dimension of the plate over data.
+            sites: those of the model.
         """
-        self._trailing = 0 if data_dim is None else -data_dim - 1
+        self._trailing = 0 if sites.data_dim is None else -sites.data_dim - 1
         for name, value in arguments.items():
-            axis = _row_axis(value, rows)
+            axis = _row_axis(value, sites.rows)
             if name in latents or axis is None:
                 continue
             key = f"{len(self._names)}_{name}".replace(".", "_")
             self._names.append((name, key, axis))
             seen = _as_numbers(value, axis)
-            shape = tuple(seen.shape[1:])
             if seen.isnan().any():
                 self._missing.add(name)
-            self.shapes[name] = indicator_shape(shape) if name in self._missing else shape
+            if sites.chain is not None and self._is_sequence(seen, name, sites.chain.series[0].length):
+                seen = seen.flatten(2) if seen.dim() > 2 else seen.unsqueeze(-1)
+                self.sequences[name] = seen.shape[2] * (2 if name in self._missing else 1)
+                seen = seen.flatten(0, 1)
+            else:
+                shape = tuple(seen.shape[1:])
+                self.shapes[name] = indicator_shape(shape) if name in self._missing else shape
             mean, spread = _moments(seen)
             self.register_buffer(f"mean_{key}", mean)
             self.register_buffer(f"spread_{key}", spread)
 
+    def _is_sequence(self, seen: Tensor, name: str, length: int) -> bool:
+        """Whether a tensor has as many entries in its second dimension as the first one that has one for each site."""
+        if seen.dim() < 2 or (seen.dim() == 2 and seen.shape[1] == 1):
+            return False
+        if self._clock is None and abs(seen.shape[1] - length) <= 1:
+            self._clock, self._steps = (name, length - seen.shape[1]), seen.shape[1]
+        return self._clock is not None and seen.shape[1] == self._steps
+
     def forward(self, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-        r"""What the encoders see by name, of shape (N, 1, …, \*event_shape), with a dimension for each inner plate."""
+        r"""What the encoders see by name, of shape (N, 1, …, \*event_shape), with a dimension for each inner plate.
+
+        Sequences have shape (N, T, D).
+        """
         values = {}
         for name, key, axis in self._names:
             value = _as_numbers(arguments[name], axis)
+            if name in self.sequences:
+                value = value.flatten(2) if value.dim() > 2 else value.unsqueeze(-1)
+                value = (value - getattr(self, f"mean_{key}")) / getattr(self, f"spread_{key}")
+                values[name] = with_indicator(value, 1) if name in self._missing else value
+                continue
             value = (value - getattr(self, f"mean_{key}")) / getattr(self, f"spread_{key}")
             event_dim = value.dim() - 1
             value = with_indicator(value, event_dim) if name in self._missing else value
@@ -110,6 +167,16 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         return
     for key, entry in entries:
         yield from _flat(f"{path}.{key}" if path else str(key), entry)
+
+
+def _filled(path: str, value: Any, flat: Mapping[str, Any]) -> Any:
+    """A value as it is, its entries replaced by those of their path."""
+    if isinstance(value, Mapping):
+        return {key: _filled(f"{path}.{key}", entry, flat) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        entries = [_filled(f"{path}.{i}", entry, flat) for i, entry in enumerate(value)]
+        return tuple(entries) if isinstance(value, tuple) else entries
+    return flat.get(path, value)
 
 
 def _is_data(value: Any) -> bool:

@@ -5,13 +5,16 @@ A site is *local* if a plate over data stands around it, one that has as many en
 on in the model, which Pyro tracks, by eliminating one site after another (Webb et al., *Faithful Inversion of
 Generative Models for Effective Amortized Inference*, 2018): what a site leaves behind, its neighbours in the graph of
 which every factor's sites are joined, is what it is given, and they are joined in their turn.
+
+Continuous local sites that are there at each step of the data, z_1, …, z_T, are a *chain*: visited last and forwards in
+time, so that each is given the step before it where the model is a Markov chain, all steps before it where it is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -26,6 +29,7 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.probing import check_takes_every_row
+from pyro_vae.pairs.series import Series, find_series
 from pyro_vae.pairs.structure import enumerates, vectorized_frames
 from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, value_at
 
@@ -68,15 +72,33 @@ class DeclaredSite:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """Continuous sites that are there at each step of the data.
+
+    Args:
+        series: the names of those of one kind, in the order of the model within a step.
+        sites: of each series that of the first step, with the draws of all.
+        given: the sites outside of the chain that it depends on.
+        markov: whether a step depends on no earlier one than that before it, given all the data.
+    """
+
+    series: tuple[Series, ...]
+    sites: tuple[DeclaredSite, ...]
+    given: tuple[str, ...]
+    markov: bool
+
+
+@dataclass(frozen=True)
 class Declarations:
     """The latent sites of a model, shared ones first, each after those that it is given.
 
     Args:
-        sites: the sites.
+        sites: the sites outside of the chain.
         data_plates: the names of the plates over data.
         data_dim: their dimension; None without one.
         rows: how many entries they had; None without one.
         nesting: how deep the plates of the latent sites are nested.
+        chain: the sites that are there at each step, visited after all others; None without any.
     """
 
     sites: tuple[DeclaredSite, ...]
@@ -84,10 +106,20 @@ class Declarations:
     data_dim: int | None
     rows: int | None
     nesting: int
+    chain: Chain | None = None
+
+    @property
+    def every(self) -> tuple[DeclaredSite, ...]:
+        """All sites, of a chain those of the first step."""
+        return self.sites + (self.chain.sites if self.chain else ())
 
 
 def declarations(
-    model: Callable[..., Any], args: tuple[Any, ...], sizes: Sequence[int], data_plate: str | None = None
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    sizes: Sequence[int],
+    data_plate: str | None = None,
+    rows_first: bool = False,
 ) -> Declarations:
     """Run a model several times and say what its latent sites are; its parameters and noise are left alone.
 
@@ -96,27 +128,40 @@ def declarations(
         args: what it is called with, data too.
         sizes: of the data; those of the first dimension that a plate around latent sites has are the rows.
         data_plate: the plate over data; None: whichever has as many entries as there are rows.
+        rows_first: whether rows are the first dimension of the data in any case.
 
     Raises:
         InputError: if the model has no latent site that a guide could sample, rows that no plate says are independent,
             or several plates that may be the one over data.
     """
-    with pyro.validation_enabled(False), torch.random.fork_rng(), torch.no_grad(), poutine.block(), _own_parameters():
+    with looking():
         traces = [_trace(model, args) for _ in range(NUM_RUNS)]
         graph = _graph(model, args, traces[0])
         other = _on_other_rows(model, args, sizes[0]) if sizes else None
     trace = traces[0]
     latents = [name for name in trace.stochastic_nodes if enumerates(trace, name) != "parallel"]
     _check_latents(trace, latents)
-    plates, dim, rows = _plates_over_data(trace, latents, sizes, data_plate)
+    plates, dim, rows = _plates_over_data(trace, latents, sizes[:1] if rows_first else sizes, data_plate)
     local = [name for name in latents if any(frame.name in plates for frame in vectorized_frames(trace.nodes[name]))]
     if other is not None:
         _check_shared(trace, other, [name for name in latents if name not in local])
-    order = _order(trace, latents, local)
+    series = _chain_of(trace, local, [size for size in sizes[:2] if size != rows])
+    steps = [name for step in zip(*(one.names for one in series), strict=True) for name in step]
+    order = [*_order(trace, latents, local, steps), *steps]
     given = invert(graph, order, [name for name in trace.stochastic_nodes if name not in latents])
-    sites = tuple(_site(traces, name, name in local, given[name]) for name in order)
-    nesting = max((-(frame.dim or 0) for site in sites for frame in site.plates), default=0)
-    return Declarations(sites, plates, dim, rows, nesting)
+    sites = {name: _site(traces, name, name in local, given[name]) for name in order}
+    nesting = max((-(frame.dim or 0) for site in sites.values() for frame in site.plates), default=0)
+    chain = _chain(series, steps, sites) if series else None
+    alone = tuple(site for name, site in sites.items() if name not in steps)
+    return Declarations(alone, plates, dim, rows, nesting, chain)
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Within it programs can be run without a trace of it: in parameters, noise, gradients, or other handlers."""
+    own = pyro.get_param_store().scope()  # for parameters that a model makes
+    with pyro.validation_enabled(False), torch.random.fork_rng(), torch.no_grad(), poutine.block(), own:
+        yield
 
 
 def invert(
@@ -164,11 +209,34 @@ def _graph(model: Callable[..., Any], args: tuple[Any, ...], trace: poutine.Trac
     return [{*upstreams, name} for name, upstreams in found.items()]  # type: ignore[attr-defined]
 
 
-def _order(trace: poutine.Trace, latents: Sequence[str], local: Sequence[str]) -> list[str]:
+def _order(trace: poutine.Trace, latents: Sequence[str], local: Sequence[str], steps: Sequence[str]) -> list[str]:
     """Shared sites in the model's order, discrete local ones likewise, and the other ones from the data upwards."""
     discrete = [name for name in local if _support(trace, name).is_discrete]
-    upwards = [name for name in reversed(local) if name not in discrete]
+    upwards = [name for name in reversed(local) if name not in discrete and name not in steps]
     return [*(name for name in latents if name not in local), *discrete, *upwards]
+
+
+def _chain_of(trace: poutine.Trace, local: Sequence[str], sizes: Sequence[int]) -> tuple[Series, ...]:
+    """The series of continuous local sites with a site for each step of data of these sizes, or one more or less."""
+
+    def kind(name: str) -> tuple[Any, ...]:
+        frames = tuple(frame.name for frame in vectorized_frames(trace.nodes[name]))
+        support = _support(trace, name)
+        return support.is_discrete, repr(support), tuple(distribution_at(trace, name).event_shape), frames
+
+    lengths = [size + shift for size in sizes for shift in (0, 1, -1)]
+    series = find_series(local, kind, lengths)
+    if any(_support(trace, one.at(0)).is_discrete for one in series):  # each step is enumerated for itself
+        return ()
+    return series
+
+
+def _chain(series: tuple[Series, ...], steps: Sequence[str], sites: dict[str, DeclaredSite]) -> Chain:
+    place = {name: i // len(series) for i, name in enumerate(steps)}
+    given = dict.fromkeys(name for step in steps for name in sites[step].given if name not in place)
+    markov = all(place[name] >= place[step] - 1 for step in steps for name in sites[step].given if name in place)
+    pooled = [replace(sites[one.at(0)], draws=torch.cat([sites[name].draws for name in one.names])) for one in series]
+    return Chain(series, tuple(pooled), tuple(given), markov)
 
 
 def _site(traces: Sequence[poutine.Trace], name: str, local: bool, given: Sequence[str]) -> DeclaredSite:
@@ -277,11 +345,6 @@ def _on_other_rows(model: Callable[..., Any], args: tuple[Any, ...], rows: int) 
         return _trace(model, tuple(map(cut, args)))
     except Exception:  # of whatever kind
         return None
-
-
-def _own_parameters() -> AbstractContextManager[Any]:
-    """A store for the parameters that a model makes, so that there are none afterwards."""
-    return pyro.get_param_store().scope()
 
 
 def _trace(model: Callable[..., Any], args: tuple[Any, ...]) -> poutine.Trace:
