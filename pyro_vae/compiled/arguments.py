@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pyro_vae.compiled.contents import LARGEST_ARRAY, Unwatchable, checksum
 from pyro_vae.compiled.places import PLAIN
-from pyro_vae.compiled.walk import LARGEST_ARRAY, Number, Unwatchable, checksum, describe, value_of
+from pyro_vae.compiled.walk import Number, describe, value_of
 
 _COMPARED = (*PLAIN, slice, range)
 

@@ -24,19 +24,20 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
 
 from pyro_vae.compiled import payoff
+from pyro_vae.compiled.contents import Unwatchable
 from pyro_vae.compiled.making import Failed, Unsettled, make_graph, try_graph
 from pyro_vae.compiled.payoff import CompileEstimate, Credit, reason
 from pyro_vae.compiled.readings import Call, Reader, Reading, Run
 from pyro_vae.compiled.recorded_graph import Outcome, RecordedGraph
 from pyro_vae.compiled.snapshot import torch_noise
 from pyro_vae.compiled.tracing import MAX_NODES, WITH_BACKWARD, TooLarge
-from pyro_vae.compiled.walk import Unwatchable
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ _PATIENCE = 3  # calls in a row that change their own programs, until these run 
 _MAX_KINDS = 256  # of calls that are remembered
 _STRANGERS = 8  # calls in a row, each of a kind of its own, until only some of them are looked at
 _LONGEST_PAUSE = 100  # calls that are not looked at
+_CHANGES_SHOWN = 3
 _SLOW = 10.0  # seconds of a compilation that is announced
 
 
@@ -273,7 +275,7 @@ class CompiledPair:
         changes = self._reader.changes(before, after)
         self._unsettled = self._unsettled + 1 if changes else 0
         if self._unsettled >= _PATIENCE:
-            self.refuse(f"the program changes itself at each call ({', '.join(changes)})")
+            self.refuse(f"the program changes itself at each call ({_listed(changes)})")
         return not changes
 
     def _say_changes(self, reading: Reading) -> None:
@@ -283,7 +285,7 @@ class CompiledPair:
         self._forms[reading.around] = form
         changes = [text for text in self._reader.difference(before, form) if ".training: " not in text]
         if changes:
-            text = f"recorded anew, because the program has changed: {', '.join(changes)}"
+            text = f"recorded anew, because the program has changed: {_listed(changes)}"
             warnings.warn(text, Recompiled, stacklevel=_depth())
 
     def _read(self, call: Call) -> Reading | None:
@@ -293,6 +295,9 @@ class CompiledPair:
         around = [handler for handler in _PYRO_STACK if not _only_looks(handler)]
         if around:
             self._say(f"an effect handler stands around the call ({type(around[-1]).__name__})")
+            return None
+        if torch.is_anomaly_enabled():
+            self._say("torch looks for anomalies, operation by operation")
             return None
         try:
             return self._reader.read(call)
@@ -312,6 +317,12 @@ class CompiledPair:
         if reason not in self._said:
             self._said.add(reason)
             warnings.warn(f"{self._name} runs eagerly: {reason}", NotCompiled, stacklevel=_depth())
+
+
+def _listed(changes: list[str]) -> str:
+    """The first of some changes, in one line."""
+    more = len(changes) - _CHANGES_SHOWN
+    return ", ".join([*changes[:_CHANGES_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 class _Acquaintances:

@@ -3,7 +3,8 @@
 Making is a run of the programs that is recorded and answers the call.  Trying is a run of the programs as they are,
 which answers the call, and one of the graph on the same noise, of which nothing is left; the two must give the same
 loss and gradients, and leave the generators of random numbers in the same state.  What a program does that no recording
-sees, numbers of NumPy, a seed of its own, a choice made in C, shows there.
+sees, numbers of NumPy, a seed of its own, a choice made in C, shows there, and so does a look at a clock or a word to a
+terminal (see ``outside``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.compiled import validation
+from pyro_vae.compiled.outside import Outside
 from pyro_vae.compiled.parameters import used
 from pyro_vae.compiled.places import ABSENT, PLAIN
 from pyro_vae.compiled.program_state import Marks
@@ -153,11 +155,14 @@ def try_graph(graph: RecordedGraph, run: Run, reading: Reading, held: Sequence[T
     noise = pyro.util.get_rng_state()
     writes.restore()
     fresh = list(map(_is_fresh, trained))
-    result = run(reading.call)
+    with Outside() as outside:
+        result = run(reading.call)
     if error is None:
         try:
             _compare(found, result, trained, fresh)
             _check_noise(noise)
+            if outside.found is not None:
+                raise Untraceable(outside.found)
         except Untraceable as raised:
             error = raised
     return result, error

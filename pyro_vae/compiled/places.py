@@ -11,6 +11,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,22 @@ class Cells(Holder):
 
     def put(self, index: int, value: Any) -> None:
         self._find().__closure__[self._indices[index]].cell_contents = value
+
+
+class Context(Holder):
+    """The value of a context variable."""
+
+    def __init__(self, variable: ContextVar[Any], path: str) -> None:
+        super().__init__([f"{path}.get()"])
+        self._find = reference(variable)
+
+    def values(self) -> list[Any]:
+        variable = self._find()
+        return [] if variable is None else [variable.get(ABSENT)]
+
+    def put(self, index: int, value: Any) -> None:
+        if value is not ABSENT:
+            self._find().set(value)
 
 
 class Parts(Holder):

@@ -27,10 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.compiled.contents import Unwatchable
 from pyro_vae.compiled.parameters import Stored
 from pyro_vae.compiled.places import ABSENT, Place
 from pyro_vae.compiled.reads import Reads
-from pyro_vae.compiled.walk import TENSOR, Number, Serials, Unwatchable, Walk
+from pyro_vae.compiled.walk import TENSOR, Number, Serials, Walk
 
 MOST_STATES = 256  # that are told apart
 

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from pyro_vae.compiled import validation
 from pyro_vae.compiled.arguments import Arguments
+from pyro_vae.compiled.contents import Unwatchable
 from pyro_vae.compiled.places import Place
 from pyro_vae.compiled.program_state import State, Watch
-from pyro_vae.compiled.walk import Number, Unwatchable, Walk, value_of
+from pyro_vae.compiled.walk import Number, Walk, value_of
 
 Program = Callable[..., Any]
 Run = Callable[["Call"], Any]  # makes a call as Pyro's own estimator does

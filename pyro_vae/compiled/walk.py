@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import functools
 import itertools
+import os
 import random
+import threading
 import types
-import weakref
-import zlib
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from enum import Enum
+from multiprocessing import sharedctypes
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyro_vae.compiled.contents import Unwatchable, changes_unseen, reader_of
 from pyro_vae.compiled.libraries import attributes_read, is_library
 from pyro_vae.compiled.places import (
     ABSENT,
@@ -28,6 +30,7 @@ from pyro_vae.compiled.places import (
     Attributes,
     Cells,
     ClassSpace,
+    Context,
     Holder,
     Items,
     Parts,
@@ -40,11 +43,12 @@ from pyro_vae.compiled.reads import Reads, reads
 
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _LARGEST = 10_000  # entries of a container that are looked at
-LARGEST_ARRAY = 2**18  # bytes of an array that are looked at on every call
 # Objects of these libraries hold what a user's code put there, or run a training loop: as with a user's own classes
 # only what the programs load counts.
 _BAGS = ("argparse", "types", "torch.utils.data", "torch.optim", "pyro.optim", "pyro.infer.svi")
 _NOT_LOOKED_INTO = ("logging", "threading", "multiprocessing")
+_SWITCHES = (threading.Event, threading.Semaphore, sharedctypes.SynchronizedBase)  # of those nevertheless
+_OF_THE_ENVIRONMENT = {"environ", "environb", "getenv"}
 _GENERATORS = (
     random.Random,
     np.random.Generator,
@@ -58,10 +62,6 @@ _NOT_CALLED = {"__init__", "__new__", "__dict__", "__weakref__", "__doc__", "__m
 
 Number = int | float
 TENSOR = "tensor"
-
-
-class Unwatchable(Exception):
-    """Programs hold what can change without a trace; the text says what."""
 
 
 class Serials:
@@ -111,7 +111,7 @@ class Walk:
         self._visited: dict[int, int] = {}
         self._kinds: list[list[Hashable]] = []  # of the values of each holder, where they may change
         self._paths: list[list[str]] = []
-        self._arrays: list[tuple[np.ndarray, int]] = []
+        self._contents: list[tuple[Callable[[], int], int]] = []  # of arrays and tables
         self._kept: list[Any] = []  # so that an identity stays theirs
         self._counts_of: dict[int, int] = {}
         self._is_own = True
@@ -136,7 +136,7 @@ class Walk:
                 elif type(value) in (int, float) and self._paths[h][i] in numbers:
                     changed[self._paths[h][i]] = value
             holder.note()
-        if any(checksum(found) != contents for found, contents in self._arrays):
+        if any(read() != contents for read, contents in self._contents):
             return None
         return {**numbers, **changed} if changed else numbers
 
@@ -218,11 +218,15 @@ class Walk:
         elif isinstance(thing, _GENERATORS):
             self.entries[path] = self._serials.of(thing)
             self.generators.append(thing)
-        elif isinstance(thing, np.ndarray):
-            self._visit_array(path, thing)
         elif isinstance(thing, np.generic):
             self.entries[path] = (type(thing), thing.item())
-        elif _changes_unseen(thing):
+        elif (read := reader_of(path, thing)) is not None:
+            contents = read()
+            self.entries[path] = (type(thing), getattr(thing, "shape", ()), str(getattr(thing, "dtype", "")), contents)
+            self._contents.append((read, contents))
+        elif isinstance(thing, ContextVar):
+            self._hold(Context(thing, path))
+        elif changes_unseen(thing):
             raise Unwatchable(
                 f"{path} is a {type(thing).__name__}, which changes without a trace; hand over what it gives"
             )
@@ -231,15 +235,6 @@ class Walk:
         else:
             self.entries[path] = self._serials.of(thing)
             self._kept.append(thing)
-
-    def _visit_array(self, path: str, found: np.ndarray) -> None:
-        if found.nbytes > LARGEST_ARRAY:
-            raise Unwatchable(f"{path} is a NumPy array of {found.nbytes:,} bytes; hold it as a tensor")
-        if found.dtype.hasobject:
-            raise Unwatchable(f"{path} is a NumPy array of objects")
-        contents = checksum(found)
-        self.entries[path] = (found.shape, str(found.dtype), contents)
-        self._arrays.append((found, contents))
 
     def _visit_container(self, path: str, thing: Any) -> None:
         self.entries[path] = (type(thing), len(thing))
@@ -272,6 +267,8 @@ class Walk:
             self._hold(Space(space, used))
         if unread := sorted(name for name in found.stored_globals - found.globals if name in space):
             self.written.append(Space(space, unread))
+        if (found.attributes | found.globals) & _OF_THE_ENVIRONMENT:
+            self.visit("os.environ", getattr(os.environ, "_data", None))
         for name in used:
             if isinstance(space[name], types.ModuleType):
                 self._hold_names(name, vars(space[name]), found.attributes)
@@ -351,18 +348,6 @@ def value_of(thing: Any) -> Hashable:
     return float.hex(thing) if type(thing) is float else thing
 
 
-def checksum(found: np.ndarray) -> int:
-    """What tells the contents of an array from others."""
-    return zlib.crc32(np.ascontiguousarray(found).reshape(-1).view(np.uint8).data) if found.size else 0
-
-
-def _changes_unseen(thing: Any) -> bool:
-    """Whether it is an object of C code that a program can draw from or write to, and that has no state to look at."""
-    if isinstance(thing, (bytearray, array.array)):
-        return True
-    return isinstance(thing, Iterator) and not isinstance(thing, weakref.ProxyTypes) and not hasattr(thing, "__dict__")
-
-
 def _slots(kind: type) -> Sequence[str]:
     slots = vars(kind).get("__slots__", ())
     names = (slots,) if isinstance(slots, str) else tuple(slots)
@@ -371,6 +356,6 @@ def _slots(kind: type) -> Sequence[str]:
 
 def _has_attributes(thing: Any) -> bool:
     """Whether what it holds is to be looked at; what the standard library keeps for logging or threads is not."""
-    if type(thing).__module__.split(".")[0] in _NOT_LOOKED_INTO:
+    if type(thing).__module__.split(".")[0] in _NOT_LOOKED_INTO and not isinstance(thing, _SWITCHES):
         return False
     return hasattr(thing, "__dict__") or hasattr(type(thing), "__slots__")

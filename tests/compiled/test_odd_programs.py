@@ -6,13 +6,19 @@ A case gives model, guide, and the arguments of the i-th call; perhaps the optim
 from __future__ import annotations
 
 import collections
+import contextvars
+import datetime
 import enum
 import functools
 import itertools
 import logging
 import math
+import multiprocessing
+import os
 import random
+import sys
 import tempfile
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -33,7 +39,17 @@ X = torch.linspace(-1, 2, 6)
 MAPPED = Path(tempfile.mkdtemp()) / "mapped.npy"
 np.save(MAPPED, np.arange(6, dtype=np.float32))
 CASES, REASONS = {}, {}
-QUICK = {"aux_attr", "float_math", "getattr_fstring", "int_isinstance", "iter_cycle", "memmap_fail", "prints", "reseed"}
+QUICK = {
+    "aux_attr",
+    "float_math",
+    "getattr_fstring",
+    "int_isinstance",
+    "iter_cycle",
+    "memmap_fail",
+    "prints",
+    "reseed",
+    "terminal",
+}
 
 
 def case(reason=None):
@@ -716,10 +732,87 @@ def custom_function():
     return m, guide, lambda i: ((X,), {})
 
 
-@case()
+@case("it reads a clock")
 def time_based():
     t0 = time.time()
     return (lambda x: base(x * (1 if time.time() > t0 - 1 else 2))), guide, lambda i: ((X,), {})
+
+
+@case("it reads a clock")
+def date_based():
+    return (lambda x: base(x * (1 if datetime.datetime.now().year > 2000 else 2))), guide, lambda i: ((X,), {})
+
+
+@case("it writes to a file or a terminal")
+def terminal():
+    return (lambda x: (sys.stdout.write("hello"), base(x))), guide, lambda i: ((X,), {})
+
+
+@case("it prints or logs")
+def print_by_another_name():
+    echo = print
+    return (lambda x: (echo(len(x)), base(x))), guide, lambda i: ((X,), {})
+
+
+@case("it opens a file")
+def file_written():
+    path = Path(tempfile.mkdtemp()) / "calls"
+
+    def m(x):
+        with path.open("a") as file:
+            file.write("called\n")
+        base(x)
+
+    return m, guide, lambda i: ((X,), {}), "adam", lambda: len(path.read_text())
+
+
+@case("random numbers of the system")
+def system_noise():
+    return (lambda x: base(x if os.urandom(1)[0] < 256 else -x)), guide, lambda i: ((X,), {})
+
+
+@case()
+def environment():
+    def calls(i):
+        os.environ["PYRO_TEST_OFFSET"] = str(i // 5)
+        return ((X,), {})
+
+    return (lambda x: base(x, offset=float(os.environ["PYRO_TEST_OFFSET"]))), guide, calls
+
+
+@case()
+def context_variable():
+    variable = contextvars.ContextVar("offset", default=0.5)
+
+    def calls(i):
+        if i > 5:
+            variable.set(float(i))
+        return ((X,), {})
+
+    return (lambda x: base(x, offset=variable.get())), guide, calls
+
+
+@case()
+def thread_event():
+    event = threading.Event()
+
+    def calls(i):
+        if i == 6:
+            event.set()
+        return ((X,), {})
+
+    return (lambda x: base(x, offset=1.0 if event.is_set() else 0.0)), guide, calls
+
+
+@case("is a c_double, which changes without a trace")
+def shared_with_processes():
+    value = multiprocessing.Value("d", 1.0)
+
+    def calls(i):
+        value.value = 1.0 + i // 5
+        return ((X,), {})
+
+    return (lambda x: base(x, offset=value.value)), guide, calls
 
 
 @case()
@@ -883,6 +976,19 @@ def dataframe():
     pd = pytest.importorskip("pandas")
     df = pd.DataFrame({"a": np.arange(6.0)})
     return (lambda x: base(x + torch.tensor(df["a"].values, dtype=torch.float32))), guide, lambda i: ((X,), {})
+
+
+@case()
+def dataframe_changed_inside():
+    pd = pytest.importorskip("pandas")
+    df = pd.DataFrame({"a": np.arange(6.0), "b": list("abcdef")})
+
+    def calls(i):
+        if i == 6:
+            df.loc[2, "a"] = 7.0
+        return ((X,), {})
+
+    return (lambda x: base(x + torch.tensor(df["a"].values, dtype=torch.float32))), guide, calls
 
 
 @case("of a kind of its own")

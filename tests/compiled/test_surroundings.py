@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pyro
@@ -82,6 +83,29 @@ def test_an_effect_handler_around_a_step_is_said():
     losses(elbo, gaussian)
     with poutine.scale(scale=3.0), pytest.warns(NotCompiled, match=r"an effect handler .* \(ScaleMessenger\)"):
         elbo.loss(gaussian, guide, DATA)
+
+
+def test_anomalies_are_looked_for_as_in_stock_pyro():
+    size = torch.ones(3)
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        distance = (pyro.param("w", torch.ones(3)) * size).pow(2).sum().sqrt()  # its gradient at 0 is not a number
+        pyro.sample("x", dist.Normal(z + distance, 1.0).expand([6]).to_event(1), obs=x)
+
+    elbo = CompiledTrace_ELBO()
+    losses(elbo, model)
+    size.zero_()
+    with torch.autograd.set_detect_anomaly(True), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(RuntimeError, match="returned nan values"):
+            elbo.loss_and_grads(model, guide, DATA)
+    assert [str(each.message) for each in said if each.category is NotCompiled] == [
+        "Trace_ELBO runs eagerly: torch looks for anomalies, operation by operation"
+    ]
+    size.fill_(1.0)
+    assert elbo.num_graphs(model, guide) == 1
+    assert elbo.loss_and_grads(model, guide, DATA) > 0
 
 
 def bernoulli(x):
