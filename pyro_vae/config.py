@@ -6,6 +6,7 @@ The command line makes its flags from these fields, so a new one is declared her
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from pyro_vae.errors import InputError, nearest
 from pyro_vae.files.bounded import first_line, read_json
-from pyro_vae.option_types import LARGEST_SEED, Name, Positive, Whole, Wholes, shown, wanted
+from pyro_vae.option_types import LARGEST_SEED, Name, Positive, Share, Whole, Wholes, shown, wanted
 
 
 def _none_by_name(value: Any) -> Any:
@@ -117,14 +118,22 @@ class TrainingConfig(_Settings):
         "auto", description="passes over the training rows; auto: 80, but from 3,000 to 40,000 steps"
     )
     batch_size: Whole = Field(100, description="rows per step, of unlabelled and of labelled ones")
-    lr: float = Field(2e-3, gt=0, description="Adam's learning rate")
+    optimizer: Name = Field("adam", description="what a step makes of the gradient")
+    lr: float = Field(2e-3, gt=0, description="the optimizer's learning rate")
     lr_schedule: Literal["decay", "constant", "cosine"] = Field(
         "decay",
         description="decay: down to 0 over the last 30 % of training; cosine: over all of it",
     )
+    lr_warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from 0 to what it is")
     clip_norm: float = Field(100.0, gt=0, description="largest norm of the gradient")
+    skip_norm: Positive | Literal["none"] = Field(
+        "none", description="leave out steps whose gradient has a norm above this; the history counts them"
+    )
     weight_decay: float = Field(
         0.0, ge=0, description="the share of every parameter that a step takes off, times the learning rate (AdamW)"
+    )
+    ema: Share = Field(
+        0.0, description="judge, save and use weights averaged over training, each step keeping this much; 0: the last"
     )
     patience: Annotated[Whole | Literal["auto", "none"], BeforeValidator(_none_by_name)] = Field(
         "auto", description="stop after this number of epochs without progress; auto: a quarter of them"
@@ -141,6 +150,11 @@ class TrainingConfig(_Settings):
         """The number of epochs, of a configuration that has one in the place of ``auto``."""
         assert self.epochs != "auto", "the trainer settles what auto means"
         return self.epochs
+
+    @property
+    def largest_norm(self) -> float:
+        """The norm of the gradient above which a step is left out; infinite where none is."""
+        return math.inf if self.skip_norm == "none" else self.skip_norm
 
 
 class FitConfig(TrainingConfig, DataConfig, ProgramConfig):

@@ -28,6 +28,7 @@ REGISTRIES = {  # by kind, the module and the name; loaded when it is listed
     "likelihoods": ("likelihoods", "LIKELIHOODS"),
     "networks": ("networks", "NETWORKS"),
     "objectives": ("objectives", "OBJECTIVES"),
+    "optimizers": ("training", "OPTIMIZERS"),
     "resamplings": ("training", "RESAMPLINGS"),
     "data": ("data", "DATA"),
 }

@@ -21,7 +21,7 @@ from pyro_vae.option_types import shown
 from pyro_vae.pairs import Pair, Structure
 from pyro_vae.priors import PRIORS, follow
 from pyro_vae.registry import Registry, parse_choice
-from pyro_vae.training import RESAMPLINGS, Resampling, parse_schedule
+from pyro_vae.training import OPTIMIZERS, RESAMPLINGS, Resampling, parse_schedule
 
 AUTO = "auto"
 CLASSIFIER_DROPOUT = 0.3
@@ -55,6 +55,7 @@ def check_names(config: FitConfig, model: NameOrProgram = "", guide: NameOrProgr
         takes = NETWORKS.takes(config.network, "hidden")
         _check_taken(takes, "hidden", shown(config.hidden), f"the network {config.network!r}, which has none")
     OBJECTIVES.check(config.objective)
+    OPTIMIZERS.check(config.optimizer)
     if config.resampling != AUTO:
         RESAMPLINGS.check(config.resampling)
     if config.beta != AUTO:

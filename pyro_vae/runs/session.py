@@ -70,7 +70,7 @@ class Session:
         self.folder: RunFolder | None = None
 
     def create_folder(self, path: Path, overwrite: bool) -> None:
-        weights, training = self.pair.state_dict(), self.trainer.state_dict()
+        weights, training = self.trainer.weights(), self.trainer.state_dict()
         self.folder = RunFolder.create(path, self.config, self.facts, weights, training, overwrite)
 
     def go_on(self, folder: RunFolder, training: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ class Session:
 
     def train(self, display: Display) -> Run:
         trainer = self.trainer
-        best = self._weights() if self.folder is None else self.folder.weights("best")
+        best = trainer.weights() if self.folder is None else self.folder.weights("best")
         with stopping(trainer) as signals, display, listening(display.say):
             display.say(self._describe())
             display.start(trainer)
@@ -105,9 +105,10 @@ class Session:
             try:
                 for row in trainer.epochs(display.step):
                     if trainer.is_best:
-                        best = self._weights()
+                        best = trainer.weights()
                     if animation.is_due(trainer.progress.epoch, self.config.num_epochs, last=trainer.done):
-                        animation.keep(self._run(), last=trainer.done)  # before the checkpoint, so that none is missing
+                        with trainer.average.in_use():
+                            animation.keep(self._run(), last=trainer.done)  # before the checkpoint: none is missing
                     self._save(trainer.is_best)
                     display.epoch(row)
             except TrainingError as error:
@@ -119,6 +120,7 @@ class Session:
             display.say(trainer.progress.stopped)
         if trainer.stop_requested and not trainer.done:
             self._save(best=False)
+            self.pair.load_state_dict(trainer.weights())
             raise Interrupted(self._run(), *signals[:1])
         self.pair.load_state_dict(best)
         return self._run()
@@ -143,13 +145,10 @@ class Session:
             return ""
         return f" or fewer, if {patience} in a row bring nothing"
 
-    def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.clone() for name, value in self.pair.state_dict().items()}
-
     def _save(self, best: bool) -> None:
         if self.folder is None:
             return
-        self.folder.save(self.pair.state_dict(), self.trainer.state_dict(), best)
+        self.folder.save(self.trainer.weights(), self.trainer.state_dict(), best)
 
     def _run(self) -> Run:
         progress = self.trainer.progress

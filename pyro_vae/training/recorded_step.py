@@ -1,12 +1,13 @@
-"""The whole training step as one compiled graph: rows, noise, loss, gradients, clipping, Adam.
+"""The whole training step as one compiled graph: rows, noise, loss, gradients, clipping, the optimizer's update.
 
 The step is recorded once, on state that is put back afterwards, so that a run which is resumed takes the same steps as
 one that never stopped.  Learning rate, beta (unless it is one number for the whole run) and epoch are tensors of the
-graph, so a schedule never compiles anything anew; parameters and Adam's moments are updated in place.
+graph, so a schedule never compiles anything anew; parameters and the optimizer's state are updated in place.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pyro
@@ -18,6 +19,7 @@ from pyro_vae.compiled.snapshot import Snapshot
 from pyro_vae.compiled.tracing import record
 from pyro_vae.data.batches import Indices
 from pyro_vae.pairs.handlers import Number
+from pyro_vae.training.optimizers import Update
 from pyro_vae.training.step import EagerStep, expected_warnings
 
 
@@ -66,39 +68,28 @@ class RecordedStep(CompilableRecording):
         with torch.no_grad():
             used = [(parameter, g) for parameter, g in zip(eager.parameters, found, strict=True) if g is not None]
             norm = torch.stack([g.square().sum() for _, g in used]).sum().sqrt()
-            scale = _once((eager.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-            finite = norm.isfinite()
-            corrections = self._count([parameter for parameter, _ in used])
+            scale = (eager.config.clip_norm / (norm + 1e-6)).clamp(max=1.0).as_strided((), ())  # once, as memory
+            fine, kept = self._used(norm)
+            updates = self._updates([parameter for parameter, _ in used], kept)
             for parameter, gradient in used:  # one that is not finite must not reach the parameters
-                self._adam(parameter, torch.where(finite, gradient * scale, 0.0), *corrections[parameter])
+                if decay := eager.config.weight_decay:
+                    parameter.mul_(1 - kept * self._lr * decay)
+                updates[parameter](parameter, torch.where(fine, gradient * scale, 0.0), eager.moments(parameter))
         return loss.detach(), norm
 
-    def _count(self, parameters: Sequence[Tensor]) -> dict[Tensor, tuple[Tensor, Tensor]]:
-        """Count the step for each parameter; gives the length of its update, and what is added to its divisor.
+    def _used(self, norm: Tensor) -> tuple[Tensor, Number]:
+        """Whether the gradient is used, and 1 or 0 for a step that is kept or left out."""
+        largest = self.eager.config.largest_norm
+        if math.isinf(largest):
+            return norm.isfinite(), 1.0
+        fine = norm <= largest
+        return fine, fine.to(norm.dtype)
 
-        Adam's update with the corrections of its moments taken out of it, so that an entry takes one square root and
-        one division.  Parameters that have made as many steps share the two numbers.
-        """
-        group = self.eager.optimizer.param_groups[0]
-        (beta1, beta2), eps = group["betas"], group["eps"]
-        shared: dict[int, tuple[Tensor, Tensor]] = {}
+    def _updates(self, parameters: Sequence[Tensor], kept: Number) -> dict[Tensor, Update]:
+        """Count the step for each parameter; gives what is done to it.  Those that have made as many steps share it."""
+        shared: dict[int, Update] = {}
         for parameter in parameters:
-            step, made = self.eager.moments(parameter)["step"].add_(1), self._steps_made[parameter]
+            step, made = self.eager.moments(parameter)["step"].add_(kept), self._steps_made[parameter]
             if made not in shared:
-                root = (1 - beta2**step).sqrt()
-                shared[made] = _once(self._lr * root / (1 - beta1**step)), _once(eps * root)
+                shared[made] = self.eager.rule.update(self._lr, step.clamp(min=1), kept)
         return {parameter: shared[self._steps_made[parameter]] for parameter in parameters}
-
-    def _adam(self, parameter: Tensor, gradient: Tensor, length: Tensor, small: Tensor) -> None:
-        (beta1, beta2), state = self.eager.optimizer.param_groups[0]["betas"], self.eager.moments(parameter)
-        if decay := self.eager.config.weight_decay:
-            parameter.mul_(1 - self._lr * decay)
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        m.lerp_(gradient, 1 - beta1)
-        v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        parameter.sub_(length * (m / (v.sqrt() + small)))
-
-
-def _once(number: Tensor) -> Tensor:
-    """A number that is the same for every entry, as memory: the compiler would compute it anew for each few entries."""
-    return number.as_strided((), ())

@@ -1,13 +1,8 @@
-"""One training step: gather the rows, loss, gradients, clipping, Adam.
+"""One training step: gather the rows, loss, gradients, clipping, the optimizer's update (see ``optimizers``).
 
-Adam is Kingma and Ba's, 2015; its update of a parameter theta with gradient g at step t is
-
-    m <- b1 m + (1 - b1) g,    v <- b2 v + (1 - b2) g^2,
-    theta <- theta - lr  m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps),
-
-after theta <- (1 - lr w) theta where there is a ``weight_decay`` w (Loshchilov and Hutter, *Decoupled Weight Decay
-Regularization*, 2019).  Gradients are first scaled down to a global norm of at most ``clip_norm`` (Pascanu et al.
-2013).
+Gradients are scaled down to a global norm of at most ``clip_norm`` (Pascanu, Mikolov and Bengio, *On the Difficulty of
+Training Recurrent Neural Networks*, 2013).  A step whose gradient has a norm above ``skip_norm`` is left out: it
+changes neither parameters nor the optimizer's state (Child, *Very Deep VAEs Generalize Autoregressive Models*, 2021).
 """
 
 from __future__ import annotations
@@ -26,6 +21,7 @@ from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.training.loss import StepLoss
+from pyro_vae.training.optimizers import OPTIMIZERS
 from pyro_vae.training.precision import precision
 
 
@@ -37,7 +33,7 @@ class Step(Protocol):
 
         Args:
             rows: the indices of the rows.
-            lr: Adam's learning rate.
+            lr: the learning rate.
             beta: the weight of the latent terms.
             epoch: how far training is.
 
@@ -53,13 +49,13 @@ class EagerStep:
         loss: the loss of a batch.
         batches: where the rows come from.
         parameters: what is trained.
-        config: the learning rate, the largest norm, the precision.
+        config: the optimizer, the learning rate, the largest norms, the precision.
     """
 
     def __init__(self, loss: StepLoss, batches: Batches, parameters: Sequence[Tensor], config: TrainingConfig) -> None:
         self.loss, self.batches, self.parameters, self.config = loss, batches, list(parameters), config
-        fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in self.parameters)
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+        self.rule = OPTIMIZERS.build(config.optimizer)
+        self.optimizer = self.rule.of_torch(self.parameters, config.lr, config.weight_decay)
 
     def __call__(self, rows: Indices, lr: float, beta: float, epoch: float) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:
@@ -70,7 +66,7 @@ class EagerStep:
             loss = self.value(rows, beta, epoch)
             loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        if math.isfinite(norm):
+        if math.isfinite(norm) and norm <= self.config.largest_norm:
             self.optimizer.step()
         return loss.detach(), norm
 
@@ -80,12 +76,10 @@ class EagerStep:
             return self.loss(self.batches.batch(rows), beta, epoch)
 
     def moments(self, parameter: Tensor) -> dict[str, Any]:
-        """Adam's state of a parameter, made if it is not there yet."""
+        """The optimizer's state of a parameter, made if it is not there yet."""
         state: dict[str, Any] = self.optimizer.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state |= self.rule.moments(parameter)
         return state
 
 

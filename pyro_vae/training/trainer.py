@@ -28,10 +28,12 @@ from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import turns
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.training.automatic import settle
+from pyro_vae.training.averaging import averaging
 from pyro_vae.training.faults import find_fault
 from pyro_vae.training.fitness import check_batches, check_beta
 from pyro_vae.training.iterates import Iterates
 from pyro_vae.training.loss import Augment, StepLoss
+from pyro_vae.training.rate import LearningRate
 from pyro_vae.training.recorded_step import RecordedStep
 from pyro_vae.training.resampling import Resampling, Uniform, effective_rows
 from pyro_vae.training.schedules import Constant, parse_schedule
@@ -41,7 +43,6 @@ from pyro_vae.training.validation_rows import Row, Validation, score
 REPORT_INTERVAL = 0.1  # seconds
 LARGEST_NUMBER = 1000  # in data that a network with its usual first weights can take
 WAYS: dict[str, Way | None] = {"auto": None, "on": "compiled", "off": "eager"}  # what config.compile asks for
-FALL_STARTS = {"constant": 1.0, "cosine": 0.0, "decay": 0.7}  # where the learning rate begins to fall, of the training
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Progress:
         epoch: completed epochs.
         step: completed steps of the epoch under way.
         loss_sum: the sum of their losses, as far as they were read.
+        skipped: how many of them were left out, as far as that was read.
         best: the highest validation objective so far, nats per datum.
         best_epoch: the epoch that reached it.
         history: one row a completed epoch.
@@ -61,6 +63,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
+    skipped: int = 0
     best: float = float("-inf")
     best_epoch: int = 0
     history: list[Row] = field(default_factory=list)
@@ -115,6 +118,8 @@ class Trainer:
         self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
         parameters = [p for p in probed.pair.parameters().values() if p.requires_grad]
         self.iterates = Iterates(probed.pair.trained(), batches.num_steps, config.seed)
+        self.rate = LearningRate(config, batches.num_steps)
+        self.average = averaging(probed.pair, config.ema, batches.num_steps)
         self.eager = EagerStep(self.loss, batches, parameters, config)
         self.step: Step = self.eager
         self.way: Way | None = WAYS[config.compile]  # None: not chosen yet
@@ -166,10 +171,18 @@ class Trainer:
             "iterates": self.iterates.values,
             "iterate_names": list(self.iterates.names),
             "progress": dict(vars(self.progress)),
+            "average": self.average.state_dict(),
         }
 
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of what the programs hold, with averages in the place of weights where such are kept."""
+        with self.average.in_use():
+            return {name: value.clone() for name, value in self.pair.state_dict().items()}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what ``state_dict`` gave; the parameters must have been put back already."""
+        """Put back what ``state_dict`` gave, into a pair that has what ``weights`` gave."""
+        if state.get("average"):
+            self.average.load_state_dict(state["average"])
         self.eager.optimizer.load_state_dict(state["optimizer"])
         self.way, self.validation_way = _way(state), _way(state, "validation_")
         torch.set_rng_state(state["random"])
@@ -200,6 +213,7 @@ class Trainer:
             pending.append((rows, *self._checked_step(rows, beta, now)))
             progress.step += 1
             self.iterates.after(progress.step)
+            self.average.after_step()
             last = progress.step == num_steps
             if last or time.monotonic() - reported >= REPORT_INTERVAL:
                 self._settle(pending)
@@ -213,7 +227,8 @@ class Trainer:
     def _checked_step(self, rows: Indices, beta: float, now: float) -> tuple[Tensor, Tensor]:
         """A step; where Pyro refuses a value, as it does in the first one, an error that says whose."""
         try:
-            return self.step(rows, self._learning_rate(), beta, now)
+            rate = self.rate.at(self.progress.epoch, self.progress.step)
+            return self.step(rows, rate, beta, now)
         except ValueError as error:
             if "found invalid values" not in str(error):
                 raise
@@ -226,7 +241,9 @@ class Trainer:
             return
         losses, norms = (torch.stack(values).tolist() for values in list(zip(*pending, strict=True))[1:])
         for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
-            if not math.isfinite(loss + norm):
+            skipped = norm > self.config.largest_norm
+            self.progress.skipped += skipped
+            if not (math.isfinite(loss) and (skipped or math.isfinite(norm))):
                 step = self.progress.step - len(losses) + i + 1
                 raise self._failure(f"the loss became {loss:g} (gradient norm {norm:g})", step, pending[i][0])
             self.progress.loss_sum += loss
@@ -279,16 +296,9 @@ class Trainer:
         )
         self.validation.use(replay)
 
-    def _learning_rate(self) -> float:
-        """Adam's rate at this step: ``lr``, and where it falls, a half cosine from there to 0 after the last step.
-
-        The fall takes the whole training (Loshchilov and Hutter, *SGDR*, 2017) or its last part alone, which leaves
-        more steps at the full rate (Zhai et al., *Scaling Vision Transformers*, 2022).
-        """
-        done = (self.progress.epoch + self.progress.step / self.batches.num_steps) / self.config.num_epochs
-        start = FALL_STARTS[self.config.lr_schedule]
-        fallen = max(0.0, done - start) / (1 - start) if start < 1 else 0.0
-        return self.config.lr * (1 + math.cos(math.pi * fallen)) / 2
+    def _validate(self) -> Row:
+        with self.average.in_use():
+            return self.validation()
 
     def _close_epoch(self) -> Row:
         progress = self.progress
@@ -298,11 +308,14 @@ class Trainer:
             "epoch": progress.epoch + 1,
             "beta": self.beta.at(progress.epoch + 1),
             "train_loss": progress.loss_sum / self.batches.num_steps,
-            **self.validation(),
+            **self._validate(),
         }
+        if self.config.skip_norm != "none":
+            row["skipped_steps"] = progress.skipped
         if self.batches.weights is not None:
             row["effective_rows"] = effective_rows(self.batches.weights)
         progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        progress.skipped = 0
         progress.history.append(row)
         self._epoch_start = self.batches.generator.get_state()
         reached = score(row, self.beta.final)

@@ -71,6 +71,7 @@ def train(pair, x, y=None, notes=None, **settings):
         ("hvae", "mean_field", {"objective": "iwae:num_samples=3", "beta": 0.5}),
         ("vae", "mean_field", {"objective": "capacity:epochs=2"}),
         ("vae", "full_rank", {"objective": "stl", "weight_decay": 2.0}),
+        ("vae", "mean_field", {"optimizer": "adamax", "weight_decay": 2.0, "lr_warmup": 4, "skip_norm": 30.0}),
         ("hvae", "iaf", {"prior": "realnvp:num_blocks=3,hidden=8"}),
     ],
 )
