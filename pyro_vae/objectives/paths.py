@@ -23,6 +23,7 @@ from pyro_vae.option_types import Whole
 from pyro_vae.pairs.draws import Draws, draw_along_paths
 from pyro_vae.pairs.handlers import Number, temper
 from pyro_vae.pairs.pair import ProbedPair
+from pyro_vae.pairs.structure import Structure
 from pyro_vae.shapes import Float, Shaped
 
 
@@ -54,6 +55,8 @@ class PathObjective(ReparameterizedObjective):
 class StickingTheLanding(PathObjective):
     """The ELBO without the score function in its gradient: sticking the landing.
 
+    Latents that all rows share may lie outside of the plate over data, but no factor or observation.
+
     Example:
         >>> from pyro_vae.guides import MeanField
         >>> from pyro_vae.models import VAE
@@ -72,8 +75,20 @@ class StickingTheLanding(PathObjective):
     def __init__(self, probed: ProbedPair, num_samples: Whole = 1) -> None:
         super().__init__(probed, num_samples)
 
+    def prepare(self, probed: ProbedPair) -> ProbedPair:
+        return super().prepare(probed.by_row if _has_shared_part(probed) else probed)
+
     def bound(self, draws: Draws, values: dict[str, Tensor]) -> Float[Tensor, "N"]:
-        return draws.terms.elbo
+        elbo = draws.terms.elbo
+        if not _has_shared_part(draws.structure):
+            return elbo
+        return elbo - draws.shared_kl.mean() / (self.num_rows or len(elbo))
+
+
+def _has_shared_part(structure: Structure) -> bool:
+    """Whether each row bears its part of what latents that all rows share cost, which are all that lies outside."""
+    latents = structure.shared_latents
+    return bool(latents) and set(structure.shared) == {*latents} and structure.plate_size is None
 
 
 @OBJECTIVES.register("dreg")

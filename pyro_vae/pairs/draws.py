@@ -303,7 +303,7 @@ def _means(layout: Layout, q: Trace, name: str) -> Shaped[Tensor, "E S N D"]:
 
 
 def _expanded(q: Trace, structure: Structure) -> dict[str, Tensor]:
-    """The sampled values, each as a tensor of its own over every enumerated value, draw and datum."""
+    """The sampled values, each as a tensor of its own over every enumerated value, draw and, unless shared, datum."""
     sites = {name: q.nodes[name] for name in structure.latent}
     event_dims = {name: distribution_at(q, name).event_dim for name in sites}
     batches = [value_at(q, name).shape[: value_at(q, name).dim() - event_dims[name]] for name in sites]
@@ -311,5 +311,6 @@ def _expanded(q: Trace, structure: Structure) -> dict[str, Tensor]:
     values = {}
     for name in structure.sampled:
         value = value_at(q, name)
-        values[name] = value.expand(batch + value.shape[value.dim() - event_dims[name] :]).clone()
+        whole = value.shape if name in structure.shared else batch + value.shape[value.dim() - event_dims[name] :]
+        values[name] = value.expand(whole).clone()
     return values
