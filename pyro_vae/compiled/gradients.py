@@ -12,7 +12,7 @@ from torch import Tensor
 
 def next_function() -> int:
     """What the functions of the graph of gradients that are made from now on are numbered from."""
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         function: Any = torch.zeros((), requires_grad=True).clone().grad_fn
     return int(function._sequence_nr())
 

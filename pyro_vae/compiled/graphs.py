@@ -29,6 +29,9 @@ from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from pyro_vae.compiled import payoff
 from pyro_vae.compiled.contents import Unwatchable
@@ -292,12 +295,9 @@ class CompiledPair:
         """What a call depends on; None where there is to be no graph."""
         if self._reason:
             return None
-        around = [handler for handler in _PYRO_STACK if not _only_looks(handler)]
+        around = _around_calls()
         if around:
-            self._say(f"an effect handler stands around the call ({type(around[-1]).__name__})")
-            return None
-        if torch.is_anomaly_enabled():
-            self._say("torch looks for anomalies, operation by operation")
+            self._say(around)
             return None
         try:
             return self._reader.read(call)
@@ -365,6 +365,18 @@ def _depth() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith((__package__, "pyro.", "torch.")):
         frame, depth = frame.f_back, depth + 1
     return depth
+
+
+def _around_calls() -> str:
+    """What sees, or changes, every operation that is made now, and would see none of a graph's; empty for nothing."""
+    handlers = [handler for handler in _PYRO_STACK if not _only_looks(handler)]
+    if handlers:
+        return f"an effect handler stands around the call ({type(handlers[-1]).__name__})"
+    if torch.is_anomaly_enabled():
+        return "torch looks for anomalies, operation by operation"
+    modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+    names = [type(mode).__name__ for mode in modes if not isinstance(mode, DeviceContext)]
+    return f"a mode of torch stands around the call ({names[-1]})" if names else ""
 
 
 def _only_looks(handler: Any) -> bool:

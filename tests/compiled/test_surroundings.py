@@ -11,6 +11,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
+from torch.overrides import TorchFunctionMode
 
 from pyro_vae.compiled import CompiledTrace_ELBO, NotCompiled
 from tests.compiled.agreeing import DATA, gaussian, guide, ignored, losses
@@ -106,6 +107,44 @@ def test_anomalies_are_looked_for_as_in_stock_pyro():
     size.fill_(1.0)
     assert elbo.num_graphs(model, guide) == 1
     assert elbo.loss_and_grads(model, guide, DATA) > 0
+
+
+class Counting(TorchFunctionMode):
+    calls = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_mode_of_torch_sees_every_operation():
+    elbo = CompiledTrace_ELBO()
+    losses(elbo, gaussian)
+    counts = []
+    for loss in (elbo, Trace_ELBO()):
+        with Counting() as mode, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*a mode of torch stands around the call .Counting.", NotCompiled)
+            loss.loss(gaussian, guide, DATA)
+        counts.append(mode.calls)
+    assert counts[0] == counts[1] > 10
+
+
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_evaluation_without_gradients_is_a_graph_beside_that_of_training(without_gradients):
+    found = []
+    for elbo in (CompiledTrace_ELBO(), Trace_ELBO()):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        svi = SVI(gaussian, guide, pyro.optim.Adam({"lr": 0.1}), elbo)
+        values = []
+        for _ in range(5):
+            values.append(svi.step(DATA))
+            with without_gradients():
+                values.append(svi.evaluate_loss(DATA * 1.0))
+        found.append(values)
+        if isinstance(elbo, CompiledTrace_ELBO):
+            assert elbo.num_graphs(gaussian, guide) == 2
+    assert found[0] == pytest.approx(found[1])
 
 
 def bernoulli(x):
