@@ -43,7 +43,7 @@ def reader_of(path: str, thing: Any) -> Callable[[], int] | None:
         _check_size(path, "NumPy array", thing)
         return lambda: checksum(thing)
     kind = type(thing)
-    if kind.__module__.split(".")[0] not in _TABLES or not hasattr(kind, "__array__"):
+    if str(kind.__module__).split(".")[0] not in _TABLES or not hasattr(kind, "__array__"):
         return None
     for column in _columns(thing):
         _check_size(path, kind.__name__, column)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dis
 import functools
+import re
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 _GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 _ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "LOAD_SUPER_METHOD", "IMPORT_FROM"}
-_ELSEWHERE = {"IMPORT_NAME"}  # a module, which does not change
 _REFERENCES = {"LOAD_CLOSURE", "COPY_FREE_VARS", "MAKE_CELL"}  # handed on to a nested function, which is looked at
-_BY_ANY_NAME = {"__dict__", "__getattribute__", "eval", "exec", "globals", "locals", "vars"}
+_GLOBALS_BY_WORD = {"eval", "exec", "globals", "vars"}
+_BY_ANY_NAME = {"__dict__", "__getattribute__", "locals", *_GLOBALS_BY_WORD}
 _PUT_TOGETHER = {"BUILD_STRING", "FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC"}  # a string, out of parts
 _BY_WORD = {"getattr", "hasattr", "attrgetter", "methodcaller", "get_buffer", "get_parameter", "get_submodule"}
 
@@ -37,6 +38,7 @@ class Reads:
         stored_attributes: attributes that are stored, of whatever object.
         any_name: whether it can load an attribute by a name that is not written in it.
         by_word: whether it loads attributes by words, which may be held elsewhere.
+        modules: names of modules that are imported.
     """
 
     globals: Names = frozenset()
@@ -47,6 +49,7 @@ class Reads:
     stored_attributes: Names = frozenset()
     any_name: bool = False
     by_word: bool = False
+    modules: Names = frozenset()
 
     def __or__(self, other: Reads) -> Reads:
         """What either of them loads and stores."""
@@ -59,6 +62,7 @@ class Reads:
             self.stored_attributes | other.stored_attributes,
             self.any_name or other.any_name,
             self.by_word or other.by_word,
+            self.modules | other.modules,
         )
 
 
@@ -91,14 +95,17 @@ def reads(code: types.CodeType) -> Reads:
                 nested.stored_attributes,
                 nested.any_name,
                 nested.by_word,
+                nested.modules,
             )
     free = frozenset(code.co_freevars)
     found |= Reads(cells=free & inside, stored_cells=free & stored)
     called = found.globals | found.attributes
     by_word = bool(called & _BY_WORD)
     put_together = by_word and any(instruction.opname in _PUT_TOGETHER for instruction in dis.get_instructions(code))
+    words = frozenset(_words(code.co_consts)) if called & (_BY_WORD | _GLOBALS_BY_WORD) else frozenset()
     return found | Reads(
-        attributes=frozenset(_words(code.co_consts)) if by_word else frozenset(),
+        globals=words if called & _GLOBALS_BY_WORD else frozenset(),
+        attributes=words if by_word else frozenset(),
         any_name=put_together or bool(called & _BY_ANY_NAME),
         by_word=by_word,
     )
@@ -106,12 +113,15 @@ def reads(code: types.CodeType) -> Reads:
 
 def _own(code: types.CodeType) -> Reads:
     """What the code itself reads and writes, without the functions inside it."""
-    loaded: dict[str, set[str]] = {kind: set() for kind in ("globals", "cells", "attributes")}
+    loaded: dict[str, set[str]] = {kind: set() for kind in ("globals", "cells", "attributes", "modules")}
     stored: dict[str, set[str]] = {kind: set() for kind in ("globals", "cells", "attributes")}
     free = set(code.co_freevars)
     for instruction in dis.get_instructions(code):
         name, operation = instruction.argval, instruction.opname
-        if operation in _ELSEWHERE or operation in _REFERENCES or not isinstance(name, str):
+        if operation in _REFERENCES or not isinstance(name, str):
+            continue
+        if operation == "IMPORT_NAME":
+            loaded["modules"].add(name)
             continue
         into = stored if operation.startswith(("STORE", "DELETE")) else loaded
         if instruction.opcode in dis.hasfree:
@@ -132,15 +142,16 @@ def _own(code: types.CodeType) -> Reads:
         frozenset(stored["globals"]),
         frozenset(stored["cells"]),
         frozenset(stored["attributes"]),
+        modules=frozenset(loaded["modules"]),
     )
 
 
 def _words(constants: Iterable[object]) -> Iterable[str]:
-    """The strings among some constants, at any depth; parts of a dotted one, too."""
+    """The strings among some constants, at any depth; the names in one, too."""
     for constant in constants:
         if isinstance(constant, str):
             yield constant
-            yield from constant.split(".")
+            yield from re.findall(r"[^\W\d]\w*", constant)
         elif isinstance(constant, (tuple, frozenset)):
             yield from _words(constant)
         elif isinstance(constant, types.CodeType):

@@ -71,6 +71,7 @@ _VALUES = {
     Tensor.numpy: "an array",
     Tensor.__array__: "an array",
 }
+_GRADIENT: Any = Tensor.grad
 _COPIES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new)
 # What these do depends on the values of a tensor, lengths or offsets, which they read without an operation.
 _READ_ELSEWHERE = {"_pack_padded_sequence", "_pad_packed_sequence", "ctc_loss", "_ctc_loss", "segment_reduce"}
@@ -226,6 +227,8 @@ class _Recording(TorchFunctionMode):
             return value.detach() if _varies(value) else _constant(func, args, kwargs)
         if func is Tensor.backward:
             return self._collect(*args, **kwargs)
+        if getattr(func, "__self__", None) is _GRADIENT and _root(asking) not in ("torch", "pyro"):
+            raise Untraceable(f"it reads a gradient of before ({_place(asking)})")
         if func is torch.lstm:
             with without_onednn():
                 return func(*args, **kwargs)

@@ -7,8 +7,10 @@ import functools
 import itertools
 import os
 import random
+import sys
 import threading
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -17,6 +19,7 @@ from multiprocessing import sharedctypes
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
@@ -211,6 +214,12 @@ class Walk:
         elif isinstance(thing, type):
             self.entries[path] = self._serials.of(thing)
             self._visit_class(path, thing)
+            if not is_library(type(thing)):
+                self.visit(f"type({path})", type(thing))
+        elif isinstance(thing, weakref.ref):
+            self.visit(f"{path}()", thing())
+        elif isinstance(thing, functools._lru_cache_wrapper):
+            self._visit_cached(path, thing)
         elif isinstance(thing, CONTAINERS) and len(thing) <= _LARGEST:
             self._visit_container(path, thing)
         elif isinstance(thing, Enum):
@@ -269,9 +278,20 @@ class Walk:
             self.written.append(Space(space, unread))
         if (found.attributes | found.globals) & _OF_THE_ENVIRONMENT:
             self.visit("os.environ", getattr(os.environ, "_data", None))
-        for name in used:
-            if isinstance(space[name], types.ModuleType):
-                self._hold_names(name, vars(space[name]), found.attributes)
+        if "get_param_store" in found.attributes | found.globals:
+            self._contents.append((_names_in_store, _names_in_store()))
+            self.entries[self._new("the names of parameters")] = _names_in_store()
+        modules = {name: space[name] for name in used if isinstance(space[name], types.ModuleType)}
+        for name, module in (modules | {name: sys.modules.get(name) for name in sorted(found.modules)}).items():
+            if isinstance(module, types.ModuleType) and not is_library(module):
+                self._hold_names(name, vars(module), found.attributes)
+
+    def _visit_cached(self, path: str, function: Any) -> None:
+        """A function that remembers its results: what these depended on may be another by now."""
+        before = len(self.holders)
+        self.visit(path, function.__wrapped__)
+        if any(not isinstance(holder, Parts) and holder.paths for holder in self.holders[before:]):
+            raise Unwatchable(f"{path} remembers results that depend on more than its arguments")
 
     def _hold_names(self, path: str, space: Mapping[str, Any], names: Iterable[str]) -> None:
         used = sorted(name for name in names if name in space and not is_library(space[name]))
@@ -328,6 +348,10 @@ class Walk:
         return any(key in attributes_read(base) for base in bases)
 
 
+def _names_in_store() -> int:
+    return hash(tuple(pyro.get_param_store().keys()))
+
+
 def describe(tensor: Tensor) -> Hashable:
     """What a graph depends on, of a tensor."""
     strides = tensor.stride() if tensor.layout is torch.strided else tensor.layout
@@ -356,6 +380,6 @@ def _slots(kind: type) -> Sequence[str]:
 
 def _has_attributes(thing: Any) -> bool:
     """Whether what it holds is to be looked at; what the standard library keeps for logging or threads is not."""
-    if type(thing).__module__.split(".")[0] in _NOT_LOOKED_INTO and not isinstance(thing, _SWITCHES):
+    if str(type(thing).__module__).split(".")[0] in _NOT_LOOKED_INTO and not isinstance(thing, _SWITCHES):
         return False
     return hasattr(thing, "__dict__") or hasattr(type(thing), "__slots__")

@@ -20,7 +20,9 @@ import sys
 import tempfile
 import threading
 import time
+import types
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -802,6 +804,100 @@ def thread_event():
         return ((X,), {})
 
     return (lambda x: base(x, offset=1.0 if event.is_set() else 0.0)), guide, calls
+
+
+@case()
+def word_of_a_global():
+    def calls(i):
+        global COUNT
+        COUNT = i // 6
+        return ((X,), {})
+
+    return (lambda x: base(x, offset=float(globals()["COUNT"] + eval("COUNT + 1")))), guide, calls
+
+
+@case()
+def imported_inside():
+    settings = sys.modules["settings_of_a_test"] = types.ModuleType("settings_of_a_test")
+    settings.offset = 0.0
+
+    def m(x):
+        from settings_of_a_test import offset
+
+        base(x, offset=offset)
+
+    def calls(i):
+        settings.offset = float(i // 5)
+        return ((X,), {})
+
+    return m, guide, calls
+
+
+@case()
+def behind_a_weak_reference():
+    class Settings:
+        offset = 0.0
+
+    settings = Settings()
+    known, named = weakref.ref(settings), weakref.WeakValueDictionary(settings=settings)
+
+    def calls(i):
+        settings.offset = float(i // 5)
+        return ((X,), {})
+
+    return (lambda x: base(x, offset=known().offset + named["settings"].offset)), guide, calls
+
+
+@case()
+def attribute_of_a_class_by_its_class():
+    class Kind(type):
+        @property
+        def offset(cls):
+            return cls._offset
+
+    class Settings(metaclass=Kind):
+        _offset = 0.0
+
+    def calls(i):
+        Settings._offset = float(i // 5)
+        return ((X,), {})
+
+    return (lambda x: base(x, offset=Settings.offset)), guide, calls
+
+
+@case("remembers results that depend on more than its arguments")
+def remembered_setting():
+    settings = {"offset": 0.0}
+    offset = functools.lru_cache(lambda: settings["offset"])
+
+    def calls(i):
+        settings["offset"] = float(i // 3)
+        if i == 9:
+            offset.cache_clear()
+        return ((X,), {})
+
+    return (lambda x: base(x, offset=offset())), guide, calls
+
+
+@case()
+def names_in_the_parameter_store():
+    def calls(i):
+        if i == 6:
+            pyro.param("late", torch.tensor(0.0))
+        return ((X,), {})
+
+    return (lambda x: base(x, offset=1.0 if "late" in pyro.get_param_store() else 0.0)), guide, calls
+
+
+@case("it reads a gradient of before")
+def gradient_of_before():
+    w = nn.Parameter(torch.ones(6))
+
+    def calls(i):
+        w.grad = torch.ones(6) if i > 8 else None
+        return ((X,), {})
+
+    return (lambda x: base(x, offset=0.0 if w.grad is None else 1.0)), guide, calls
 
 
 @case("is a c_double, which changes without a trace")
