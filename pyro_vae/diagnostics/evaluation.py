@@ -19,7 +19,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.compiled.payoff import compile_if_it_pays
+from pyro_vae.compiled.payoff import FEWEST_RUNS, Way, compile_if_it_pays
 from pyro_vae.compiled.replay import Replay
 from pyro_vae.data.images import Images
 from pyro_vae.diagnostics.classifier import accuracy, expected_calibration_error
@@ -149,8 +149,18 @@ def _of_labels(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     return {"accuracy": right, "error_percent": 100 * (1 - right), "ece": error}
 
 
-def nll_per_datum(probed: ProbedPair, images: Images, num_samples: int = 100, seed: int = 0) -> Float[Tensor, "N"]:
+def nll_per_datum(
+    probed: ProbedPair, images: Images, num_samples: int = 100, seed: int = 0, *, by_itself: bool = False
+) -> Float[Tensor, "N"]:
     """Minus the importance-weighted log-likelihood of each image, nats, shape (N,); arguments as for ``evaluate``.
+
+    Args:
+        probed: the model and the guide, with what ``pair.probe`` said of them.
+        images: the data, binarized for good where the likelihood needs it.
+        num_samples: importance samples per datum.
+        seed: the seed of the samples.
+        by_itself: whether each datum is run by itself and with the same noise as every other, so that its figure does
+            not depend, to the last bit, on which data come with it; takes a few times as long.
 
     Example:
         >>> from pyro_vae.data import Images
@@ -163,7 +173,7 @@ def nll_per_datum(probed: ProbedPair, images: Images, num_samples: int = 100, se
         >>> torch.allclose(nll.float(), -model.evidence(x), atol=0.2)  # the evidence of this model is known
         True
     """
-    return _per_datum(probed, images, num_samples, seed)["nll"].double().cpu()
+    return _per_datum(probed, images, num_samples, seed, by_itself=by_itself)["nll"].double().cpu()
 
 
 def _per_datum(
@@ -173,6 +183,7 @@ def _per_datum(
     seed: int,
     compiled: bool = True,
     track: Track = lambda chunks, total: chunks,
+    by_itself: bool = False,
 ) -> dict[str, Tensor]:
     """The figures of each datum, shapes as for ``_Sampler.figures``."""
     probed = probed.by_row
@@ -180,16 +191,22 @@ def _per_datum(
     probed.pair.train(False)
     widest = probed.widest(images.pixels)
     draws = at_once(widest)
-    size = max(1, draws // num_samples)
+    size = 1 if by_itself else max(1, draws // num_samples)
     num_runs = math.ceil(num_samples / max(1, draws // size))
     counts = [num_samples // num_runs + (i < num_samples % num_runs) for i in range(num_runs)]
     sampler = _Sampler(probed, size, counts)
     with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         if compiled:
-            sampler.compile(images)
+            sampler.compile(images, only_replayed=by_itself)
         chunks = track(images.chunks(size), math.ceil(len(images) / size))
-        return _filled((sampler.figures(chunk) for chunk in chunks), len(images))
+
+        def figures(chunk: Images) -> dict[str, Tensor]:
+            if by_itself:
+                torch.manual_seed(seed)
+            return sampler.figures(chunk)
+
+        return _filled(map(figures, chunks), len(images))
 
 
 def _filled(parts: Iterable[dict[str, Tensor]], num_rows: int) -> dict[str, Tensor]:
@@ -217,13 +234,16 @@ class _Sampler:
         self.probed, self.size, self.counts = probed, size, counts
         self._replay: Replay | None = None
 
-    def compile(self, images: Images) -> None:
+    def compile(self, images: Images, only_replayed: bool = False) -> None:
+        """Record a run and compile it where that pays; compiled it has other noise, replayed the same."""
         chunk, count = next(images.chunks(self.size)), self.counts[0]
         draws_lie(self.probed, chunk.x(), None)  # found before the recording, not in it
         runs = len(images) // self.size * self.counts.count(count)
         with self.probed.pair.scope():
+            pays = runs >= FEWEST_RUNS
+            way: Way | None = ("replayed" if pays else "eager") if only_replayed else None
             self._replay, _ = compile_if_it_pays(
-                "evaluation", lambda: Replay(lambda: self._run(chunk, count), chunk.tensors()), runs
+                "evaluation", lambda: Replay(lambda: self._run(chunk, count), chunk.tensors()), runs, way
             )
 
     def figures(self, images: Images) -> dict[str, Tensor]:

@@ -114,6 +114,10 @@ class Run(Generator):
         """How pixels become what the model sees; ``auto`` resolved by the likelihood."""
         return resolve_binarization(self.config, self.structure)
 
+    def forget_data(self) -> None:
+        """Let go of the data, so that a copy of the run is as small as its programs; they are loaded when asked for."""
+        self._dataset = self._split = None
+
     def split(self, name: str) -> Images:
         """The train, validation or test rows as an evaluation sees them: binarized for good, on the run's device.
 
