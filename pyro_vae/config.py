@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from pyro_vae.errors import InputError, nearest
 from pyro_vae.files.bounded import first_line, read_json
@@ -27,6 +28,29 @@ def _number_if_it_is(value: Any) -> Any:
         return float(value)
     except (TypeError, ValueError):
         return value
+
+
+def _by_column(value: Any) -> Any:
+    """Likelihoods by column, of a mapping, the path of a JSON file that holds one, or a text."""
+    if not isinstance(value, str):
+        return value
+    if value.endswith(".json"):
+        try:
+            return read_json(Path(value).expanduser())
+        except (OSError, ValueError) as error:
+            raise PydanticCustomError("columns", "a JSON file ({reason})", {"reason": first_line(error)}) from None
+    pairs = [each.partition("=") for each in value.split(";") if each.strip() and value != "none"]
+    if not all(sign for _, sign, _ in pairs):
+        raise PydanticCustomError(
+            "columns", "a text such as 'age=poisson;color=categorical', or the path of a .json file"
+        )
+    return {column.strip(): likelihood.strip() for column, _, likelihood in pairs}
+
+
+def _split_at_commas(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(each.strip() for each in value.split(",") if value != "none")
+    return tuple(value) if isinstance(value, list) else value
 
 
 class _Settings(BaseModel):
@@ -45,6 +69,13 @@ class DataConfig(_Settings):
 
     data: Name = Field(
         "digits", description="a data set by name, or the path of a file of arrays, of a table or a folder of images"
+    )
+    columns: Annotated[dict[Name, Name], BeforeValidator(_by_column)] = Field(
+        {},
+        description="likelihoods of a table's columns: 'age=poisson;color=categorical', or drop, or a JSON file",
+    )
+    covariates: Annotated[tuple[Name, ...], BeforeValidator(_split_at_commas)] = Field(
+        (), description="columns of a table that model and guide are given, separated by commas"
     )
     labels: Whole | Literal["all", "none"] = Field(
         100, description="how many labels training sees, spread over the classes; or all, or none"
@@ -172,6 +203,17 @@ class FitConfig(TrainingConfig, DataConfig, ProgramConfig):
         expected a setting that exists; got 'latent_dims'; did you mean 'latent_dim'?
     """
 
+    @model_validator(mode="before")
+    @classmethod
+    def _likelihoods_of_columns(cls, settings: Any) -> Any:
+        """A mapping from columns to likelihoods, or ``mixed:age=poisson;…``, in the place of the likelihood."""
+        chosen = settings.get("likelihood", "auto")
+        told = chosen.removeprefix("mixed:") if isinstance(chosen, str) else chosen
+        if not isinstance(told, Mapping) and told == chosen:
+            mixed = {"likelihood": "mixed"} if settings.get("columns") and chosen == "auto" else {}
+            return settings | mixed
+        return settings | {"likelihood": "mixed", "columns": told}
+
     @classmethod
     def from_settings(cls, **settings: Any) -> Self:
         """Build a configuration, with every fault said in one line.
@@ -218,7 +260,7 @@ def _input_error(error: ValidationError) -> InputError:
     if first["type"] == "extra_forbidden":
         return InputError("a setting that exists", repr(name), nearest(name, FitConfig.model_fields))
     default = FitConfig.model_fields[name].get_default()
-    usable = default if default is not None else _EXAMPLES.get(name, 10)
+    usable = _EXAMPLES.get(name, 10 if default is None else default)
     return InputError(
         f"{name.replace('_', ' ')} to be {wanted(e for e in error.errors() if e['loc'][0] == name)}",
         repr(first["input"]),
@@ -226,4 +268,8 @@ def _input_error(error: ValidationError) -> InputError:
     )
 
 
-_EXAMPLES = {"hidden": (256, 256)}
+_EXAMPLES: dict[str, object] = {
+    "hidden": (256, 256),
+    "columns": "'age=poisson;color=categorical'",
+    "covariates": "age,sex",
+}

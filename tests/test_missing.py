@@ -36,14 +36,16 @@ def holed(x, holes):
 
 
 COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
+BITS = ("bernoulli", "categorical")
 
 
 @pytest.mark.parametrize("choice", [*LIKELIHOODS, "gaussian:sigma=optimal", "laplace:sigma=optimal"])
 def test_a_likelihood_is_that_of_the_values_that_are_there(choice):
     counts = (torch.rand(3, 4) * 16).round()
-    x = counts if choice in COUNTS else torch.rand(3, 4).round() if "bernoulli" in choice else counts / 16
-    params = torch.randn(2, 3, 4, requires_grad=True)
+    bits = torch.rand(3, 4).round()
+    x = counts if choice in COUNTS else bits if choice in BITS else counts / 16
     masked, whole = (LIKELIHOODS.build(choice, event_shape=(4,)) for _ in range(2))
+    params = torch.randn(2, 3, *whole.params_shape, requires_grad=True)
     leave_out_missing(masked)
     score = masked(params).log_prob(holed(x, HOLES))
     if "optimal" in choice:  # the scale is that of the errors that are there
@@ -56,10 +58,10 @@ def test_a_likelihood_is_that_of_the_values_that_are_there(choice):
     gradient = torch.autograd.grad(score.sum(), params)[0]
     assert gradient.isfinite().all()
     assert (gradient[:, 1] == 0).all() or "optimal" in choice
-    assert masked(params).mean.shape == params.shape
+    assert masked(params).mean.shape == (2, 3, 4)
     assert not masked(params).sample().isnan().any()
     supports = [likelihood(params).support.base_constraint for likelihood in (masked, whole)]
-    assert supports[0] is supports[1] or "binomial" in choice  # which makes it anew
+    assert supports[0] is supports[1] or choice in ("binomial", "categorical", "mixed")  # which make it anew
 
 
 def test_the_evidence_is_the_marginal_of_what_is_there():

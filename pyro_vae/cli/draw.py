@@ -26,13 +26,16 @@ from pyro_vae.cli.terminal import print_json
 from pyro_vae.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pyro_vae.runs.run import Run
 
 
 @main.command()
 @run_argument
-@click.option("--num", type=int, default=64, show_default=True, help="how many images")
+@click.option("--num", type=int, default=64, show_default=True, help="how many images, or rows of a table")
 @click.option("--label", help="the class to generate, by name")
+@click.option("--given", type=UserPath(), help="a table of covariates, one row or --num  [default: the data's]")
 @checkpoint_option
 @data_option
 @device_option
@@ -43,6 +46,7 @@ def sample(
     run: Path,
     num: int,
     label: str | None,
+    given: Path | None,
     checkpoint: str,
     data: str | None,
     device: str,
@@ -50,10 +54,19 @@ def sample(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Draw images from the model into a PNG."""
+    """Draw images from the model into a PNG, or rows of a table into a CSV file."""
     from pyro_vae.runs import report
 
     opened = open_run(run, checkpoint, device, data)
+    if opened.facts.columns:
+        from pyro_vae.data.tables import read_table_file
+
+        rows = None if given is None else read_table_file(given)
+        made = opened.sample(num, y=_class_index(opened, label), seed=seed, x=rows)
+        _save_table(opened, made, out, _file_name(opened, "samples", label), as_json)
+        return
+    if given is not None:
+        raise InputError("a run on a table, for --given", "one without columns", "leave out --given")
     figure = report.samples_figure(opened, num, _class_index(opened, label), seed)
     _save(opened, figure, out, _file_name(opened, "samples", label), as_json)
 
@@ -70,10 +83,13 @@ def sample(
 def reconstruct(
     run: Path, num: int, split: str, checkpoint: str, data: str | None, device: str, out: Path | None, as_json: bool
 ) -> None:
-    """Put images beside their reconstructions into a PNG."""
+    """Put images beside their reconstructions into a PNG, or rows of a table into a CSV file."""
     from pyro_vae.runs import report
 
     opened = open_run(run, checkpoint, device, data)
+    if opened.facts.columns:
+        _save_table(opened, report.reconstructions_table(opened, num, split), out, "reconstructions", as_json)
+        return
     _save(opened, report.reconstructions_figure(opened, num, split), out, "reconstructions", as_json)
 
 
@@ -184,6 +200,15 @@ def _save(run: Run, figure: Any, out: Path | None, name: str, as_json: bool) -> 
     assert run.folder is not None
     path = out or run.folder.figures / f"{name}.png"
     save_figure(figure, path)
+    _say_written(run.folder.path, path, as_json)
+
+
+def _save_table(run: Run, made: pd.DataFrame, out: Path | None, name: str, as_json: bool) -> None:
+    from pyro_vae.files.whole import write_picture
+
+    assert run.folder is not None
+    path = out or run.folder.figures / f"{name}.csv"
+    write_picture(path, lambda aside: made.to_csv(aside, index=False), "a table")
     _say_written(run.folder.path, path, as_json)
 
 

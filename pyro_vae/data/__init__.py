@@ -12,6 +12,7 @@ from pyro_vae.data.binarization import (
     describe_pixels,
     fitting_likelihood,
 )
+from pyro_vae.data.columns import table_of
 from pyro_vae.data.images import Dataset, Images, PixelKind
 from pyro_vae.data.labelled_rows import NumLabels, labelled_rows
 from pyro_vae.data.pixels import Reading
@@ -42,4 +43,5 @@ __all__ = [
     "load_data",
     "random_affine",
     "random_affine_of_seen",
+    "table_of",
 ]

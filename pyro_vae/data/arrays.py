@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.classes import read_classes
+from pyro_vae.data.columns import describe_columns, with_moments
 from pyro_vae.data.containers import Arrays, unpack
 from pyro_vae.data.images import Dataset, Images, PixelKind
 from pyro_vae.data.pixels import Reading, read_pixels
@@ -101,7 +102,7 @@ def from_data(data: Any, name: str = "arrays", reading: Reading = READ) -> Datas
         >>> data.event_shape, data.class_names
         ((2,), ('iris', 'rose'))
     """
-    return _dataset(unpack(data, name, reading.label_column), name, reading)
+    return _dataset(unpack(data, name, reading), name, reading)
 
 
 def _dataset(arrays: Arrays, name: str, reading: Reading) -> Dataset:
@@ -119,8 +120,33 @@ def _dataset(arrays: Arrays, name: str, reading: Reading) -> Dataset:
     class_names: tuple[str, ...] = ()
     if arrays.y is not None:
         labels, class_names = read_classes(arrays.y, shape[0], name, arrays.class_names)
+    _check_has_columns(arrays, name, reading)
+    if arrays.columns:
+        reading = replace(reading, scale=1.0, pictures=False)
     pixels = read_pixels(arrays.x, arrays.missing, name, reading)
     tenth = max(1, shape[0] // 10)
     images = Images(pixels.values, labels, pixels.scale, missing=pixels.missing)
-    cut = split_at_random(name, images, tenth, tenth, class_names, pixels.kind)
-    return replace(cut, reading=pixels.said, channels_last=pixels.channels_last)
+    cut = split_at_random(name, images, tenth, tenth, class_names, "numbers" if arrays.columns else pixels.kind)
+    if not arrays.columns:
+        return replace(cut, reading=pixels.said, channels_last=pixels.channels_last)
+    columns = reading.known or with_moments(arrays.columns, cut.train.pixels, cut.train.missing, name)
+    words = [describe_columns(columns)]
+    words += [] if pixels.missing is None else [f"{100 * pixels.missing.double().mean().item():.3g} % missing"]
+    return replace(cut, reading=", ".join(words), columns=columns)
+
+
+def _check_has_columns(arrays: Arrays, name: str, reading: Reading) -> None:
+    asked = reading.covariates or reading.columns
+    if arrays.columns or not (asked or reading.likelihood == "mixed"):
+        if not (arrays.columns and reading.scale not in (None, 1.0)):
+            return
+        raise InputError(
+            f"columns of {name} as they are, each with a likelihood of its own",
+            f"--scale {reading.scale:g}",
+            "leave out --scale: columns are standardized inside",
+        )
+    raise InputError(
+        f"a table with columns that have names, for {'--covariates' if reading.covariates else 'the likelihood mixed'}",
+        f"{name}, an array without",
+        "give pandas.DataFrame(x, columns=…), or a .csv or .parquet file",
+    )

@@ -114,12 +114,14 @@ def check_range(data: Dataset, how: Binarization, support: Constraint | None) ->
         if len(found):
             purpose = "to binarize" if how != "none" else "which the likelihood is a density for"
             mend = f"use --likelihood {fitting_likelihood(data)} --binarization none"
+            if _is_of_codes(fits) and found.min() >= 0 and (found == found.round()).all():
+                mend = f"use --likelihood categorical:values={found.max().item() + 1:g}"
             if data.reading and data.train.scale == 1 and found.min() >= 0:
                 mend += f", or --scale {255 if DARK <= found.max() <= 255 else found.max().item():g} to divide them"
             if how == "none" and fits is constraints.boolean and constraints.unit_interval.check(found).all():
                 mend = f"use --binarization dynamic or threshold, or {mend.removeprefix('use ')}"
             raise InputError(
-                f"pixels of {data.name} {_SUPPORTS.get(fits, f'that are {fits}')}, {purpose}",
+                f"pixels of {data.name} {_described(fits)}, {purpose}",
                 f"{found.numel():,} other values from {found.min():g} to {found.max():g}",
                 mend,
             )
@@ -142,6 +144,8 @@ def fitting_likelihood(data: Dataset) -> str:
         >>> fitting_likelihood(load_data("toy"))
         'gaussian'
     """
+    if data.columns:
+        return "mixed"
     if data.kind == "counts":
         return f"binomial:trials={data.train.scale:g}"
     return "gaussian" if data.kind == "numbers" else "bernoulli"
@@ -163,6 +167,16 @@ def describe_pixels(data: Dataset) -> str:
         "binary": "pixels that are 0 or 1",
         "numbers": "numbers of any size",
     }[data.kind]
+
+
+def _is_of_codes(support: Constraint) -> bool:
+    return isinstance(support, type(constraints.integer_interval(0, 1)))
+
+
+def _described(support: Constraint) -> str:
+    if _is_of_codes(support):
+        return f"that are codes from {support.lower_bound} to {support.upper_bound}"  # type: ignore[attr-defined]
+    return _SUPPORTS.get(support, f"that are {support}")
 
 
 _SUPPORTS = {

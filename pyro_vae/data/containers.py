@@ -16,8 +16,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pyro_vae.data.pixels import Array
-from pyro_vae.data.tables import is_table, labels_of_table, numbers_of_table
+from pyro_vae.columns import Column
+from pyro_vae.data.pixels import Array, Reading
+from pyro_vae.data.tables import NUMBERS_ALONE, READ, is_table, labels_of_table, read_table
 from pyro_vae.errors import InputError
 
 MOST_NUMBERS = 2**33  # of a sparse array that is written out
@@ -33,28 +34,32 @@ class Arrays:
         y: labels, or None.
         missing: which numbers are missing, bool of the shape of x, or None.
         class_names: names of the classes, where labels are their numbers.
+        columns: what the columns of a table are, where each has a likelihood of its own or some are covariates.
     """
 
     x: Array
     y: Array | None = None
     missing: Array | None = None
     class_names: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
 
 
-def unpack(data: Any, name: str, label_column: str = "auto") -> Arrays:
+def unpack(data: Any, name: str, reading: Reading = READ) -> Arrays:
     """The arrays of whatever ``fit`` takes as data, but for paths and ``Dataset``.
 
     Args:
         data: an array, a table, a pair (x, y), a mapping with x and perhaps y and missing, a set or loader of torch.
         name: what to call the data.
-        label_column: the column of labels in a table, ``auto`` or ``none``.
+        reading: how a table is to be read, where it is not to be found out.
 
     Raises:
         InputError: if it is none of these, or not numbers.
     """
-    if not (is_table(data) or label_column in ("auto", "none")):
+    if not (is_table(data) or reading.label_column in ("auto", "none")):
         raise InputError(
-            f"a table with a column {label_column!r} of labels", "data without columns", "leave out --label-column"
+            f"a table with a column {reading.label_column!r} of labels",
+            "data without columns",
+            "leave out --label-column",
         )
     if isinstance(data, torch.utils.data.Dataset | torch.utils.data.DataLoader) or _has_rows_alone(data):
         from pyro_vae.data.torch_sets import read_torch_set
@@ -62,13 +67,14 @@ def unpack(data: Any, name: str, label_column: str = "auto") -> Arrays:
         rows, labels, class_names = read_torch_set(data, name)
         return replace(_with_labels(rows, labels, name), class_names=class_names)
     if isinstance(data, Mapping):
-        return _of_mapping(data, name)
+        return _of_mapping(data, name, reading)
     if is_table(data):
-        x, y = numbers_of_table(data, name, label_column)
-        return Arrays(x) if y is None else _with_labels(x, y, name)
+        table = read_table(data, name, reading)
+        arrays = Arrays(table.x) if table.labels is None else _with_labels(table.x, table.labels, name)
+        return replace(arrays, columns=table.columns)
     pair = _pair(data)
     if pair is not None:
-        return _with_labels(*pair, name)
+        return _with_labels(*pair, name, reading)
     x, missing = as_numbers(data, f"x of {name}")
     return Arrays(x, missing=missing)
 
@@ -87,7 +93,7 @@ def as_numbers(values: Any, what: str) -> tuple[Array, Array | None]:
         InputError: if it is text, complex, of several lengths, or something else.
     """
     if is_table(values):
-        return numbers_of_table(values, what, "none")[0], None
+        return read_table(values, what, NUMBERS_ALONE).x, None
     array, missing = _as_array(values, what)
     if array.dtype.kind == "O":
         array = _numbers_of_objects(array, what)
@@ -180,14 +186,19 @@ def as_labels(values: Any, what: str) -> tuple[Array, tuple[str, ...]]:
     return array, ()
 
 
-def _with_labels(x: Any, y: Any, name: str) -> Arrays:
+def _with_labels(x: Any, y: Any, name: str, reading: Reading = NUMBERS_ALONE) -> Arrays:
     if isinstance(x, pd.DataFrame | pd.Series) and isinstance(y, pd.DataFrame | pd.Series):
         _check_order(x.index, y.index, name)
-    array, missing = as_numbers(x, f"x of {name}")
+    if is_table(x):
+        table = read_table(x, f"x of {name}", replace(reading, label_column="none"))
+        arrays = Arrays(table.x, columns=table.columns)
+    else:
+        array, missing = as_numbers(x, f"x of {name}")
+        arrays = Arrays(array, missing=missing)
     if y is None:
-        return Arrays(array, missing=missing)
+        return arrays
     labels, class_names = as_labels(y, f"y of {name}")
-    return Arrays(array, labels, missing, class_names)
+    return replace(arrays, y=labels, class_names=class_names)
 
 
 def _check_order(first: pd.Index, second: pd.Index, name: str) -> None:
@@ -198,11 +209,11 @@ def _check_order(first: pd.Index, second: pd.Index, name: str) -> None:
         )
 
 
-def _of_mapping(data: Mapping[Any, Any], name: str) -> Arrays:
+def _of_mapping(data: Mapping[Any, Any], name: str, reading: Reading) -> Arrays:
     if "x" not in data or not set(data) <= set(MAY_HOLD):
         keys = ", ".join(map(str, data)) or "nothing"
         raise InputError(f"x, and perhaps y and missing, in {name}", keys, 'give {"x": x, "y": y, "missing": mask}')
-    arrays = _with_labels(data["x"], data.get("y"), name)
+    arrays = _with_labels(data["x"], data.get("y"), name, reading)
     if data.get("missing") is None:
         return arrays
     mask, _ = as_numbers(data["missing"], f"missing of {name}")

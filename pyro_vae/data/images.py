@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pyro_vae.columns import Column
+
 PixelKind = Literal["counts", "intensities", "binary", "numbers"]
 
 
@@ -107,6 +109,8 @@ class Dataset:
             binarizes by draws, such as MNIST's; ``binary``, 0 or 1; ``numbers`` of any other kind.
         reading: how they were read off arrays, in words; empty where they were not.
         channels_last: whether the channels of these arrays were last.
+        columns: what the columns of a table are, where each has a likelihood of its own or some are covariates, which
+            are the last.
 
     Example:
         >>> from pyro_vae.data import Dataset, Images
@@ -125,11 +129,17 @@ class Dataset:
     kind: PixelKind = "numbers"
     reading: str = ""
     channels_last: bool = False
+    columns: tuple[Column, ...] = ()
+
+    @property
+    def splits(self) -> tuple[Images, Images, Images]:
+        """Train, validation and test rows."""
+        return self.train, self.validation, self.test
 
     @property
     def has_missing(self) -> bool:
         """Whether any pixel is missing."""
-        return any(part.missing is not None for part in (self.train, self.validation, self.test))
+        return any(part.missing is not None for part in self.splits)
 
     def with_holes(self) -> Dataset:
         """The same data set, with NaN among the pixels of a split as missing ones."""

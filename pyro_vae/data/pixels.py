@@ -14,7 +14,8 @@ program of one's own nothing but bytes is a picture.  NaN is a missing value.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyro_vae.columns import Column
 from pyro_vae.data.images import PixelKind
 from pyro_vae.errors import InputError
 
@@ -30,6 +32,7 @@ LARGEST_BYTE = 255
 DARK = 128  # the largest of bytes that are below it may be 16, 100 or 255 in truth
 MOST_CHANNELS = 4  # of what is taken for color channels by its size
 MOST_COUNTED = 255  # of trials
+UNKNOWN_CODE = -1  # of a category that is missing
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Reading:
         label_column: the column of labels in a table, ``auto`` or ``none``.
         missing: whether missing values are refused, or left out of the likelihood.
         pictures: whether anything but bytes is a picture.
+        likelihood: the one that is chosen, by its name; ``none`` of programs that choose it themselves.
+        columns: the likelihoods that columns of a table are said to have, by their names.
+        covariates: the columns of a table that are given, not modelled.
+        known: what is known of the columns of a table already.
 
     Example:
         >>> from pyro_vae.data import Reading, from_arrays
@@ -55,6 +62,10 @@ class Reading:
     label_column: str = "auto"
     missing: Literal["refuse", "mask"] = "refuse"
     pictures: bool = True
+    likelihood: str = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    covariates: tuple[str, ...] = ()
+    known: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,8 @@ def _channels_last(shape: tuple[int, ...], is_bytes: bool, name: str, reading: R
 
 def _missing(x: Array, missing: Array | None, name: str, reading: Reading) -> Array | None:
     found = np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, dtype=bool)
+    if reading.likelihood == "categorical":
+        found = found | (x == UNKNOWN_CODE)
     if missing is not None:
         found = found | missing
     count = int(found.sum())

@@ -1,18 +1,21 @@
 """Tables with named columns: pandas and polars frames, ``.csv``, ``.tsv`` and ``.parquet`` files.
 
 One column may be the labels: the one that is named so, or else the one that is called label, class, target or y.  All
-others are numbers or truth values, a row per datum.  A frame's index is not a column.
+others are data, a row per datum; ``data.columns`` says what becomes of each.  A frame's index is not a column.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pyro_vae.data.pixels import Array
+from pyro_vae.columns import Column
+from pyro_vae.data.columns import read_columns
+from pyro_vae.data.pixels import Array, Reading, are_pixels, are_whole
 from pyro_vae.errors import InputError
 from pyro_vae.files.bounded import check_ordinary, first_line
 
@@ -20,6 +23,8 @@ SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 LABEL_COLUMNS = ("label", "class", "target", "y")
 NUMBERS = ("boolean", "integer", "floating", "mixed-integer-float")  # as pandas calls them
 MOST_NAMED = 4  # columns in a message
+READ = Reading()
+NUMBERS_ALONE = Reading(likelihood="none", label_column="none")
 
 
 def is_table(data: Any) -> bool:
@@ -55,16 +60,21 @@ def read_table_file(path: Path) -> pd.DataFrame:
 
 
 def _read_text(path: Path, separator: str) -> pd.DataFrame:
-    frame = pd.read_csv(path, sep=separator)
+    frame = _read_csv(path, separator)
     if frame.shape[1] == 1 and ";" in str(frame.columns[0]):
         separator = ";"
-        frame = pd.read_csv(path, sep=separator)
+        frame = _read_csv(path, separator)
     if len(frame.columns) and all(map(_is_number, frame.columns)):  # a file without a header
-        frame = pd.read_csv(path, sep=separator, header=None)
+        frame = _read_csv(path, separator, header=None)
     first = frame.columns[0] if frame.shape[1] > 1 else None
-    if first is not None and str(first).startswith("Unnamed") and frame[first].equals(pd.Series(range(len(frame)))):
+    if first is not None and str(first).startswith("Unnamed") and frame[first].tolist() == list(range(len(frame))):
         frame = frame.drop(columns=first)  # the index, which to_csv writes unless it is told not to
     return frame
+
+
+def _read_csv(path: Path, separator: str, **options: Any) -> pd.DataFrame:
+    """The table in a text file, integers staying integers where some cells are empty."""
+    return pd.read_csv(path, sep=separator, dtype_backend="numpy_nullable", **options)
 
 
 def _is_number(name: Any) -> bool:
@@ -75,24 +85,64 @@ def _is_number(name: Any) -> bool:
     return True
 
 
-def numbers_of_table(table: Any, name: str, label_column: str = "auto") -> tuple[Array, Any]:
-    """The numbers of a table, shape (N, D), NaN where one is missing, and its column of labels, or None.
+@dataclass(frozen=True)
+class Table:
+    """What a table holds.
+
+    Args:
+        x: its numbers, shape (N, D), NaN where one is missing.
+        labels: its column of labels, or None.
+        columns: what its columns are, where each has a likelihood of its own or some are covariates.
+    """
+
+    x: Array
+    labels: Any = None
+    columns: tuple[Column, ...] = ()
+
+
+def read_table(table: Any, name: str, reading: Reading = READ) -> Table:
+    """What a table of pandas or polars holds.
 
     Args:
         table: the table.
         name: what to call it.
-        label_column: the column of labels, ``auto`` or ``none``.
+        reading: what is not to be found out.
 
     Raises:
-        InputError: if there is no such column, or several may be it, or another one is no numbers.
+        InputError: if there is no such column of labels, or several may be it, or another one cannot be read.
     """
     frame = _as_frame(table)
-    label = _label_column([str(column) for column in frame.columns], name, label_column)
+    label = _label_column([str(column) for column in frame.columns], name, reading.label_column)
     labels = None if label is None else frame.iloc[:, label]
-    frame = frame if label is None else frame.drop(columns=frame.columns[label])
-    frame = frame.infer_objects().apply(_with_gaps)
+    if label is not None:
+        frame = frame.iloc[:, [place for place in range(frame.shape[1]) if place != label]]
     if not frame.shape[1]:
         raise InputError(f"columns of numbers in {name}", "none", "give a table with features")
+    if _by_columns(frame, reading):
+        x, columns = read_columns(frame, name, reading)
+        return Table(x, labels, columns)
+    return Table(_numbers(frame, name), labels)
+
+
+def _by_columns(frame: pd.DataFrame, reading: Reading) -> bool:
+    """Whether each column is looked at by itself; a table of pictures is a table of pixels."""
+    if reading.known or reading.columns or reading.covariates or reading.likelihood == "mixed":
+        return True
+    if reading.likelihood != "auto" or reading.scale is not None or not reading.pictures:
+        return False
+    columns = [frame.iloc[:, place].infer_objects() for place in range(frame.shape[1])]
+    if not all(_are_numbers(column.dtype) for column in map(_with_gaps, columns)):
+        return True
+    values = _numbers(frame, "x")
+    seen = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if not seen.size or np.isin(seen, (0, 1)).all():
+        return False
+    return not (are_pixels(values.shape[1:]) and seen.min() >= 0 and (seen.max() <= 1 or are_whole(seen)))
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> Array:
+    """The numbers of a table that holds nothing else."""
+    frame = frame.infer_objects().apply(_with_gaps)
     types = [frame.iloc[:, place].dtype for place in range(frame.shape[1])]
     wrong = [str(c) for c, t in zip(frame.columns, types, strict=True) if not _are_numbers(t)]
     if wrong:
@@ -100,13 +150,14 @@ def numbers_of_table(table: Any, name: str, label_column: str = "auto") -> tuple
         raise InputError(
             f"columns of numbers in {name}",
             f"{len(wrong)} of {len(types)} that hold text or dates: {named}",
-            f"drop them, encode them with pandas.get_dummies, or use --label-column {wrong[0]} if these are the labels",
+            "drop them, or use --likelihood mixed, which has categories, or "
+            f"--label-column {wrong[0]} if these are the labels",
         )
     whole = all(pd.api.types.is_integer_dtype(t) or pd.api.types.is_bool_dtype(t) for t in types)
     if whole and not frame.isna().any(axis=None):
         kinds = {np.dtype(str(t).lower()) if str(t).lower() != "boolean" else np.dtype(bool) for t in types}
-        return frame.to_numpy(dtype=np.result_type(*kinds) if len(kinds) > 1 else kinds.pop()), labels
-    return frame.to_numpy(dtype=np.float64, na_value=np.nan), labels
+        return frame.to_numpy(dtype=np.result_type(*kinds) if len(kinds) > 1 else kinds.pop())
+    return frame.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def labels_of_table(column: pd.Series) -> tuple[Array, tuple[str, ...]]:
@@ -160,5 +211,8 @@ def _as_frame(table: Any) -> pd.DataFrame:
     columns = {}
     for column in table.columns:  # of polars, whose own to_pandas needs pyarrow
         series = table[column]
-        columns[column] = series.to_numpy() if series.dtype.is_numeric() else pd.Series(series.to_list())
+        if series.dtype.is_integer() and series.null_count():
+            columns[column] = pd.Series(series.to_list(), dtype="Int64")
+        else:
+            columns[column] = series.to_numpy() if series.dtype.is_numeric() else pd.Series(series.to_list())
     return pd.DataFrame(columns)

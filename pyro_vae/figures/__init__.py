@@ -8,6 +8,7 @@ from pyro_vae import lazy
 
 if TYPE_CHECKING:
     from pyro_vae.figures.classifier import confusion, reliability_diagram
+    from pyro_vae.figures.columns import columns_compared
     from pyro_vae.figures.comparison import forest, overlay
     from pyro_vae.figures.images import class_samples, completions, image_grid, reconstructions
     from pyro_vae.figures.importance import weights, worst_data
@@ -37,6 +38,7 @@ __all__ = [
     "ORANGE",
     "aggregate",
     "class_samples",
+    "columns_compared",
     "compare_restarts",
     "completions",
     "confusion",
@@ -71,6 +73,7 @@ __getattr__, __dir__ = lazy.attach(
     {
         "confusion": "classifier",
         "reliability_diagram": "classifier",
+        "columns_compared": "columns",
         "forest": "comparison",
         "overlay": "comparison",
         "class_samples": "images",

@@ -32,11 +32,11 @@ def elbo_curves(history: pd.DataFrame) -> Figure:
     if history["validation_elbo"].notna().any():
         _mark_best(axes[0], history)
     axes[0].legend(frameon=False, loc="lower right")
-    dress_epochs(axes[0], "Validation bound", "nats per image")
+    dress_epochs(axes[0], "Validation bound", "nats per datum")
     for ax, name in zip(axes[1:], columns, strict=True):
         if name == "validation_kl":
             ax.plot(epoch, history[name], color=GREEN)
-            dress_epochs(ax, "KL(q || p)", "nats per image")
+            dress_epochs(ax, "KL(q || p)", "nats per datum")
             if history["beta"].nunique() > 1:
                 twin = ax.twinx()
                 twin.plot(epoch, history["beta"], color=GRAY, linestyle=":")

@@ -160,12 +160,13 @@ def exchange(first: Path, second: Path) -> bool:
     return _rename(first, second, _EXCHANGE)
 
 
-def write_picture(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a picture, whole or not at all.
+def write_picture(path: Path, write: Callable[[Path], None], what: str = "a picture") -> None:
+    """Write a picture or something else that a person asked for, whole or not at all.
 
     Args:
         path: where it shall lie.
         write: writes it where it is told.
+        what: what it is.
 
     Raises:
         InputError: if the place cannot be written.
@@ -179,7 +180,7 @@ def write_picture(path: Path, write: Callable[[Path], None]) -> None:
             remove_empty(made)
             raise
     except OSError as error:
-        raise InputError(f"a place for a picture at {path}", why(error), "choose another --out") from None
+        raise InputError(f"a place for {what} at {path}", why(error), "choose another --out") from None
 
 
 def why(error: OSError) -> str:

@@ -21,9 +21,8 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditionals import Categorical, Conditional
-from pyro_vae.likelihoods import Likelihood
-from pyro_vae.models.base import Declares, NamedModule
-from pyro_vae.networks import MLP, Network, Shape, one_hot, with_indicator
+from pyro_vae.models.base import Declares, Model, NamedModule
+from pyro_vae.networks import MLP, Network, Shape, one_hot
 from pyro_vae.registry import Registry
 from pyro_vae.shapes import Shaped
 
@@ -66,10 +65,7 @@ class Guide(NamedModule):
         super().__init__()
         self.latents, inputs = model.latents, dict(model.inputs)
         network = network or MLP()
-        self.missing, self._event_dim = bool(getattr(model, "missing", False)), len(next(iter(inputs.values())))
-        self._seen = (
-            likelihood.seen if isinstance(likelihood := getattr(model, "likelihood", None), Likelihood) else None
-        )
+        self.view: nn.Module = model.view() if isinstance(model, Model) else nn.Identity()
         self._shapes = inputs | {latent.name: latent.event_shape for latent in self.latents}
         encoders: dict[tuple[str, ...], nn.Module] = {}
         self.conditionals = nn.ModuleDict()
@@ -125,8 +121,7 @@ class Guide(NamedModule):
         self, sample: Callable[..., Tensor], x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None
     ) -> None:
         """Walk the latent sites in order, giving each conditional the values before it."""
-        x = x if self._seen is None else self._seen(x)
-        values = {"x": with_indicator(x, self._event_dim) if self.missing else x}
+        values = {"x": self.view(x)}
         conditionals = self.conditionals  # read once: each read states all its parameters to Pyro
         for latent in self.latents:
             if latent.discrete and y is not None:

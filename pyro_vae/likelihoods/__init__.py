@@ -1,8 +1,10 @@
 """Likelihoods p(x | z), one kind of values per file."""
 
 from pyro_vae.likelihoods.base import LIKELIHOODS, Likelihood
+from pyro_vae.likelihoods.categories import Categorical, Codes
 from pyro_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from pyro_vae.likelihoods.located import Gaussian, Laplace
+from pyro_vae.likelihoods.mixed import Columns, ColumnSupports, Mixed
 from pyro_vae.likelihoods.shares import Bernoulli, Binomial, BinomialShare, ContinuousBernoulli, Shares
 from pyro_vae.registry import import_siblings
 
@@ -13,10 +15,15 @@ __all__ = [
     "Bernoulli",
     "Binomial",
     "BinomialShare",
+    "Categorical",
+    "Codes",
+    "ColumnSupports",
+    "Columns",
     "ContinuousBernoulli",
     "Gaussian",
     "Laplace",
     "Likelihood",
+    "Mixed",
     "NegativeBinomial",
     "Poisson",
     "Shares",

@@ -1,7 +1,8 @@
 r"""What every likelihood has in common: a module whose ``forward(params)`` returns p(x | z).
 
-``params`` is what the decoder puts out, of shape (..., \*event_shape); every dimension of an image is an event
-dimension, so log-probabilities are nats per image.  Which values x may take is the support of the distribution.
+``params`` is what the decoder puts out, of shape (..., \*params_shape), one number for each of x unless a likelihood
+says otherwise; every dimension of an image is an event dimension, so log-probabilities are nats per image.  Which
+values x may take is the support of the distribution.
 
 With values missing, ``seen_pixels.leave_out_missing`` makes a likelihood one of the values that are there.
 """
@@ -35,16 +36,28 @@ class Likelihood(nn.Module):
 
     def __init__(self, event_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.event_dim = len(event_shape)
+        self.event_shape, self.event_dim = tuple(event_shape), len(event_shape)
+
+    @property
+    def params_shape(self) -> tuple[int, ...]:
+        """The shape of what the decoder puts out for one datum."""
+        return self.event_shape
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """The shape of one datum as an encoder sees it."""
+        return self.event_shape
 
     def forward(self, params: Tensor) -> dist.TorchDistribution:
-        r"""p(x | z) from decoder outputs of shape (..., \*event_shape)."""
+        r"""p(x | z) from decoder outputs of shape (..., \*params_shape)."""
         raise NotImplementedError
 
-    @staticmethod
-    def seen(x: Tensor) -> Tensor:
-        """What an encoder sees of x: x itself, unless it is spread over orders of magnitude."""
-        return x
+    def view(self) -> nn.Module:
+        r"""What an encoder sees x through, a module without parameters: x itself, unless a likelihood says otherwise.
+
+        It maps x of shape (N, \*event_shape) to shape (N, \*seen_shape); what is missing, NaN, may stay so.
+        """
+        return nn.Identity()
 
 
-LIKELIHOODS: Registry[Likelihood] = Registry("likelihood", ("event_shape",))
+LIKELIHOODS: Registry[Likelihood] = Registry("likelihood", ("event_shape", "columns"))

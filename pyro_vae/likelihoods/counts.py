@@ -22,12 +22,18 @@ LARGEST_LOG_MEAN = 15.0  # of three million; beyond it an untrained decoder woul
 GATE = -2.0  # the log-odds of a zero from elsewhere, at first
 
 
+class _Logarithm(nn.Module):
+    """Counts as an encoder sees them, for they are spread over orders of magnitude."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(min=0).log1p()
+
+
 class _Counts(Likelihood):
     """Base of the likelihoods of counts."""
 
-    @staticmethod
-    def seen(x: Tensor) -> Tensor:
-        return x.clamp(min=0).log1p()
+    def view(self) -> nn.Module:
+        return _Logarithm()
 
 
 @LIKELIHOODS.register("poisson")

@@ -1,10 +1,11 @@
-"""Likelihoods of any numbers: a location family around the decoder's output, with one scale.
+"""Likelihoods of any numbers: a location family around the decoder's output, with one scale, or one for each entry.
 
-The scale is one number for all pixels, ``fixed``, ``learned`` as a parameter, or ``optimal``: while training, each
-batch is scored at the scale that suits it best, the root mean squared error for a normal (Rybkin, Daniilidis and
-Levine, *Simple and Effective VAE Training with Calibrated Decoders*, 2021) and the mean absolute error for a Laplace; a
-slow average over the batches is kept, and is the scale whenever the program does not train.  Where a label is
-enumerated every class counts alike, so the average is too wide there: prefer ``learned``.
+The scale is one number for all pixels, or one for each where ``scales`` is ``each``: ``fixed``, ``learned`` as a
+parameter, or ``optimal``: while training, each batch is scored at the scale that suits it best, the root mean squared
+error for a normal (Rybkin, Daniilidis and Levine, *Simple and Effective VAE Training with Calibrated Decoders*, 2021)
+and the mean absolute error for a Laplace; a slow average over the batches is kept, and is the scale whenever the
+program does not train.  Where a label is enumerated every class counts alike, so the average is too wide there: prefer
+``learned``.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from pyro_vae.option_types import Positive
 
 MEMORY = 0.98  # of the optimal scale's average, a batch
 MIN_SCALE = 1e-4
+NO_SHARE = 1e-9  # of x, where all of it is missing
 
 
 class _Located(Likelihood):
-    """A location family with one scale for all pixels, held as its logarithm.
+    """A location family with one scale for all pixels or for each, held as its logarithm.
 
     A new one writes ``family(loc, scale)`` and ``best_scale(error)``.
     """
@@ -37,9 +39,10 @@ class _Located(Likelihood):
         event_shape: tuple[int, ...],
         sigma: Literal["learned", "optimal", "fixed"] = "learned",
         scale: Positive = 1.0,
+        scales: Literal["one", "each"] = "one",
     ) -> None:
         super().__init__(event_shape)
-        log_scale = torch.tensor(math.log(scale))
+        log_scale = torch.full(event_shape if scales == "each" else (), math.log(scale))
         self.optimal = sigma == "optimal"
         if sigma == "learned":
             self.log_scale = nn.Parameter(log_scale)
@@ -51,13 +54,18 @@ class _Located(Likelihood):
         raise NotImplementedError
 
     def best_scale(self, error: Tensor, share: Tensor | None = None) -> Tensor:
-        """The scale of the highest likelihood for these errors x - loc, a scalar.
+        """The scale of the highest likelihood for these errors x - loc, a scalar, or one for each entry.
 
         Args:
             error: the errors, 0 where x is missing.
-            share: the share of x that is there; None for all of it.
+            share: the share of x that is there, of the shape of the scale; None for all of it.
         """
         raise NotImplementedError
+
+    def average(self, values: Tensor) -> Tensor:
+        """The average of values of x's shape over all that has one scale."""
+        batch = tuple(range(values.dim() - self.log_scale.dim()))
+        return values.mean(batch) if batch else values
 
     def forward(self, params: Tensor) -> dist.TorchDistribution:
         if self.optimal and self.training:
@@ -94,13 +102,17 @@ class _Profiled(dist.TorchDistribution):
     def log_prob_of_seen(self, value: Tensor, missing: Tensor) -> Tensor:
         """The log-probability with the scale that is best for what is there, 0 where x is missing."""
         filled = torch.where(missing, 0.0, value)
-        error, share = torch.where(missing, 0.0, filled - self.loc), (~missing).to(self.loc.dtype).mean()
+        error, share = (
+            torch.where(missing, 0.0, filled - self.loc),
+            self.likelihood.average((~missing).to(self.loc.dtype)),
+        )
         return torch.where(missing, 0.0, self._at_best(self.likelihood.best_scale(error, share)).log_prob(filled))
 
     def _at_best(self, scale: Tensor) -> dist.TorchDistribution:
         log_scale = scale.clamp(min=MIN_SCALE).log()
         with torch.no_grad():
-            self.likelihood.log_scale.lerp_(log_scale, 1 - MEMORY)
+            seen = torch.where(scale > 0, log_scale, self.likelihood.log_scale)  # a column may be missing in a batch
+            self.likelihood.log_scale.lerp_(seen, 1 - MEMORY)
         return self.likelihood.family(self.loc, log_scale.exp())
 
 
@@ -112,6 +124,7 @@ class Gaussian(_Located):
         event_shape: the shape of one datum.
         sigma: how the scale is found; see the module.
         scale: the standard deviation, in pixel units, or where finding it starts.
+        scales: ``one`` for all of x, or one for ``each`` entry.
 
     Example:
         >>> from pyro_vae.likelihoods import Gaussian
@@ -126,8 +139,8 @@ class Gaussian(_Located):
         return dist.Normal(loc, scale)
 
     def best_scale(self, error: Tensor, share: Tensor | None = None) -> Tensor:
-        mean = error.square().mean()
-        return (mean if share is None else mean / share).sqrt()
+        mean = self.average(error.square())
+        return (mean if share is None else mean / share.clamp(min=NO_SHARE)).sqrt()
 
 
 @LIKELIHOODS.register("laplace")
@@ -138,6 +151,7 @@ class Laplace(_Located):
         event_shape: the shape of one datum.
         sigma: how the scale is found; see the module.
         scale: the mean absolute deviation, in pixel units, or where finding it starts.
+        scales: ``one`` for all of x, or one for ``each`` entry.
 
     Example:
         >>> from pyro_vae.likelihoods import Laplace
@@ -150,5 +164,5 @@ class Laplace(_Located):
         return dist.Laplace(loc, scale)
 
     def best_scale(self, error: Tensor, share: Tensor | None = None) -> Tensor:
-        mean = error.abs().mean()
-        return mean if share is None else mean / share
+        mean = self.average(error.abs())
+        return mean if share is None else mean / share.clamp(min=NO_SHARE)

@@ -8,16 +8,18 @@ variables that q conditions on: ``Latent("z", 32, given=("x", "y"))`` reads q(z 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_vae.columns import Column, SeenColumns
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import Bernoulli, Likelihood
-from pyro_vae.networks import indicator_shape
+from pyro_vae.networks import BesideIndicator, indicator_shape
 from pyro_vae.registry import Registry
 from pyro_vae.seen_pixels import leave_out_missing
 from pyro_vae.shapes import Shaped
@@ -97,6 +99,18 @@ class Declares(Protocol):
     def inputs(self) -> Mapping[str, tuple[int, ...]]: ...
 
 
+class BesideCovariates(nn.Module):
+    """What an encoder sees of rows whose last columns are covariates: the others through a module, and these."""
+
+    def __init__(self, view: nn.Module, covariates: SeenColumns, num_covariates: int) -> None:
+        super().__init__()
+        self.view, self.covariates, self.num_covariates = view, covariates, num_covariates
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = self.num_covariates
+        return torch.cat([self.view(x[..., :-count]), self.covariates(x[..., -count:])], -1)
+
+
 class Model(NamedModule):
     r"""Base of the models.
 
@@ -111,7 +125,8 @@ class Model(NamedModule):
     Args:
         event_shape: the shape of one datum, (C, H, W) or (D,).
         latents: the latent sites, each after those that it is ``given``.
-        likelihood: p(x | z) from the decoder's output; default: Bernoulli.
+        likelihood: p(x | z) from the decoder's output, of what is not a covariate; default: Bernoulli.
+        covariates: the columns of x, its last ones, that the model is given and does not generate.
 
     Attributes:
         conditional: whether the program reads part of x instead of generating it, p(x, z | part of x).
@@ -135,17 +150,55 @@ class Model(NamedModule):
     missing: bool = False
 
     def __init__(
-        self, event_shape: tuple[int, ...], latents: tuple[Latent, ...], likelihood: Likelihood | None = None
+        self,
+        event_shape: tuple[int, ...],
+        latents: tuple[Latent, ...],
+        likelihood: Likelihood | None = None,
+        covariates: Sequence[Column] = (),
     ) -> None:
         super().__init__()
         self.event_shape = tuple(event_shape)
         self.latents = latents
-        self.likelihood = likelihood or Bernoulli(self.event_shape)
+        self.num_covariates = len(covariates)
+        self.covariates = SeenColumns(covariates)
+        self.likelihood = likelihood or Bernoulli((self.event_shape[0] - len(covariates), *self.event_shape[1:]))
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
         """The event shape of x as an encoder sees it, beside an indicator of what is missing where that is masked."""
-        return {"x": indicator_shape(self.event_shape) if self.missing else self.event_shape}
+        likelihood = self.likelihood
+        seen = likelihood.seen_shape
+        first, *others = indicator_shape(likelihood.event_shape, seen) if self.missing else seen
+        return {"x": (first + self.covariates.size, *others)}
+
+    @property
+    def given_sizes(self) -> list[int]:
+        """The sizes of what a decoder is given beside latents: of the covariates as networks see them."""
+        return [self.covariates.size] if self.num_covariates else []
+
+    def view(self) -> nn.Module:
+        """What an encoder sees x through."""
+        view = self.likelihood.view()
+        view = BesideIndicator(view, len(self.event_shape)) if self.missing else view
+        return BesideCovariates(view, self.covariates, self.num_covariates) if self.num_covariates else view
+
+    def split(self, x: Tensor | None) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+        r"""What is observed of x, and what a decoder is given beside latents.
+
+        Args:
+            x: data of shape (N, \*event_shape), or None.
+
+        Returns:
+            x without its covariates, and these as networks see them, shape (N, C); nothing where there are none.
+
+        Raises:
+            InputError: if there are covariates and no x that says them.
+        """
+        if not self.num_covariates:
+            return x, ()
+        if x is None:
+            raise InputError("rows of x, whose covariates the model is given", "none", "call the model with x")
+        return x[..., : -self.num_covariates], (self.covariates(x[..., -self.num_covariates :]),)
 
     def mask_missing(self) -> None:
         """Take NaN in x for a missing value: no part of the likelihood, and seen as missing by guides made from now on.
@@ -188,5 +241,5 @@ class Model(NamedModule):
 
 
 MODELS: Registry[Model] = Registry(
-    "model", ("event_shape", "num_classes", "latent_dim", "prior", "likelihood", "network")
+    "model", ("event_shape", "num_classes", "latent_dim", "prior", "likelihood", "covariates", "network")
 )

@@ -100,10 +100,11 @@ class CVAE(Model):
             )
         super().__init__(event_shape, (Latent("z", latent_dim),), likelihood)
         network = network or MLP()
-        self.encoder = network.encoder([self.event_shape])
+        self.view_of_visible = self.likelihood.view()
+        self.encoder = network.encoder([self.likelihood.seen_shape])
         features = cast(int, self.encoder.num_features)
         self.prior = DiagonalNormal(features, latent_dim)
-        self.decoder = network.decoder([latent_dim, features], self.event_shape)
+        self.decoder = network.decoder([latent_dim, features], self.likelihood.params_shape)
         self.register_buffer("hidden", hidden_quadrants(self.event_shape, quadrants), persistent=False)
 
     def forward(
@@ -111,7 +112,7 @@ class CVAE(Model):
     ) -> Shaped[Tensor, "... *event"]:
         whole = self.hidden.new_zeros((1, *self.event_shape), dtype=torch.get_default_dtype()) if x is None else x
         with pyro.plate("data", whole.shape[0]):
-            features = self.encoder(self.likelihood.seen(whole.masked_fill(self.hidden, 0.0)))
+            features = self.encoder(self.view_of_visible(whole.masked_fill(self.hidden, 0.0)))
             z = pyro.sample("z", self.prior(features))
             pixels = cast(dist.Independent, self.likelihood(self.decoder(z, features))).base_dist
             completed = dist.Independent(Completed(pixels, self.hidden, whole), len(self.event_shape))

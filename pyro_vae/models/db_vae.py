@@ -8,11 +8,13 @@ drawn more often (see ``training.resampling``), so that the classifier learns fr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import pyro
 from torch import Tensor, nn
 
+from pyro_vae.columns import Column
 from pyro_vae.conditionals import Categorical
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.models.base import MODELS, Latent, Model
@@ -31,6 +33,7 @@ class DBVAE(Model):
         latent_dim: the dimension of z.
         prior: p(z), a module whose ``forward()`` returns it; default: the standard normal.
         likelihood: p(x | z); default: Bernoulli.
+        covariates: the columns of x, its last ones, that the model is given.
         network: makes the decoder; default: an MLP.
 
     Example:
@@ -54,18 +57,20 @@ class DBVAE(Model):
         *,
         prior: nn.Module | None = None,
         likelihood: Likelihood | None = None,
+        covariates: Sequence[Column] = (),
         network: Network | None = None,
     ) -> None:
         latents = (Latent("y", num_classes, discrete=True), Latent("z", latent_dim))
-        super().__init__(event_shape, latents, likelihood)
+        super().__init__(event_shape, latents, likelihood, covariates)
         self.prior = prior or StandardNormal(latent_dim)
-        self.decoder = (network or MLP()).decoder([latent_dim], self.event_shape)
+        self.decoder = (network or MLP()).decoder([latent_dim, *self.given_sizes], self.likelihood.params_shape)
         self.label = Categorical(latent_dim, num_classes)
 
     def forward(
         self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
-    ) -> Shaped[Tensor, "... *event"]:
+    ) -> Shaped[Tensor, "... *own"]:
+        values, given = self.split(x)
         with pyro.plate("data", 1 if x is None else x.shape[0]):
             z = pyro.sample("z", self.prior())
             pyro.sample("y", self.label(z), obs=y)
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return pyro.sample("x", self.likelihood(self.decoder(z, *given)), obs=values)

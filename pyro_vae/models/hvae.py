@@ -7,11 +7,13 @@ Variational Autoencoders*, 2016.  The layers above z_1 are a learned prior for i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import pyro
 from torch import Tensor, nn
 
+from pyro_vae.columns import Column
 from pyro_vae.conditionals import Conditional, DiagonalNormal
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import Likelihood
@@ -32,6 +34,7 @@ class HVAE(Model):
         num_layers: the number L of layers, at least two; the sites are "z1", "z2", …, the top last.
         prior: p(z_L), a module whose ``forward()`` returns it; default: the standard normal.
         likelihood: p(x | z_1); default: Bernoulli.
+        covariates: the columns of x, its last ones, that the model is given.
         network: makes the decoder and the maps between the layers; default: an MLP.
 
     Example:
@@ -52,6 +55,7 @@ class HVAE(Model):
         *,
         prior: nn.Module | None = None,
         likelihood: Likelihood | None = None,
+        covariates: Sequence[Column] = (),
         network: Network | None = None,
     ) -> None:
         if num_layers < 2:
@@ -61,10 +65,10 @@ class HVAE(Model):
         names = [f"z{layer}" for layer in range(1, num_layers + 1)]
         below = ["x", *names]
         latents = tuple(Latent(name, latent_dim, given=(below[i],)) for i, name in enumerate(names))
-        super().__init__(event_shape, latents, likelihood)
+        super().__init__(event_shape, latents, likelihood, covariates)
         network = network or MLP()
         self.prior = prior or StandardNormal(latent_dim)
-        self.decoder = network.decoder([latent_dim], self.event_shape)
+        self.decoder = network.decoder([latent_dim, *self.given_sizes], self.likelihood.params_shape)
         self.layers = nn.ModuleDict()
         for name in names[:-1]:
             encoder = network.for_vectors().encoder([(latent_dim,)])
@@ -74,11 +78,12 @@ class HVAE(Model):
 
     def forward(
         self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
-    ) -> Shaped[Tensor, "... *event"]:
+    ) -> Shaped[Tensor, "... *own"]:
+        values, given = self.split(x)
         *lower, top = (latent.name for latent in self.latents)
         layers = self.layers  # read once: each read states all its parameters to Pyro
         with pyro.plate("data", 1 if x is None else x.shape[0]):
             z = pyro.sample(top, self.prior())
             for name in reversed(lower):
                 z = pyro.sample(name, layers[name](z))
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return pyro.sample("x", self.likelihood(self.decoder(z, *given)), obs=values)

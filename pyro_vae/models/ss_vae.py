@@ -6,11 +6,14 @@ y is the class, z the style, and y is latent wherever no label is given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.columns import Column
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.networks import MLP, Network, one_hot
@@ -28,6 +31,7 @@ class SSVAE(Model):
         latent_dim: the dimension of the style z.
         prior: p(z), a module whose ``forward()`` returns it; default: the standard normal.
         likelihood: p(x | y, z); default: Bernoulli.
+        covariates: the columns of x, its last ones, that the model is given.
         network: makes the decoder; default: an MLP.
 
     Example:
@@ -48,20 +52,24 @@ class SSVAE(Model):
         *,
         prior: nn.Module | None = None,
         likelihood: Likelihood | None = None,
+        covariates: Sequence[Column] = (),
         network: Network | None = None,
     ) -> None:
         latents = (Latent("y", num_classes, discrete=True), Latent("z", latent_dim, given=("x", "y")))
-        super().__init__(event_shape, latents, likelihood)
+        super().__init__(event_shape, latents, likelihood, covariates)
         self.num_classes = num_classes
         self.prior = prior or StandardNormal(latent_dim)
-        self.decoder = (network or MLP()).decoder([latent_dim, num_classes], self.event_shape)
+        self.decoder = (network or MLP()).decoder(
+            [latent_dim, num_classes, *self.given_sizes], self.likelihood.params_shape
+        )
         self.register_buffer("label_logits", torch.zeros(num_classes), persistent=False)
 
     def forward(
         self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
-    ) -> Shaped[Tensor, "... *event"]:
+    ) -> Shaped[Tensor, "... *own"]:
+        values, given = self.split(x)
         with pyro.plate("data", 1 if x is None else x.shape[0]):
             y = pyro.sample("y", dist.Categorical(logits=self.label_logits), obs=y)
             z = pyro.sample("z", self.prior())
-            params = self.decoder(z, one_hot(y, self.num_classes))
-            return pyro.sample("x", self.likelihood(params), obs=x)
+            params = self.decoder(z, one_hot(y, self.num_classes), *given)
+            return pyro.sample("x", self.likelihood(params), obs=values)

@@ -5,9 +5,12 @@ Kingma and Welling, *Auto-Encoding Variational Bayes*, 2014.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyro
 from torch import Tensor, nn
 
+from pyro_vae.columns import Column
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.networks import MLP, Network
@@ -24,6 +27,7 @@ class VAE(Model):
         latent_dim: the dimension of z.
         prior: p(z), a module whose ``forward()`` returns it; default: the standard normal.
         likelihood: p(x | z); default: Bernoulli.
+        covariates: the columns of x, its last ones, that the model is given.
         network: makes the decoder; default: an MLP.
 
     Example:
@@ -44,15 +48,17 @@ class VAE(Model):
         *,
         prior: nn.Module | None = None,
         likelihood: Likelihood | None = None,
+        covariates: Sequence[Column] = (),
         network: Network | None = None,
     ) -> None:
-        super().__init__(event_shape, (Latent("z", latent_dim),), likelihood)
+        super().__init__(event_shape, (Latent("z", latent_dim),), likelihood, covariates)
         self.prior = prior or StandardNormal(latent_dim)
-        self.decoder = (network or MLP()).decoder([latent_dim], self.event_shape)
+        self.decoder = (network or MLP()).decoder([latent_dim, *self.given_sizes], self.likelihood.params_shape)
 
     def forward(
         self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
-    ) -> Shaped[Tensor, "... *event"]:
+    ) -> Shaped[Tensor, "... *own"]:
+        values, given = self.split(x)
         with pyro.plate("data", 1 if x is None else x.shape[0]):
             z = pyro.sample("z", self.prior())
-            return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            return pyro.sample("x", self.likelihood(self.decoder(z, *given)), obs=values)

@@ -2,7 +2,7 @@
 
 from pyro_vae.networks.base import NETWORKS, START, JointLinear, Network, Shape, one_hot, start_near_identity
 from pyro_vae.networks.conv import Conv
-from pyro_vae.networks.missing import indicator_shape, with_indicator
+from pyro_vae.networks.missing import BesideIndicator, indicator_shape, with_indicator
 from pyro_vae.networks.mlp import MLP
 from pyro_vae.networks.resnet import ResNet
 from pyro_vae.registry import import_siblings
@@ -13,6 +13,7 @@ __all__ = [
     "MLP",
     "NETWORKS",
     "START",
+    "BesideIndicator",
     "Conv",
     "JointLinear",
     "Network",

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from pyro_vae.errors import InputError
-from pyro_vae.figures.pictures import as_arrays, is_picture, mosaic
+from pyro_vae.figures.pictures import as_arrays, mosaic
 from pyro_vae.figures.style import BLUE
 from pyro_vae.files.bounded import first_line, read_bounded
 from pyro_vae.files.whole import write_picture
@@ -60,7 +60,7 @@ def keep(run: Run, last: bool = False) -> None:
         last: whether this is its last epoch, of which there is always a frame.
     """
     epoch = len(run.history)
-    if run.folder is None or not is_picture(run.facts.event_shape) or not (last or _is_due(run, epoch)):
+    if run.folder is None or not run.facts.are_pictures or not (last or _is_due(run, epoch)):
         return
     try:
         _keep(run, run.folder, epoch)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from pyro_vae.columns import MOST_CATEGORIES, Column
 from pyro_vae.config import DataConfig, FitConfig, ProgramConfig, TrainingConfig
 from pyro_vae.data import Binarization, Dataset, PixelKind, fitting_likelihood
 from pyro_vae.errors import InputError
@@ -40,6 +41,8 @@ def check_names(config: FitConfig, model: NameOrProgram = "", guide: NameOrProgr
     if isinstance(model, str):
         _check_is_not_own("model", model, MODELS)
         MODELS.check(model)
+    _check_columns(config, model)
+    if isinstance(model, str):
         parts: tuple[tuple[str, Registry[Any]], ...] = (("prior", PRIORS), ("likelihood", LIKELIHOODS))
         for kind, registry in parts:
             choice = getattr(config, kind)
@@ -62,6 +65,31 @@ def check_names(config: FitConfig, model: NameOrProgram = "", guide: NameOrProgr
         parse_schedule(config.beta)
 
 
+def _check_columns(config: FitConfig, model: NameOrProgram) -> None:
+    """Look at what is said about columns of a table."""
+    asked = "covariates" if config.covariates else "columns"
+    if (config.covariates or config.columns) and not takes_likelihood(model):
+        raise InputError(
+            f"a model by name whose likelihood can be chosen, for {asked}",
+            repr(model) if isinstance(model, str) else "a program of your own, which is handed all of x",
+            f"leave out {asked}, or use --model vae",
+        )
+    if config.covariates:
+        assert isinstance(model, str)
+        taken = MODELS.takes(model, "covariates")
+        _check_taken(taken, "covariates", ",".join(config.covariates), f"the model {model!r}, which takes none")
+    for column, choice in config.columns.items():
+        if choice == "drop":
+            continue
+        name, _ = LIKELIHOODS.check(choice)
+        if name == "mixed" or parse_choice(config.likelihood)[0] != "mixed":
+            raise InputError(
+                f"the likelihood mixed, whose columns have others, for the column {column!r}",
+                f"--likelihood {config.likelihood}, and {choice} for the column",
+                "use --likelihood mixed, and for columns another than mixed",
+            )
+
+
 def build_pair(
     config: ProgramConfig,
     event_shape: tuple[int, ...],
@@ -70,6 +98,7 @@ def build_pair(
     guide: NameOrProgram,
     missing: bool = False,
     rows: Tensor | None = None,
+    columns: Sequence[Column] = (),
 ) -> Pair:
     r"""The programs of a configuration, for data of this shape; programs that are given as such are taken as they are.
 
@@ -81,6 +110,7 @@ def build_pair(
         guide: a name, or a program.
         missing: whether values of the data may be missing.
         rows: some data, shape (N, \*event_shape), which a guide by name for a program of one's own is made with.
+        columns: what the columns of a table are.
 
     Raises:
         InputError: if a part is unknown or lacks something, or there is no guide by name for a model.
@@ -89,13 +119,18 @@ def build_pair(
     if isinstance(model, str):
         _check_is_not_own("model", model, MODELS)
         prior, likelihood = config.prior, config.likelihood
+        own = [column for column in columns if not column.is_covariate]
+        observed = (len(own),) if columns else event_shape
         model = MODELS.build(
             model,
             event_shape=event_shape,
             num_classes=num_classes,
             latent_dim=config.latent_dim,
             prior=None if prior == AUTO else PRIORS.build(prior, latent_dim=config.latent_dim),
-            likelihood=None if likelihood == AUTO else LIKELIHOODS.build(likelihood, event_shape=event_shape),
+            likelihood=None
+            if likelihood == AUTO
+            else LIKELIHOODS.build(likelihood, event_shape=observed, columns=own or None),
+            covariates=[column for column in columns if column.is_covariate] or None,
             network=network,
         )
     if missing and isinstance(model, Model):
@@ -138,11 +173,30 @@ def resolve_resampling(config: TrainingConfig, pair: Pair) -> Resampling:
     return RESAMPLINGS.build(wanted if config.resampling == AUTO else config.resampling)
 
 
+def takes_likelihood(model: NameOrProgram) -> bool:
+    """Whether a likelihood can be chosen for a model: those by name but for the few that have their own."""
+    return isinstance(model, str) and MODELS.takes(model, "likelihood")
+
+
 def resolve_likelihood(config: FitConfig, dataset: Dataset, model: NameOrProgram) -> FitConfig:
-    """``auto`` as the pixels want it, for a model by name that takes a likelihood; others have their own."""
-    if config.likelihood != AUTO or not (isinstance(model, str) and MODELS.takes(model, "likelihood")):
-        return config
-    return config.model_copy(update={"likelihood": fitting_likelihood(dataset)})
+    """``auto`` as the data want it, for a model that takes a likelihood, and categories as many as there are.
+
+    Raises:
+        InputError: if there are too many.
+    """
+    likelihood = config.likelihood
+    if likelihood == AUTO and takes_likelihood(model):
+        likelihood = fitting_likelihood(dataset)
+    if likelihood == "categorical":
+        largest = max(part.values().nan_to_num(0.0).max().item() for part in dataset.splits)
+        if not largest < MOST_CATEGORIES:
+            raise InputError(
+                f"codes of at most {MOST_CATEGORIES:,} categories, 0, 1, 2, …, in {dataset.name}",
+                f"{largest:g}",
+                "number the categories from 0, or use another --likelihood",
+            )
+        likelihood = f"categorical:values={max(2, int(largest) + 1)}"
+    return config.model_copy(update={"likelihood": likelihood})
 
 
 def resolve_reading(config: FitConfig, dataset: Dataset) -> FitConfig:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pyro_vae.config import DataConfig
+from pyro_vae.columns import Column
+from pyro_vae.config import FitConfig
 from pyro_vae.data.images import Dataset
 from pyro_vae.data.pixels import Reading
 from pyro_vae.data.sources import load_data
 from pyro_vae.errors import InputError
+from pyro_vae.figures.pictures import is_picture
+from pyro_vae.registry import parse_choice
 
 MAX_NUMBERS = 1 << 40
 IN_MEMORY = "arrays"  # the name of data that came as such
@@ -33,6 +36,7 @@ class DataFacts:
         channels_last: whether the channels of the arrays were last.
         has_missing: whether any value is missing.
         kind: what the pixels are, as ``Dataset`` has it; empty where it is not known.
+        columns: what the columns of a table are, as ``Dataset`` has them.
     """
 
     event_shape: tuple[int, ...]
@@ -46,6 +50,7 @@ class DataFacts:
     channels_last: bool = False
     has_missing: bool = False
     kind: str = ""
+    columns: tuple[Column, ...] = ()
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DataFacts:
@@ -54,7 +59,10 @@ class DataFacts:
         Raises:
             ValueError, KeyError, TypeError: if something is missing, or of another type.
         """
-        lists = {name: tuple(content[name]) for name in ("event_shape", "class_names", "num_data")}
+        lists: dict[str, tuple[Any, ...]] = {
+            name: tuple(content[name]) for name in ("event_shape", "class_names", "num_data")
+        }
+        lists["columns"] = tuple(map(_column, content.get("columns", ())))
         facts = cls(**(content | lists))  # which refuses names that are missing, or that nobody knows
         sizes = (*facts.event_shape, *facts.num_data)
         texts = (facts.split, facts.digest, *facts.class_names)
@@ -66,6 +74,7 @@ class DataFacts:
             and isinstance(facts.scale, int | float)
             and 0 < facts.scale < math.inf
             and all(isinstance(bound, int | float | None) for bound in (facts.low, facts.high))
+            and (not facts.columns or facts.event_shape == (len(facts.columns),))
         ):
             raise ValueError("the data are not described as fit does it")
         return facts
@@ -75,11 +84,52 @@ class DataFacts:
         """The number of classes, or None where there are no labels."""
         return len(self.class_names) or None
 
+    @property
+    def are_pictures(self) -> bool:
+        """Whether the data can be drawn: images, or vectors that may be, but no rows of a table."""
+        return is_picture(self.event_shape) and not self.columns
 
-def reading_of(config: DataConfig, pictures: bool = True) -> Reading:
-    """How a configuration has arrays read; see ``Reading`` for pictures."""
-    scale = None if config.scale == "auto" else config.scale
-    return Reading(scale, config.channels, config.label_column, config.missing, pictures)
+
+def _column(content: dict[str, Any]) -> Column:
+    column = Column(**(content | {"categories": tuple(content["categories"])}))
+    if not (
+        all(isinstance(text, str) for text in (column.name, column.likelihood, column.kind))
+        and all(isinstance(number, int | float) for number in (column.location, column.spread))
+        and 0 < column.spread < math.inf
+        and all(isinstance(category, str | int | float) for category in column.categories)
+    ):
+        raise ValueError("a column is not described as fit does it")
+    return column
+
+
+def reading_of(config: FitConfig, pictures: bool = True, takes_likelihood: bool = True) -> Reading:
+    """How a configuration has arrays read.
+
+    Args:
+        config: the configuration.
+        pictures: whether anything but bytes is a picture, as ``Reading`` has it.
+        takes_likelihood: whether a likelihood can be chosen for the model.
+    """
+    return Reading(
+        None if config.scale == "auto" else config.scale,
+        config.channels,
+        config.label_column,
+        config.missing,
+        pictures,
+        parse_choice(config.likelihood)[0] if takes_likelihood else "none",
+        config.columns,
+        config.covariates,
+    )
+
+
+def reading_again(config: FitConfig, facts: DataFacts) -> Reading:
+    """How the data of a run are read again, by what is known of their columns."""
+    return replace(reading_of(config), known=facts.columns, likelihood=_chosen(config, facts))
+
+
+def _chosen(config: FitConfig, facts: DataFacts) -> str:
+    """The likelihood by which a table was read, of runs too that chose none."""
+    return parse_choice(config.likelihood)[0] if facts.columns or config.likelihood != "auto" else "none"
 
 
 def facts_of(dataset: Dataset) -> DataFacts:
@@ -104,6 +154,7 @@ def facts_of(dataset: Dataset) -> DataFacts:
         channels_last=dataset.channels_last,
         has_missing=dataset.has_missing,
         kind=dataset.kind,
+        columns=dataset.columns,
     )
 
 
@@ -122,7 +173,7 @@ def check_same(dataset: Dataset, facts: DataFacts) -> None:
         )
 
 
-def load_same_data(config: DataConfig, facts: DataFacts) -> Dataset:
+def load_same_data(config: FitConfig, facts: DataFacts) -> Dataset:
     """Load the data of a run again.
 
     Raises:
@@ -134,6 +185,6 @@ def load_same_data(config: DataConfig, facts: DataFacts) -> Dataset:
             "none",
             "open it with pyro_vae.load(path, data=…), or save them to a file and use --data FILE",
         )
-    dataset = load_data(config.data, reading=reading_of(config))
+    dataset = load_data(config.data, reading=reading_again(config, facts))
     check_same(dataset, facts)
     return dataset

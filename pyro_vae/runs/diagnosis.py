@@ -26,7 +26,6 @@ from pyro_vae.errors import InputError
 from pyro_vae.figures.classifier import confusion, reliability_diagram
 from pyro_vae.figures.importance import weights, worst_data
 from pyro_vae.figures.latent_use import aggregate, unit_use
-from pyro_vae.figures.pictures import is_picture
 from pyro_vae.figures.saving import save_figure
 from pyro_vae.figures.sbc import coverage, ranks
 from pyro_vae.posterior.target import Target
@@ -76,7 +75,7 @@ class Diagnosis:
         """The figures of all checks that were made, by name."""
         found, figures = self.criticism, {"k_hat": weights(self.criticism.importance)}
         per_datum = self.run.structure.data_dim is not None
-        if per_datum and is_picture(self.run.facts.event_shape):
+        if per_datum and self.run.facts.are_pictures:
             figures["worst"] = worst_data(self.images.x(), found.importance)
         if found.calibration is not None:
             figures["ranks"] = ranks(found.calibration)

@@ -25,9 +25,10 @@ from pyro_vae.runs.assembly import (
     resolve_classifier,
     resolve_likelihood,
     resolve_reading,
+    takes_likelihood,
 )
 from pyro_vae.runs.config_file import CHANGEABLE
-from pyro_vae.runs.data_facts import IN_MEMORY, DataFacts, check_same, load_same_data, reading_of
+from pyro_vae.runs.data_facts import IN_MEMORY, DataFacts, check_same, load_same_data, reading_again, reading_of
 from pyro_vae.runs.display import Display, choose_display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
@@ -87,7 +88,8 @@ def fit(
     if folder is not None:
         RunFolder.check_free(folder, overwrite)
     device = _device(config.device)
-    dataset = _dataset(data, reading_of(config, pictures=isinstance(model, str)), download, strict)
+    reading = reading_of(config, pictures=isinstance(model, str), takes_likelihood=takes_likelihood(model))
+    dataset = _dataset(data, reading, download, strict)
     config = resolve_reading(config, dataset)
     config = resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
     with torch.random.fork_rng():
@@ -202,7 +204,8 @@ def load(
     with torch.random.fork_rng():
         programs = model or config.model, guide or config.guide
         rows = _rows_like(facts.event_shape)
-        pair = build_pair(config, facts.event_shape, facts.num_classes, *programs, facts.has_missing, rows)
+        shape, classes = facts.event_shape, facts.num_classes
+        pair = build_pair(config, shape, classes, *programs, facts.has_missing, rows, facts.columns)
         probed = place(pair, rows.to(_device(device)), facts.num_data[0])
     pair.load_state_dict(folder.weights(checkpoint))
     return Run(config, facts, probed, dataset=dataset, folder=folder, history=folder.history)
@@ -210,7 +213,8 @@ def load(
 
 def _pair(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram) -> Pair:
     rows = dataset.train[:EXAMPLE_ROWS].values()
-    return build_pair(config, dataset.event_shape, dataset.num_classes, model, guide, dataset.has_missing, rows)
+    shape, classes, missing = dataset.event_shape, dataset.num_classes, dataset.has_missing
+    return build_pair(config, shape, classes, model, guide, missing, rows, dataset.columns)
 
 
 def _rows_like(event_shape: tuple[int, ...]) -> torch.Tensor:
@@ -259,7 +263,7 @@ def _dataset(data: Data, reading: Reading, download: bool = False, strict: bool 
 
 def _same(data: Data, config: FitConfig, facts: DataFacts) -> Dataset:
     """Data that are given anew, read as the run's were, and known again."""
-    dataset = _dataset(data, reading_of(config))
+    dataset = _dataset(data, reading_again(config, facts))
     check_same(dataset, facts)
     return dataset
 

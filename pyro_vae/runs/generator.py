@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.data.columns import table_of
+from pyro_vae.data.tables import is_table
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw_means
 from pyro_vae.pairs.labels import label_distribution
@@ -24,6 +27,7 @@ from pyro_vae.posterior.importance_resampling import draw_resampled
 from pyro_vae.posterior.predictive import draw_marginal
 from pyro_vae.runs.data_facts import DataFacts
 from pyro_vae.runs.inputs import read_class, read_count, read_images, read_points, read_seed
+from pyro_vae.runs.table_rows import check_columns, check_given, covariates_of, supports_of, with_codes
 
 PROPOSALS = 20
 SHARED_DRAWS = 100
@@ -84,10 +88,11 @@ class Generator:
         if not (self.structure.has_label and len(self.facts.class_names) > 1 and self.generates):
             return False
         images = []
+        template = self._template(2)
         for label in (0, 1):
             with self._quiet():
                 given = {LABEL_SITE: torch.full((2,), label, device=self.device)}
-                images.append(self._generate(torch.zeros(2, *self.facts.event_shape), given, mean=True))
+                images.append(self._generate(template, given, mean=True))
         return not torch.equal(*images)
 
     @property
@@ -137,8 +142,8 @@ class Generator:
         site: str | None = None,
         y: int | str | None = None,
         seed: int = 0,
-        x: ArrayLike | Tensor | None = None,
-    ) -> Tensor:
+        x: Any = None,
+    ) -> Any:
         r"""The images of latent points, E[x | z], shape (N, \*event_shape).
 
         Args:
@@ -147,7 +152,11 @@ class Generator:
                 The others are drawn from the model, given z.
             y: the class, by its index or name, for models with labels; default: drawn from p(y).
             seed: the seed of these draws.
-            x: for conditional models, the image whose visible part they read, shape (1, \*event_shape), or one a point.
+            x: for conditional models, the image whose visible part they read, shape (1, \*event_shape), or one a point;
+                for models with covariates, rows that have them, as ``sample`` takes them.
+
+        Returns:
+            Images; of a run on a table, a table.
 
         Raises:
             InputError: if there is no such site, z is of another dimension or outside its support, or there is no such
@@ -156,11 +165,9 @@ class Generator:
         site = self.latent_site(site)
         values = read_points(z, self.structure.continuous[site], site).to(self.device)
         given = {site: values} | self._given_class(y, len(values))
-        template = torch.zeros(1, *self.facts.event_shape) if x is None else self._values(x)
-        if len(template) not in (1, len(values)):
-            raise InputError(f"one row of x, or {len(values)} as of z", f"{len(template)}", "give x[:1]")
+        template = self._template(len(values), x, seed)
         with self._quiet(seed):
-            return self._generate(template.expand(len(values), *self.facts.event_shape), given, mean=True)
+            return self._made(self._generate(template, given, mean=True))
 
     def latent_site(self, site: str | None = None) -> str:
         """The name of a continuous latent site; default: the last one, which a hierarchy has at its top.
@@ -175,19 +182,31 @@ class Generator:
             raise InputError("a continuous latent site", repr(site), f"choose one of: {', '.join(known)}")
         return site or known[-1]
 
-    def sample(self, num_samples: int = 64, y: int | str | None = None, seed: int = 0, mean: bool = True) -> Tensor:
-        r"""Images from the model, shape (num_samples, \*event_shape).
+    def sample(
+        self,
+        num_samples: int = 64,
+        y: int | str | None = None,
+        seed: int = 0,
+        mean: bool | None = None,
+        x: Any = None,
+    ) -> Any:
+        r"""Images from the model, shape (num_samples, \*event_shape); of a run on a table, rows, as a table.
 
         Args:
             num_samples: how many.
             y: the class to generate, by its index or name, for models with labels; default: drawn from p(y).
             seed: the seed of the draws.
-            mean: whether to return E[x | z], which is what pictures show, instead of a draw of x itself.
+            mean: whether to return E[x | z], which is what pictures show, instead of a draw of x itself; default: for
+                pictures, not for rows of tables.
+            x: for models with covariates, rows that have them: one, or ``num_samples``, a table of these columns at
+                least.  Default: rows of the training data, drawn.
         """
         num_samples = read_count(num_samples, "image", "use --num 64")
         given = self._given_class(y, num_samples)
+        template = self._template(num_samples, x, seed)
+        mean = not self.facts.columns if mean is None else mean
         with self._quiet(seed):
-            return self._generate(torch.zeros(num_samples, *self.facts.event_shape), given, mean)
+            return self._made(self._generate(template, given, mean))
 
     def complete(
         self,
@@ -196,8 +215,11 @@ class Generator:
         seed: int = 0,
         mean: bool = True,
         num_proposals: int = PROPOSALS,
-    ) -> Tensor:
+    ) -> Any:
         r"""Images filled in by the model, shape (num_samples, N, \*event_shape): imputation.
+
+        A table of a run on tables comes back as one, its columns in their own units and categories by their names;
+        several completions lie under each other, numbered by the first level of the index.
 
         A conditional model fills in its hidden part, from z drawn from p(z | visible part).  Any other fills in what
         is missing, NaN or masked, of a run that was fitted with ``missing="mask"``, from z drawn from p(z | what is
@@ -221,10 +243,14 @@ class Generator:
             if self.conditional:
                 return torch.stack([self._generate(values, {}, mean) for _ in range(num_samples)])
             there, missing = values.cpu(), values.isnan().cpu()
-            if not missing.any():
-                return there.expand(num_samples, *there.shape).clone()
-            made = (self._filled_in(values, mean, num_proposals) for _ in range(num_samples))
-            return torch.stack([torch.where(missing, each, there) for each in made])
+            filled = [there] * num_samples
+            if missing.any():
+                made = (self._filled_in(values, mean, num_proposals) for _ in range(num_samples))
+                filled = [torch.where(missing, each, there) for each in made]
+        if not self._comes_as_table(x):
+            return torch.stack(filled)
+        tables = [self._made(each, x) for each in filled]
+        return tables[0] if num_samples == 1 else pd.concat(tables, keys=range(num_samples), names=["completion"])
 
     def _filled_in(self, values: Tensor, mean: bool, num_proposals: int) -> Tensor:
         """What the model makes of rows with values missing, a few rows at a time."""
@@ -236,8 +262,8 @@ class Generator:
             filled.append(self._generate(x, latent | draw_marginal(self.probed, x, latent), mean, whole=False))
         return torch.cat(filled)
 
-    def reconstruct(self, x: ArrayLike | Tensor, seed: int = 0, mean: bool = True) -> Tensor:
-        r"""E[x | z] with z drawn from q(z | x), shape (N, \*event_shape).
+    def reconstruct(self, x: ArrayLike | Tensor, seed: int = 0, mean: bool = True) -> Any:
+        r"""E[x | z] with z drawn from q(z | x), shape (N, \*event_shape); a table of a run on tables comes back as one.
 
         Sites that the model sums out are drawn from p(e | z, x).  Entries of x that the model reads without observing
         them stay as they are.
@@ -252,7 +278,44 @@ class Generator:
         """
         with self._quiet(seed):
             values = self._values(x)
-            return self._generate(values, self._latent(values), mean, whole=False)
+            made = self._generate(values, self._latent(values), mean, whole=False)
+        return self._made(made, x) if self._comes_as_table(x) else made
+
+    def _comes_as_table(self, x: Any) -> bool:
+        return bool(self.facts.columns) and is_table(x)
+
+    def _made(self, values: Tensor, x: Any = None) -> Any:
+        """What was made, as a table where the run is of one, with the index of the table that it was made of."""
+        return table_of(values, self.facts.columns, getattr(x, "index", None)) if self.facts.columns else values
+
+    def _template(self, num_rows: int, x: Any = None, seed: int = 0) -> Tensor:
+        """The rows that a model reads its part of: what is visible, covariates; of zeros where it reads nothing.
+
+        Raises:
+            InputError: if there are not as many.
+        """
+        if self._has_covariates:
+            rows = (
+                covariates_of(x, self.facts.columns)
+                if is_table(x)
+                else self._values(self._given_rows() if x is None else x)
+            )
+            if x is None:
+                chosen = torch.randint(len(rows), (num_rows,), generator=torch.Generator().manual_seed(read_seed(seed)))
+                return rows[chosen.to(rows.device)]
+        else:
+            rows = torch.zeros(1, *self.facts.event_shape) if x is None else self._values(x)
+        if len(rows) not in (1, num_rows):
+            raise InputError(f"one row of x, or {num_rows} as are to be made", f"{len(rows)}", "give x[:1]")
+        return rows.expand(num_rows, *self.facts.event_shape)
+
+    @property
+    def _has_covariates(self) -> bool:
+        return any(column.is_covariate for column in self.facts.columns)
+
+    def _given_rows(self) -> Any:
+        """Rows whose covariates are used where none are given."""
+        raise InputError("rows of x with covariates", "none", "give them: x=…")
 
     def _latent(self, values: Tensor) -> dict[str, Tensor]:
         """A draw of every latent site, from the guide, or from p(e | z, x) where the model sums it out."""
@@ -266,7 +329,8 @@ class Generator:
         Latents that all rows share are drawn from the guide, which knows the training data.
         """
         template = template.to(self.device)
-        check_generates(self.structure, template[0].numel(), whole and not self.conditional)
+        whole = whole and not (self.conditional or self._has_covariates)
+        check_generates(self.structure, template[0].numel(), whole)
         arguments = self.pair.arguments(template, None)
         if any(name in self.structure.latent and name not in latent for name in self.structure.shared):
             q = poutine.trace(self.pair.guide).get_trace(*arguments)
@@ -288,7 +352,13 @@ class Generator:
 
     def _values(self, x: Any) -> Tensor:
         """Images as the programs take them, checked."""
-        return read_images(x, self.facts).to(self.device)
+        values = read_images(x, self.facts)
+        if self.facts.columns:
+            check_columns([values], self.facts.columns, supports_of(self.model, self.facts.columns), "x")
+            check_given(values, self.facts.columns)
+        else:
+            values = with_codes(values, self.model, self.facts.has_missing)
+        return values.to(self.device)
 
     def _given_class(self, y: int | str | None, num_rows: int) -> dict[str, Tensor]:
         """The label site of ``num_rows`` rows, checked; empty where no class is asked for."""

@@ -17,9 +17,11 @@ from torch import Tensor
 from pyro_vae.data.containers import as_numbers
 from pyro_vae.data.images import Images
 from pyro_vae.data.pixels import Array, are_whole
+from pyro_vae.data.tables import is_table
 from pyro_vae.errors import InputError, nearest
 from pyro_vae.pairs.structure import LatentSite
 from pyro_vae.runs.data_facts import DataFacts
+from pyro_vae.runs.table_rows import numbers_of
 
 ROUNDING = 1e-4
 FAR = 10.0  # times the range of the data, beyond which numbers are of another scale
@@ -37,6 +39,8 @@ def read_images(x: Any, facts: DataFacts) -> Tensor:
         InputError: if they are none, of another shape or range, not finite, or some values are missing and none of the
             run's data was.
     """
+    if facts.columns and is_table(x):
+        x = numbers_of(x, facts.columns)
     array, masked = as_numbers(x.values() if isinstance(x, Images) else x, "x")
     array, masked = _shaped(array, facts), None if masked is None else _shaped(masked, facts)
     missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)

@@ -6,14 +6,17 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from pyro_vae.data.columns import table_of
 from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 from pyro_vae.errors import InputError
+from pyro_vae.figures.columns import columns_compared
 from pyro_vae.figures.images import class_samples, completions, image_grid, reconstructions
 from pyro_vae.figures.latent_space import latent_map, manifold, traversal
-from pyro_vae.figures.pictures import check_pictures, is_picture
+from pyro_vae.figures.pictures import ARRAYS, check_pictures
 from pyro_vae.figures.saving import save_figure
 from pyro_vae.figures.style import as_drawn
 from pyro_vae.figures.training import elbo_curves
@@ -27,6 +30,7 @@ FIRST_SAMPLES = 25  # importance samples of the evaluation that ends a fit: quic
 STYLES, STYLES_DRAWN = 10, 200
 COMPLETED_IMAGES, COMPLETIONS = 8, 6
 GRID, STEPS, ROWS = 20, 11, 10  # a manifold's side, a traversal's columns, its most rows unless asked
+SUFFIX = " (reconstructed)"  # of a column of a table
 SPAN = 3.0  # standard deviations of N(0, 1)
 TRAVERSED_IMAGES, MAPPED_IMAGES = 1000, 2000
 
@@ -54,7 +58,9 @@ def _figures(run: Run) -> dict[str, Callable[[], Figure]]:
         site = _busiest_site(run) if run.structure.continuous else None
     if site is not None and run.facts.num_data[-1] >= 2:
         figures["latent"] = lambda: latent_figure(run, site=site)
-    if not (is_picture(run.facts.event_shape) and run.generates):
+    if run.facts.columns and run.generates:
+        figures["columns"] = lambda: columns_figure(run)
+    if not (run.facts.are_pictures and run.generates):
         return figures
     figures["samples"] = lambda: samples_figure(run, 64)
     figures["reconstructions"] = lambda: reconstructions_figure(run, 30)
@@ -73,6 +79,28 @@ def left_out(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # of any kind: a run that is trained is not lost to a picture of it
         logger.warning(f"{what} is left out: {first_line(error)}")
+
+
+def check_are_pictures(run: Run, mend: str = ARRAYS) -> None:
+    """Refuse a run whose data cannot be drawn.
+
+    Raises:
+        InputError: if they are rows of a table, or of another shape.
+    """
+    if run.facts.columns:
+        raise InputError("images", f"rows of a table with {len(run.facts.columns)} columns", mend)
+    check_pictures(run.facts.event_shape, mend)
+
+
+def columns_figure(run: Run, split: str = "test", num_rows: int = MAPPED_IMAGES, seed: int = 0) -> Figure:
+    """The columns of the first rows of a split, and of rows from the model, with the covariates of these in turn."""
+    rows = run.split(split)[slice(0, num_rows)].values()
+    columns = [column for column in run.facts.columns if not column.is_covariate]
+    given = rows[torch.arange(num_rows) % len(rows)] if len(columns) < len(run.facts.columns) else None
+    made = run.sample(num_rows, seed=seed, x=given)
+    names = [column.name for column in columns]
+    title = f"{len(rows):,} rows of the {split} set, and {num_rows:,} from the model"
+    return columns_compared(table_of(rows, run.facts.columns)[names], made[names], title)
 
 
 def samples_figure(run: Run, num_samples: int, label: int | None = None, seed: int = 0) -> Figure:
@@ -95,6 +123,15 @@ def reconstructions_figure(run: Run, num_images: int, split: str = "test") -> Fi
     images = run.split(split)[slice(0, num_images)]
     seen = None if images.binary is None else images.x()
     return reconstructions(images.values(), run.reconstruct(images.x()), seen=seen)
+
+
+def reconstructions_table(run: Run, num_rows: int, split: str = "test") -> pd.DataFrame:
+    """The first rows of a split, column by column beside what the model makes of them."""
+    rows = run.split(split)[slice(0, num_rows)].values()
+    tables = table_of(rows, run.facts.columns), table_of(run.reconstruct(rows), run.facts.columns)
+    own = [column.name for column in run.facts.columns if not column.is_covariate]
+    beside = {f"{name}{suffix}": t[name] for name in own for suffix, t in zip(("", SUFFIX), tables, strict=True)}
+    return pd.DataFrame(beside)
 
 
 def classes_figure(run: Run) -> Figure:
@@ -130,7 +167,7 @@ def traverse_figure(
     Raises:
         InputError: if the data are not pictures, or the site has no such dimensions.
     """
-    check_pictures(run.facts.event_shape, "use latent, which maps data of any shape")
+    check_are_pictures(run, "use latent, which maps data of any shape")
     site = _busiest_site(run) if site is None else run.latent_site(site)
     latent = run.structure.continuous[site]
     if not latent.is_real:
@@ -161,7 +198,7 @@ def latent_figure(run: Run, split: str = "test", site: str | None = None, num_im
     if len(images) < 2:
         raise InputError("at least 2 images to map", str(len(images)), "use --split train and --num 2000")
     means = latent_points.posterior_means(run, images.x(), site)
-    title = f"Posterior means of {len(images):,} {split} images"
+    title = f"Posterior means of {len(images):,} {split} {'rows' if run.facts.columns else 'images'}"
     return latent_map(means, images.labels, run.facts.class_names, site, title)
 
 

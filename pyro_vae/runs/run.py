@@ -109,6 +109,9 @@ class Run(Generator):
             self._dataset = load_same_data(self.config, self.facts)
         return self._dataset
 
+    def _given_rows(self) -> Tensor:
+        return self.data.train.values()
+
     @property
     def binarization(self) -> Binarization:
         """How pixels become what the model sees; ``auto`` resolved by the likelihood."""

@@ -33,6 +33,7 @@ from pyro_vae.runs.display import Display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run, count
 from pyro_vae.runs.stopping import Interrupted, stopping
+from pyro_vae.runs.table_rows import check_columns, supports_of
 from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
@@ -48,6 +49,9 @@ class Session:
     def __init__(self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device) -> None:
         self.dataset, self.pair = dataset, pair
         self.facts = facts_of(dataset)
+        if dataset.columns:
+            supports = supports_of(pair.model, dataset.columns)
+            check_columns((part.values() for part in dataset.splits), dataset.columns, supports, dataset.name)
         if dataset.has_missing:
             check_masks(pair, dataset.train[:MASKED_ROWS].values().to(device))
         self.probed = place(pair, dataset.train[:ROWS].values().to(device), len(dataset.train))

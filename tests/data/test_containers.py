@@ -190,8 +190,8 @@ def test_a_table_has_one_column_of_labels():
     assert data.class_names == ("ant", "bee", "cow")
     assert data.event_shape == (4,)
     kind = FRAME.rename(columns={"label": "kind"})
-    with pytest.raises(InputError, match=r"1 of 5 that hold text or dates: 'kind'; .*use --label-column kind"):
-        from_data(kind)
+    with pytest.raises(InputError, match=r"1 of 5 that hold text or dates: 'kind'; .*use .* --label-column kind"):
+        from_data(kind, reading=Reading(likelihood="gaussian"))
     assert from_data(kind, reading=Reading(label_column="kind")).class_names == data.class_names
     with pytest.raises(
         InputError, match="one column of labels in arrays; got label, y; use --label-column label, or none"
@@ -204,20 +204,21 @@ def test_a_table_has_one_column_of_labels():
     numbers = FRAME.drop(columns="label").assign(y=Y)
     assert from_data(numbers, reading=Reading(label_column="none")).event_shape == (5,)
     with pytest.raises(InputError, match="1 of 5 that hold text or dates: 'day'"):
-        from_data(FRAME.assign(day=pd.Timestamp("2020-01-01")))
+        from_data(FRAME.assign(day=pd.Timestamp("2020-01-01")), reading=Reading(likelihood="gaussian"))
 
 
 def test_objects_with_gaps_are_numbers_in_a_table():
     frame = pd.DataFrame({"a": [1, None] * 12, "b": [True, None] * 12, "c": [0.5] * 24}, dtype=object)
-    values = from_data(frame, reading=Reading(missing="mask")).train.values()
+    reading = Reading(missing="mask", likelihood="gaussian")  # of columns that vary each has its own
+    values = from_data(frame, reading=reading).train.values()
     assert set(values[~values.isnan()].tolist()) == {0.5, 1.0}
     assert values.isnan().any(0).tolist() == [True, True, False]
 
 
 def test_a_column_is_named_in_a_table_alone():
     with pytest.raises(InputError, match="a table with a column 'kind' of labels; got data without columns"):
-        unpack((X, Y), "arrays", "kind")
-    assert unpack((X, Y), "arrays", "none").y is not None
+        unpack((X, Y), "arrays", Reading(label_column="kind"))
+    assert unpack((X, Y), "arrays", Reading(label_column="none")).y is not None
 
 
 def test_objects_in_a_file_are_named(tmp_path):
@@ -227,7 +228,9 @@ def test_objects_in_a_file_are_named(tmp_path):
 
 
 def test_integers_truths_and_gaps_in_a_table():
-    frame = pd.DataFrame({"a": [True, False] * 12, "b": range(24), "c": pd.array([1, None] * 12, dtype="Int64")})
+    frame = pd.DataFrame(
+        {"a": [True, False] * 12, "b": range(24), "c": pd.array([1, None, 0, None] * 6, dtype="Int64")}
+    )
     data = from_data(frame, reading=Reading(missing="mask"))
     assert data.train.values().isnan().sum() + sum(p.values().isnan().sum() for p in (data.validation, data.test)) == 12
     assert from_data(frame[["a", "b"]]).train.values().max() > 1

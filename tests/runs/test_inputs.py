@@ -136,7 +136,7 @@ def test_points_and_classes(labelled):
     for label in BAD_CLASSES:
         with pytest.raises(InputError, match=r"a class index from 0 to 2, or a class name; got|a class of this run"):
             labelled.sample(2, y=label)
-    with pytest.raises(InputError, match="one row of x, or 3 as of z; got 2"):
+    with pytest.raises(InputError, match="one row of x, or 3 as are to be made; got 2"):
         labelled.decode(z, x=BYTES[:2])
 
 
