@@ -107,7 +107,7 @@ def from_data(data: Any, name: str = "arrays", reading: Reading = READ) -> Datas
 
 def _dataset(arrays: Arrays, name: str, reading: Reading) -> Dataset:
     shape = arrays.x.shape
-    if len(shape) not in (2, 3, 4) or shape[0] < MIN_ROWS or 0 in shape:
+    if len(shape) < 2 or (reading.one_channel and len(shape) > 4) or shape[0] < MIN_ROWS or 0 in shape:
         mend = "save the images as one array, row by row"
         if len(shape) == 1:
             mend = "use x[:, None] if each row is one number"

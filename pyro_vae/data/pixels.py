@@ -8,7 +8,8 @@ r"""From an array of any numbers to pixels: by one rule, which is said, and whic
 | anything else: other floats, vectors that are not pictures | what it is |
 
 A picture has the shape (C, H, W), or (D,) where D is a square from 16 on; bytes are pictures of any shape.  For a
-program of one's own nothing but bytes is a picture.  NaN is a missing value.
+program of one's own nothing but bytes is a picture: it is handed rows of the shape that they have, such as (T, D),
+where one of the zoo is handed (H, W) with its one channel.  NaN is a missing value.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Reading:
         columns: the likelihoods that columns of a table are said to have, by their names.
         covariates: the columns of a table that are given, not modelled.
         known: what is known of the columns of a table already.
+        one_channel: whether rows of shape (H, W) are given their one channel, whatever they hold.
 
     Example:
         >>> from pyro_vae.data import Reading, from_arrays
@@ -66,6 +68,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     covariates: tuple[str, ...] = ()
     known: tuple[Column, ...] = ()
+    one_channel: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def are_pixels(event_shape: tuple[int, ...]) -> bool:
 
 
 def read_pixels(x: Array, missing: Array | None, name: str, reading: Reading) -> Pixels:
-    """Pixels from an array of numbers of shape (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C).
+    """Pixels from an array of numbers of shape (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C); of any, if no pictures.
 
     Args:
         x: the numbers.
@@ -109,7 +112,7 @@ def read_pixels(x: Array, missing: Array | None, name: str, reading: Reading) ->
     last = x.ndim == 4 and _channels_last(x.shape, x.dtype == np.uint8, name, reading)
     if last:
         x, missing = (None if array is None else np.moveaxis(array, -1, 1) for array in (x, missing))  # type: ignore[assignment]
-    if x.ndim == 3:
+    if x.ndim == 3 and (reading.one_channel or x.dtype == np.uint8 or reading.channels != "auto"):
         x, missing = x[:, None], None if missing is None else missing[:, None]
     missing = _missing(x, missing, name, reading)
     if missing is not None:

@@ -17,7 +17,7 @@ def is_picture(event_shape: tuple[int, ...]) -> bool:
     """Whether data of this shape can be drawn: (C, H, W) with C 1 or 3, or (D,) where D is a square from 16 on."""
     if len(event_shape) == 1:
         return event_shape[0] >= 16 and math.isqrt(event_shape[0]) ** 2 == event_shape[0]
-    return event_shape[0] in (1, 3)
+    return len(event_shape) == 3 and event_shape[0] in (1, 3)
 
 
 MISSING = 0.5  # the gray of a pixel that is not there

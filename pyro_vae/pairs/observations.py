@@ -1,7 +1,8 @@
 """Which entries of a row of x each observation is of.
 
 A program may observe x at one site or at several, whole or in parts, in its own shape or another.  What it observes is
-found by where the observed values lie in memory, since ``obs=x[..., :2]`` is a view of x; of copies, by their values.
+found by where the observed values lie in memory, since ``obs=x[..., :2]`` is a view of x; of copies, by their values,
+those of them that are not missing in x, whatever has been put in their place.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def observed_entries(p: Trace, sites: Sequence[str], x: Tensor, plate_dim: int |
     found: dict[str, tuple[int, ...]] = {}
     if not x.dim():
         return found
+    unseen: dict[str, int] = {}  # sites of entries that no row of these has
     for name in sites:
         value, d = value_at(p, name), distribution_at(p, name)
         axis = 0 if plate_dim is None else value.dim() - d.event_dim + plate_dim
@@ -50,11 +52,21 @@ def observed_entries(p: Trace, sites: Sequence[str], x: Tensor, plate_dim: int |
             if torch.equal(rows, first + x[0].numel() * torch.arange(len(x)).unsqueeze(1)):
                 found[name] = tuple(first.tolist())
             continue
-        copied = _places_of_copies(value.movedim(axis, 0).reshape(len(x), -1), x.reshape(len(x), -1))
+        rows, of = value.movedim(axis, 0).reshape(len(x), -1), x.reshape(len(x), -1)
+        copied = _places_of_copies(rows, of)
         if copied is not None:
             found[name] = copied
+        elif _is_unseen(rows, of):
+            unseen[name] = rows.shape[1]
         elif len(sites) == 1 and value.numel() == x.numel():
             found[name] = tuple(range(x[0].numel()))
+    taken = {place for places in found.values() for place in places}
+    left = [
+        place for place in torch.nonzero(x.reshape(len(x), -1).isnan().all(0)).flatten().tolist() if place not in taken
+    ]
+    if len(left) == sum(unseen.values()):
+        for name, size in unseen.items():
+            found[name], left = tuple(left[:size]), left[size:]
     return found
 
 
@@ -128,7 +140,21 @@ def _places_of_copies(value: Tensor, x: Tensor) -> tuple[int, ...] | None:
         return tuple(range(x.shape[1]))
     if value.shape[1] * x.numel() > MAX_COMPARISONS:
         return None
-    equal = (value.to(x.dtype).unsqueeze(2) == x.unsqueeze(1)).all(0)
+    equal = _known_alike(value, x)
     if not (equal.sum(1) == 1).all():
         return None
     return tuple(equal.long().argmax(1).tolist())
+
+
+def _is_unseen(value: Tensor, x: Tensor) -> bool:
+    """Whether the values in (N, k) stand in the place of columns of which no row of (N, D) has any."""
+    if not x.isnan().all(0).any() or value.shape[1] * x.numel() > MAX_COMPARISONS:
+        return False
+    return not _known_alike(value, x).any()
+
+
+def _known_alike(value: Tensor, x: Tensor) -> Tensor:
+    """Which columns of (N, k) have the values of which of (N, D), those that are known, shape (k, D)."""
+    known = ~x.isnan()
+    alike = (value.to(x.dtype).unsqueeze(2) == x.unsqueeze(1)) | ~known.unsqueeze(1)
+    return alike.all(0) & known.any(0)

@@ -102,13 +102,16 @@ def _column(content: dict[str, Any]) -> Column:
     return column
 
 
-def reading_of(config: FitConfig, pictures: bool = True, takes_likelihood: bool = True) -> Reading:
+def reading_of(
+    config: FitConfig, pictures: bool = True, takes_likelihood: bool = True, one_channel: bool = True
+) -> Reading:
     """How a configuration has arrays read.
 
     Args:
         config: the configuration.
         pictures: whether anything but bytes is a picture, as ``Reading`` has it.
         takes_likelihood: whether a likelihood can be chosen for the model.
+        one_channel: whether rows of shape (H, W) are given their one channel.
     """
     return Reading(
         None if config.scale == "auto" else config.scale,
@@ -119,12 +122,16 @@ def reading_of(config: FitConfig, pictures: bool = True, takes_likelihood: bool 
         parse_choice(config.likelihood)[0] if takes_likelihood else "none",
         config.columns,
         config.covariates,
+        one_channel=one_channel,
     )
 
 
 def reading_again(config: FitConfig, facts: DataFacts) -> Reading:
-    """How the data of a run are read again, by what is known of their columns."""
-    return replace(reading_of(config), known=facts.columns, likelihood=_chosen(config, facts))
+    """How the data of a run are read again, by what is known of their columns and their shape."""
+    reading = replace(reading_of(config), known=facts.columns, likelihood=_chosen(config, facts))
+    if len(facts.event_shape) in (1, 3):
+        return reading
+    return replace(reading, channels="auto", one_channel=False)  # of a shape that no picture has
 
 
 def _chosen(config: FitConfig, facts: DataFacts) -> str:

@@ -16,6 +16,7 @@ from pyro_vae.config import FitConfig
 from pyro_vae.data import Dataset, Reading, from_data, load_data
 from pyro_vae.data.containers import is_path
 from pyro_vae.errors import InputError
+from pyro_vae.models import Model
 from pyro_vae.pairs import Pair, turns
 from pyro_vae.runs.assembly import (
     AUTO,
@@ -88,7 +89,8 @@ def fit(
     if folder is not None:
         RunFolder.check_free(folder, overwrite)
     device = _device(config.device)
-    reading = reading_of(config, pictures=isinstance(model, str), takes_likelihood=takes_likelihood(model))
+    one_channel = isinstance(model, (str, Model))
+    reading = reading_of(config, isinstance(model, str), takes_likelihood(model), one_channel)
     dataset = _dataset(data, reading, download, strict)
     config = resolve_reading(config, dataset)
     config = resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)

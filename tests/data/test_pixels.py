@@ -127,3 +127,16 @@ def test_missing_values_are_masked_whatever_says_so():
 def test_numbers_beyond_single_precision_are_refused():
     with pytest.raises(InputError, match="numbers of up to 3e38 in x"):
         from_arrays(BYTES * 1e300)
+
+
+def test_rows_of_any_shape_are_left_as_they_are_where_no_channel_is_wanted():
+    own = Reading(pictures=False, one_channel=False)
+    rng = np.random.default_rng(0)
+    for shape in ((20, 5, 3), (20, 4, 5, 3), (20, 2, 1, 4, 4)):
+        x = rng.normal(size=shape)
+        assert from_arrays(x, reading=own).event_shape == shape[1:]
+    assert from_arrays(rng.normal(size=(20, 5, 3)), reading=Reading(pictures=False)).event_shape == (1, 5, 3)
+    first = Reading(pictures=False, one_channel=False, channels="first")
+    assert from_arrays(rng.normal(size=(20, 5, 3)), reading=first).event_shape == (1, 5, 3)
+    with pytest.raises(InputError, match="x of shape"):
+        from_arrays(rng.normal(size=(20, 2, 1, 4, 4)))

@@ -12,6 +12,7 @@ from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from pyro.poutine.util import prune_subsample_sites
 
+import pyro_vae
 from pyro_vae.compiled import CompiledTrace_ELBO
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES, amortize
@@ -208,6 +209,18 @@ def test_mean_field_steps_reach_the_posterior_of_a_linear_gaussian_chain():
         svi.step(x, number)
     bound = -sum(svi.evaluate_loss(x, number) for _ in range(50)) / 50
     assert (exact - bound) / rows < 0.05
+
+
+@pytest.mark.exhaustive
+def test_fit_takes_sequences_that_are_padded_with_nan(tmp_path):
+    x = torch.where(there().unsqueeze(-1), sequences(), torch.nan).repeat(20, 1, 1).numpy()
+    options = {"epochs": 2, "hidden": (16,), "missing": "mask", "labels": "none", "display": False}
+    run = pyro_vae.fit(known, "mean_field", data=x, out=tmp_path / "run", **options)
+    assert math.isfinite(run.evaluate()["nll"])
+    assert run.sample(3).shape == (3, STEPS, SIZE)
+    assert run.reconstruct(x[:2]).shape == (2, STEPS, SIZE)
+    again = pyro_vae.load(tmp_path / "run", model=known, data=x)
+    assert again.evaluate()["elbo"] == run.evaluate()["elbo"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 
 from pyro_vae.errors import InputError
 from pyro_vae.pairs import Pair
-from pyro_vae.pairs.observations import assemble, check_generates
+from pyro_vae.pairs.observations import assemble, check_generates, observed_entries
 
 
 def guide(x):
@@ -78,3 +78,22 @@ def test_a_factor_cannot_be_drawn():
     structure = probed(lambda x, z: (pyro.sample("x", normal(z, 2, 2), obs=x), pyro.factor("extra", -z.squeeze(-1))))
     with pytest.raises(InputError, match="the factor 'extra'"):
         check_generates(structure, 4)
+
+
+def test_observations_whose_missing_values_are_filled_are_those_of_their_columns():
+    """Of what is not missing by its values; of a column that no row has, by what is left."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 4, generator=generator)
+    x[torch.rand(6, 4, generator=generator) < 0.3] = torch.nan
+    x[0] = 1.0
+    x[:, 2] = torch.nan
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            for i in (1, 0, 2, 3):
+                known = ~x[:, i].isnan()
+                pyro.sample(f"x_{i}", dist.Normal(0.0, 1.0).expand([len(x)]).mask(known), obs=x[:, i].nan_to_num(7.0))
+
+    trace = pyro.poutine.trace(model).get_trace(x)
+    found = observed_entries(trace, [f"x_{i}" for i in (1, 0, 2, 3)], x, -1)
+    assert found == {f"x_{i}": (i,) for i in range(4)}
