@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,10 +36,15 @@ def ended(child: int) -> int:
 
 
 def kills(count: int, compiled: bool, seed: int = 0) -> int:
-    """Kill ``fit`` at random moments from its first instruction on, resume it, and count ends that are not equal."""
+    """Kill ``fit`` at random moments from its first instruction on, resume it, and count ends that are not equal.
+
+    Each is a process of its own until it is killed; what goes on with it is forked from here, where all is loaded.
+    """
     words = COMPILED if compiled else FIT
     program = [sys.executable, "-c", "from pyro_vae.cli import main; main()", *words]
-    chance, broken, lengths = random.Random(seed), 0, []
+    chance, broken, lengths, fell = random.Random(seed), 0, [], Counter[str]()
+    if compiled:
+        _load_compiler()
     with tempfile.TemporaryDirectory() as place:
         harness = Harness("fit", Path(place))
         whole = harness.copy(harness.start)
@@ -51,21 +58,39 @@ def kills(count: int, compiled: bool, seed: int = 0) -> int:
             process = subprocess.Popen(program, cwd=folder, stdout=-3, stderr=-3, start_new_session=True)
             time.sleep(chance.uniform(0, lengths[-1]))
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            alive = process.wait() == -signal.SIGKILL
             try:
-                if not (folder / "run").exists():
-                    subprocess.run(program, cwd=folder, check=True, capture_output=True)
-                elif len(RunFolder.open(folder / "run").history) < 2:
-                    harness._must(command(RESUME), folder)
-                found = _end(folder)
-                if found != expected:
+                fell[_finished(harness, folder, words) if alive else "after its end"] += 1
+                if _end(folder) != expected:
                     raise Broken("another end")
                 if left := [path.name for path in folder.iterdir() if path.name not in ("run", "toy.npz")]:
                     raise Broken(f"left lying about: {left}")
             except Exception as error:
                 broken += 1
                 print(f"BROKEN kill {number}: {type(error).__name__}: {error}", flush=True)
+            shutil.rmtree(folder)
+    print(f"killed {', '.join(f'{where}: {times}' for where, times in fell.items())}", flush=True)
     return broken
+
+
+def _finished(harness: Harness, folder: Path, words: list[str]) -> str:
+    """Take a killed fit to its end; says how far it had come."""
+    if not (folder / "run").exists():
+        harness._must(command(words), folder)
+        return "before there was a run"
+    rows = len(RunFolder.open(folder / "run").history)
+    if rows < 2:
+        harness._must(command(RESUME), folder)
+    return f"after {rows} epochs"
+
+
+def _load_compiler() -> None:
+    """Load what a compiled step needs, and have the digest of the compiler ready, without which no cache is read."""
+    from torch._inductor import codecache, compile_fx, cpp_builder  # noqa: F401
+    from torch.utils import cpp_extension  # noqa: F401
+
+    codecache.CacheBase.get_system()
+    codecache.torch_key()
 
 
 def _end(folder: Path) -> dict[str, str]:
