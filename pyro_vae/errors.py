@@ -1,7 +1,7 @@
 """What goes wrong, said for the person who can mend it.
 
 Every refusal is one line: what was expected, what came, and the call that mends it.  The command line turns the class
-into an exit status: 2 for bad usage or bad input, 1 for a run that failed.
+into an exit status: 2 for bad usage or bad input, 1 for a run or a system that failed.
 """
 
 from __future__ import annotations
@@ -83,6 +83,26 @@ class TrainingError(PyroVAEError, RuntimeError):
 
     def __init__(self, found: str, mend: str) -> None:
         self.found, self.mend = found, mend
+        super().__init__(f"{found}; {mend}")
+
+
+class StorageError(PyroVAEError):
+    """A disk that took no more: full, over a quota or a limit, or failing; what was there before is kept.
+
+    Args:
+        found: what could not be written, and why.
+        mend: what to try.
+
+    Example:
+        >>> from pyro_vae.errors import StorageError
+        >>> error = StorageError("run could not be written: No space left on device", "make room and try again")
+        >>> print(error)
+        run could not be written: No space left on device; make room and try again
+        >>> error.exit_status
+        1
+    """
+
+    def __init__(self, found: str, mend: str) -> None:
         super().__init__(f"{found}; {mend}")
 
 

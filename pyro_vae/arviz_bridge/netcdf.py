@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import xarray as xr
 
 from pyro_vae.errors import InputError
 from pyro_vae.files.bounded import check_ordinary, first_line
-from pyro_vae.files.whole import whole_file
+from pyro_vae.files.whole import unwritable, write_whole
 
 MAX_UNPACKED = 16 << 30  # bytes of the variables of a tree, however small they are packed
 
@@ -18,6 +19,7 @@ def save_posterior(tree: xr.DataTree, path: str | Path) -> None:
 
     Raises:
         InputError: if the place cannot be written.
+        StorageError: if the disk is full or fails.
 
     Example:
         >>> import xarray as xr
@@ -32,11 +34,11 @@ def save_posterior(tree: xr.DataTree, path: str | Path) -> None:
     encoding = {
         node.path: {str(name): {"zlib": True, "complevel": 4} for name in node.data_vars} for node in tree.subtree
     }
+    content = tree.to_netcdf(engine="h5netcdf", encoding=encoding)  # HDF5 crashes where a disk is full
     try:
-        with whole_file(path) as aside:
-            tree.to_netcdf(aside, engine="h5netcdf", encoding=encoding)
+        write_whole(path, content)
     except OSError as error:
-        raise InputError(f"a place that can be written at {path}", str(error), "choose another") from None
+        raise unwritable(path, error, f"a place that can be written at {path}", "choose another") from None
 
 
 def open_posterior(path: str | Path) -> xr.DataTree:
@@ -59,6 +61,8 @@ def open_posterior(path: str | Path) -> xr.DataTree:
     """
     try:
         check_ordinary(Path(path))
+        with h5py.File(path) as file:
+            file.attrs.get("_nc3_strict")  # which h5netcdf asks first, and says more than an error where it is damaged
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             if tree.nbytes > MAX_UNPACKED:
                 raise ValueError(f"it unpacks to {tree.nbytes:,} bytes, of which at most {MAX_UNPACKED:,} are read")

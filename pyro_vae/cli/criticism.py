@@ -22,7 +22,7 @@ from pyro_vae.cli.options import (
 )
 from pyro_vae.cli.terminal import grid, print_json, verdicts
 from pyro_vae.diagnostics.checks import CHECKS
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, StorageError
 from pyro_vae.files.bounded import first_line
 from pyro_vae.registry import split_choices
 from pyro_vae.runs.display import listening
@@ -85,7 +85,7 @@ def _saved(found: Diagnosis) -> list[Path]:
     """The files of a diagnosis; none, which is said, where they cannot be written: it is printed all the same."""
     try:
         return found.save()
-    except (OSError, InputError) as error:
+    except (OSError, InputError, StorageError) as error:
         click.echo(f"The diagnosis is not saved in {found.run.path}: {first_line(error)}", err=True)
         return []
 

@@ -21,12 +21,20 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, PyroVAEError, StorageError
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{6})-(?P<pid>\d+)-\d+\.new")
 _FORGOTTEN = 86_400  # seconds after which a file that another machine was writing counts as left behind
 _counter = itertools.count()
 _AT_FDCWD, _NOREPLACE, _EXCHANGE = -100, 1, 2
+_NO_FAULT_OF_THE_PATH = {
+    errno.ENOSPC: "make room on the disk and try again",
+    errno.EDQUOT: "make room within the quota and try again",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f) and try again",
+    errno.EMFILE: "raise the limit on open files (ulimit -n) and try again",
+    errno.ENFILE: "close files that other programs hold open and try again",
+    errno.EIO: "look after the disk, or write to another",
+}
 _NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
@@ -52,7 +60,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write or replace a file, whole or not at all.
 
     Args:
@@ -63,7 +71,7 @@ def write_whole(path: Path, content: bytes) -> None:
         write_new(aside, content)
 
 
-def write_new(path: Path, content: bytes) -> None:
+def write_new(path: Path, content: bytes | memoryview) -> None:
     """Write a file under a name that is not taken, synced; its folder is not.
 
     Raises:
@@ -77,7 +85,7 @@ def write_new(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, content: bytes) -> None:
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
     """Write bytes to an open file, all of them."""
     rest = memoryview(content)
     while rest:
@@ -170,6 +178,7 @@ def write_picture(path: Path, write: Callable[[Path], None], what: str = "a pict
 
     Raises:
         InputError: if the place cannot be written.
+        StorageError: if the disk is full or fails.
     """
     try:
         made = make_folders(path.parent)
@@ -180,7 +189,21 @@ def write_picture(path: Path, write: Callable[[Path], None], what: str = "a pict
             remove_empty(made)
             raise
     except OSError as error:
-        raise InputError(f"a place for {what} at {path}", why(error), "choose another --out") from None
+        raise unwritable(path, error, f"a place for {what} at {path}", "choose another --out") from None
+
+
+def unwritable(path: Path, error: OSError, expected: str, mend: str) -> PyroVAEError:
+    """What to raise where a place cannot be written: the place was badly chosen, or the disk takes no more.
+
+    Args:
+        path: the place.
+        error: what the system said.
+        expected: what would have been right.
+        mend: what to do where another place is right.
+    """
+    if error.errno in _NO_FAULT_OF_THE_PATH:
+        return StorageError(f"{path} could not be written: {why(error)}", _NO_FAULT_OF_THE_PATH[error.errno])
+    return InputError(expected, why(error), mend)
 
 
 def why(error: OSError) -> str:

@@ -18,6 +18,7 @@ from pyro_vae.data.containers import is_path
 from pyro_vae.errors import InputError
 from pyro_vae.models import Model
 from pyro_vae.pairs import Pair, turns
+from pyro_vae.runs import placing
 from pyro_vae.runs.assembly import (
     AUTO,
     NameOrProgram,
@@ -87,7 +88,7 @@ def fit(
         config = config.model_copy(update={"beta": 1.0})  # a program of one's own is trained as it stands
     folder = None if out is None else Path(out)
     if folder is not None:
-        RunFolder.check_free(folder, overwrite)
+        placing.check_free(folder, overwrite)
     device = _device(config.device)
     one_channel = isinstance(model, (str, Model))
     reading = reading_of(config, isinstance(model, str), takes_likelihood(model), one_channel)

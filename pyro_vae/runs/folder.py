@@ -30,9 +30,9 @@ from torch import Tensor
 
 from pyro_vae.config import FitConfig
 from pyro_vae.diagnostics.findings import Finding
-from pyro_vae.errors import InputError, TrainingError
+from pyro_vae.errors import InputError
 from pyro_vae.files.bounded import read_json_object
-from pyro_vae.files.whole import clear_leftovers, make_folders, why, write_new, write_whole
+from pyro_vae.files.whole import clear_leftovers, make_folders, write_new, write_whole
 from pyro_vae.runs import earlier, placing
 from pyro_vae.runs.checkpoint import read_training, read_weights
 from pyro_vae.runs.config_file import (
@@ -51,6 +51,7 @@ from pyro_vae.runs.current import CHECKPOINTS, CURRENT, Current, HistoryMark, Sa
 from pyro_vae.runs.data_facts import DataFacts
 from pyro_vae.runs.history_file import HISTORY, HistoryFile, changed_settings, mark_of, read_history
 from pyro_vae.runs.overtaken import read_current, read_together
+from pyro_vae.runs.refusals import going_on_with, no_checkpoint, no_place
 from pyro_vae.runs.writer_lock import WriterLock
 
 EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
@@ -86,8 +87,9 @@ class RunFolder:
         Raises:
             InputError: if something is there already and ``overwrite`` is off, somebody is writing it, or the place
                 cannot be written.
+            StorageError: if the disk is full or fails.
         """
-        cls.check_free(path, overwrite)
+        placing.check_free(path, overwrite)
         content = new_content(secrets.token_hex(16), config, facts)
         try:
             with placing.placed(path, overwrite) as (aside, lock):
@@ -97,26 +99,10 @@ class RunFolder:
                 os.mkdir(aside / CHECKPOINTS)
                 folder._write_checkpoint(weights, training, best=True)
         except OSError as error:
-            raise _unwritable(path, why(error)) from None
+            raise no_place(path, error) from None
         folder.path = folder._at = path
         folder._history = HistoryFile(path, HistoryMark())
         return folder
-
-    @staticmethod
-    def check_free(path: Path, overwrite: bool) -> None:
-        """Refuse a place that is taken or cannot be written, before any work is done for it.
-
-        Raises:
-            InputError: as ``create`` would.
-        """
-        found = placing.found_at(path)
-        if os.path.lexists(found) and not (overwrite and placing.is_run(found)):
-            raise placing.taken(found)
-        parent = path.absolute().parent
-        while not parent.exists():
-            parent = parent.parent
-        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-            raise _unwritable(path, f"{parent} is not a folder that you may write to")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -146,7 +132,8 @@ class RunFolder:
         with contextlib.suppress(OSError):
             placing.put_back(path)
         folder._at = placing.found_at(path)
-        folder._lock = WriterLock(folder._at)
+        with going_on_with(path):
+            folder._lock = WriterLock(folder._at)
         try:
             folder._refresh()
         except BaseException:
@@ -264,7 +251,15 @@ class RunFolder:
         Args:
             config: the configuration from now on.
             training: the state that ``training`` gave; that of an earlier format is written anew in this one.
+
+        Raises:
+            InputError: if the run cannot be written.
+            StorageError: if the disk is full or fails.
         """
+        with going_on_with(self.path):
+            self._begin(config, training)
+
+    def _begin(self, config: FitConfig, training: dict[str, Any]) -> None:
         before = self.config
         if self._current is None:
             self._upgrade(training)
@@ -303,11 +298,7 @@ class RunFolder:
             self._write_checkpoint(weights, training, best)
         except OSError as error:
             kept = self._current.last.epoch if self._current else 0
-            raise TrainingError(
-                f"the checkpoint after epoch {training['progress']['epoch']} could not be written to {self.path}: "
-                f"{why(error)}; {f'the state after epoch {kept} is kept' if kept else 'nothing was learned before'}",
-                f"mend that and go on with: python cli.py fit --resume {self.path}",
-            ) from None
+            raise no_checkpoint(self.path, training["progress"]["epoch"], kept, error) from None
 
     def save_frame(self, epoch: int, png: bytes) -> None:
         """Write or replace the picture of an epoch; 0 is before training."""
@@ -396,7 +387,3 @@ class RunFolder:
             read, lambda: [self._at / CONFIG, self._at / CHECKPOINTS / CURRENT]
         )
         return self._current != before
-
-
-def _unwritable(path: Path, reason: str) -> InputError:
-    return InputError(f"a place that can be written for --out {path}", reason, "choose another --out")

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pyro_vae.errors import InputError, TakenError
 from pyro_vae.files import whole
 from pyro_vae.files.whole import make_folders, remove_empty, remove_tree, rename_new, short, sync
 from pyro_vae.runs.config_file import CONFIG
+from pyro_vae.runs.refusals import no_place
 from pyro_vae.runs.writer_lock import LOCK, WriterLock, is_free
 
 _ASIDE, _REPLACED = "pyro-vae-new", "pyro-vae-old"
@@ -53,14 +54,37 @@ def placed(path: Path, overwrite: bool) -> Iterator[tuple[Path, WriterLock]]:
                 rename_new(aside, path)
             except FileExistsError:
                 raise taken(place) from None
-            sync(path.parent)
+            with _undone(lambda: rename_new(path, aside)):
+                sync(path.parent)
     except BaseException:
+        is_aside = lock.is_in_place  # unless it was moved and could not be moved back
         lock.release()
         with contextlib.suppress(OSError):
-            remove_tree(aside, last=LOCK)
+            if is_aside:
+                remove_tree(aside)
             remove_empty(made)
         raise
     lock.path = place / LOCK
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse a place that is taken or cannot be written, before any work is done for it.
+
+    Args:
+        path: where a run shall lie.
+        overwrite: whether it may take the place of a run that is there.
+
+    Raises:
+        InputError: as ``placed`` would.
+    """
+    found = found_at(path)
+    if os.path.lexists(found) and not (overwrite and is_run(found)):
+        raise taken(found)
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise no_place(path, OSError(f"{parent} is not a folder that you may write to"))
 
 
 def taken(path: Path) -> TakenError:
@@ -93,34 +117,49 @@ def _replace(path: Path, aside: Path) -> None:
     """Let a new run take the place of one that nobody is writing, and remove the old one."""
     lock = WriterLock(path)
     try:
+        sync(path)  # what is half removed after a power failure is known by its lock
         if whole.exchange(aside, path):
             old = aside
+            with _undone(lambda: whole.exchange(aside, path)):
+                sync(path.parent)
         else:
             old = _name_beside(path, _REPLACED)
             rename_new(path, old)
-            try:
+            with _undone(lambda: rename_new(old, path)):
                 rename_new(aside, path)
-            except OSError:
-                rename_new(old, path)
-                raise
-        sync(path.absolute().parent)
+                with _undone(lambda: rename_new(path, aside)):
+                    sync(path.parent)
         with contextlib.suppress(OSError):  # the new run is in place; what is left is cleared by the next
             remove_tree(old, last=LOCK)
     finally:
         lock.release()
 
 
+@contextmanager
+def _undone(undo: Callable[[], object]) -> Iterator[None]:
+    """Take back what was moved where the disk cannot be made to hold it."""
+    try:
+        yield
+    except OSError:
+        with contextlib.suppress(OSError):
+            undo()
+        raise
+
+
 def _make_aside(path: Path, tries: int = 3) -> tuple[Path, WriterLock]:
     aside = _name_beside(path, _ASIDE)
     os.mkdir(aside)
+    lock: WriterLock | None = None
     try:
         lock = WriterLock(aside)
         sync(aside)  # what else comes to be there is known by the lock to be left behind
         return aside, lock
-    except InputError:
+    except (InputError, OSError) as error:
+        if lock is not None:
+            lock.release()
         with contextlib.suppress(OSError):
             remove_tree(aside)
-        if tries == 1:
+        if tries == 1 or isinstance(error, OSError):
             raise
         return _make_aside(path, tries - 1)  # somebody who clears up took it for left behind
 

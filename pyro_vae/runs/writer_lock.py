@@ -1,8 +1,9 @@
 """One writer per run directory: a lock that the system gives back when its holder dies.
 
-The lock is ``flock`` on the file ``.lock``, which says who holds it and since when.  The file is removed when the lock
-is given back; one that a killed process left is free to be taken.  A file system without locks is said to have none,
-and the file alone decides there: that of a process of this machine that has ended is taken over, any other is kept.
+The lock is ``flock`` on the file ``.lock``, which says who holds it and since when, if the disk has room for that.  The
+file is removed when the lock is given back; one that a killed process left is free to be taken.  A file system without
+locks is said to have none, and the file alone decides there: that of a process of this machine that has ended is taken
+over, any other is kept.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class WriterLock:
         folder: the run directory.
 
     Raises:
-        InputError: if another process, or another fit of this one, holds it, or the directory cannot be written.
+        InputError: if another process, or another fit of this one, holds it.
+        OSError: if the directory cannot be written; no file is left then.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,14 +50,7 @@ class WriterLock:
         try:
             while not self._take():
                 pass  # the holder removed the file between our opening and our locking it
-        except OSError as error:
-            self._close()
-            raise InputError(
-                f"a run directory that can be written at {folder}",
-                error.strerror or str(error),
-                "make it writable, or copy the run",
-            ) from None
-        except InputError:
+        except BaseException:
             self._close()
             raise
 
@@ -80,8 +75,13 @@ class WriterLock:
             raise self._refusal()
         if not self.is_in_place:
             return False
-        os.ftruncate(self._descriptor, 0)
-        write_all(self._descriptor, json.dumps(_who()).encode())
+        try:
+            os.ftruncate(self._descriptor, 0)
+            write_all(self._descriptor, json.dumps(_who()).encode())
+        except OSError:
+            if not _flock(self._descriptor):  # the content decides here
+                self.release()
+                raise
         return True
 
     def _refusal(self) -> InputError:
@@ -113,6 +113,19 @@ def is_free(folder: Path) -> bool:
 
 def _lock(descriptor: int) -> bool:
     """Lock an open file, without waiting; False if it is held."""
+    locked = _flock(descriptor)
+    if locked is not None:
+        return locked
+    logger.info("This file system has no locks: make sure that one process alone writes this run")
+    holder = _read(descriptor)
+    if not holder:
+        return True
+    pid = holder.get("pid")
+    return holder.get("host") == socket.gethostname() and isinstance(pid, int) and not is_running(pid)
+
+
+def _flock(descriptor: int) -> bool | None:
+    """Lock an open file by the system, without waiting; False if it is held, None where there are no locks."""
     if fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,12 +135,7 @@ def _lock(descriptor: int) -> bool:
                 return False
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
                 raise
-    logger.info("This file system has no locks: make sure that one process alone writes this run")
-    holder = _read(descriptor)
-    if not holder:
-        return True
-    pid = holder.get("pid")
-    return holder.get("host") == socket.gethostname() and isinstance(pid, int) and not is_running(pid)
+    return None
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

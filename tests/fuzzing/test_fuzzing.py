@@ -15,9 +15,6 @@ from pyro_vae.errors import InputError
 from tests.fuzzing import commands
 from tests.fuzzing.__main__ import Findings, command_lines, folder, mutated_files
 
-# h5netcdf closes what it could not open
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 @pytest.fixture(scope="module")
 def place():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 import pyro_vae
-from pyro_vae.errors import InputError, TrainingError
+from pyro_vae.errors import InputError, StorageError, TrainingError
 from pyro_vae.runs import placing, report, writer_lock
 from pyro_vae.runs.current import CHECKPOINTS, Current
 from pyro_vae.runs.display import Silent
@@ -117,6 +118,46 @@ def test_a_file_system_without_locks_is_said_to_have_none(tmp_path, monkeypatch,
     (tmp_path / LOCK).write_text(json.dumps(holder | {"pid": ended.pid, "host": "elsewhere"}))
     with pytest.raises(InputError, match="on elsewhere"):
         WriterLock(tmp_path)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_full_disk_has_room_for_a_lock_or_leaves_none(locks, tmp_path, monkeypatch):
+    def full(descriptor, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(os, "write", full)
+    if locks:
+        lock = WriterLock(tmp_path)
+        with pytest.raises(InputError, match="got one that another process is writing"):
+            WriterLock(tmp_path)
+        lock.release()
+    else:
+        monkeypatch.setattr(writer_lock.fcntl, "flock", no_locks)
+        with pytest.raises(OSError, match="No space left"):
+            WriterLock(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("overwrite", "exchanging"), [(True, True), (True, False), (False, True)])
+def test_a_place_that_the_disk_does_not_hold_is_as_it_was(overwrite, exchanging, run, tmp_path, monkeypatch):
+    """The folder that a run was moved into cannot be synced: the run is moved back, and the error says why."""
+    before, place, sync = contents(run), run if overwrite else run.with_name("new"), placing.sync
+
+    def fail(path):
+        if path == place.parent and (place / LOCK).exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(path)
+
+    monkeypatch.setattr(placing, "sync", fail)
+    if not exchanging:
+        monkeypatch.setattr(placing.whole, "exchange", lambda first, second: False)
+    with pytest.raises(StorageError, match="could not be written: Input/output error; look after the disk"):
+        quietly(data="toy", labels="none", out=place, overwrite=overwrite)
+    assert contents(run) == before
+    assert list(run.parent.iterdir()) == [run]
 
 
 # Readers
@@ -232,7 +273,7 @@ def test_overwriting_through_a_link_spares_the_link(run, tmp_path):
 
 
 def test_a_place_that_is_taken_meanwhile_is_respected(tmp_path, monkeypatch):
-    monkeypatch.setattr(RunFolder, "check_free", lambda path, overwrite: None)
+    monkeypatch.setattr(placing, "check_free", lambda path, overwrite: None)
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match="something that is no run that is there already"):
         quietly(data="toy", labels="none", out=tmp_path / "run")

@@ -1,4 +1,5 @@
-"""Kill a command at every change of a file, let the power fail after each, and the disk be full from each one on.
+"""Kill a command at every change of a file, let the power fail after each, the disk be full from each one on, and
+each one fail alone.
 
 Run it as ``python -m tests.survival``.
 """
@@ -11,12 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.survival.disk import crashes
 from tests.survival.scenarios import SCENARIOS, Harness
 
-FAILING = ("kills", "power", "disk")
+FAILING = ("kills", "power", "disk", "errors")
 
 
 def states(harness: Harness, failing: str, every: int, first: int) -> Iterator[tuple[str, Callable[[], Path]]]:
@@ -27,8 +29,9 @@ def states(harness: Harness, failing: str, every: int, first: int) -> Iterator[t
         return
     for at in range(first, len(operations), every):
         where = f"{at} ({operations[at].kind} {operations[at].path})"
-        if failing == "disk":
-            yield f"full from {where} on", lambda at=at: harness.full(at)
+        if failing in ("disk", "errors"):
+            stays = failing == "errors" and operations[at].kind in ("unlink", "rmdir")
+            yield f"{failing} at {where}", partial(harness.failed, at, failing == "disk", stays)
             continue
         yield f"before {where}", lambda at=at: harness.killed(at)
         if operations[at].kind == "write":
@@ -47,7 +50,7 @@ def check(harness: Harness, failing: str, every: int, first: int) -> list[str]:
     for state, make in states(harness, failing, every, first):
         seen += 1
         try:
-            different += harness.check(make())
+            different += harness.check(make(), frames=failing != "errors")
         except Exception as error:
             broken.append(f"{harness.name}, {failing}, {state}: {type(error).__name__}: {error}")
             print(f"BROKEN {broken[-1]}", flush=True)
@@ -60,7 +63,7 @@ def main() -> int:
     """Print a line per scenario and one per broken state; exit status 1 if there is one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenario", choices=SCENARIOS, action="append", help="default: all")
-    parser.add_argument("--failing", choices=FAILING, action="append", help="default: all three")
+    parser.add_argument("--failing", choices=FAILING, action="append", help="default: all four")
     parser.add_argument("--every", type=int, default=1, help="take every n-th state")
     parser.add_argument("--first", type=int, default=0, help="and begin with this one")
     given = parser.parse_args()

@@ -40,12 +40,14 @@ class Watch:
         kill_at: the number of the operation before which the process is killed, from 0 on; None: never.
         half: whether the half of that operation is done, if it is a write.
         full_at: the number of the operation from which on the disk is full.
+        fail_at: the number of an operation that fails, it alone.
     """
 
     root: Path
     kill_at: int | None = None
     half: bool = False
     full_at: int | None = None
+    fail_at: int | None = None
     done: list[Operation] = field(default_factory=list)
 
     def start(self) -> None:
@@ -63,6 +65,8 @@ class Watch:
                 half()
             os.kill(os.getpid(), signal.SIGKILL)
         self.done.append(operation)
+        if self.fail_at == len(self.done) - 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.root / operation.path))
         if self.full_at is not None and len(self.done) > self.full_at and operation.kind in NEEDS_SPACE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.root / operation.path))
 

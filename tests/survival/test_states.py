@@ -22,13 +22,13 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="states are made in forked processes"),
     pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
 ]
-EVERY = {"kills": 30, "power": 170, "disk": 60}  # of the states of one scenario, in the exhaustive tests
+EVERY = {"kills": 30, "power": 170, "disk": 60, "errors": 60}  # of the states of one scenario, in the exhaustive tests
 
 
 @pytest.mark.forks
 def test_some_states_of_a_resumed_run(tmp_path):
     harness = Harness("resume", tmp_path)
-    for failing, every in (("kills", 80), ("power", 340), ("disk", 80)):
+    for failing, every in (("kills", 80), ("power", 340), ("disk", 80), ("errors", 80)):
         assert check(harness, failing, every, first=31) == []
     folder = harness.copy(harness.end)  # and one that is broken is found out
     (next((folder / "run/checkpoints").glob("*.pt"))).unlink()
