@@ -25,7 +25,7 @@ from pyro_vae.data.images import Images
 from pyro_vae.diagnostics.classifier import accuracy, expected_calibration_error
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw_terms_and_shared
-from pyro_vae.pairs.labels import label_distribution
+from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
@@ -262,7 +262,7 @@ class _Sampler:
         figures["nll"] = math.log(num_samples) - log_sum
         figures["effective_samples"] = (2 * log_sum - log_sum_of_squares).exp()
         if self.probed.has_label:
-            figures["probabilities"] = label_distribution(self.probed.pair, images.values()).probs
+            figures["probabilities"] = label_distribution(self.probed.pair, images.values(), LABEL_DRAWS).probs
         return figures
 
     def _any_run(self, images: Images, count: int) -> dict[str, Tensor]:

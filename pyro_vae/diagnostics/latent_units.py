@@ -277,7 +277,8 @@ def _unit_divergence(draws: Draws, name: str) -> Tensor | None:
     divergence = _closed_form(of_q, of_p) if same_order else None
     if divergence is None:
         divergence = of_q.log_prob(value) - of_p.log_prob(value)
-    return draws.layout.features(divergence.expand(value.shape), q.event_dim)
+    whole = torch.broadcast_shapes(divergence.shape, value.shape)  # p may depend on what is enumerated, q not
+    return draws.layout.features(divergence.expand(whole), q.event_dim)
 
 
 def _closed_form(q: Distribution, p: Distribution) -> Tensor | None:

@@ -1,5 +1,6 @@
 """The generative programs p(x, z[, y]), one per file."""
 
+from pyro_vae.models.auxiliary import ADGM, SDGM
 from pyro_vae.models.banana import Banana
 from pyro_vae.models.base import MODELS, Latent, Model
 from pyro_vae.models.cvae import CVAE
@@ -12,4 +13,17 @@ from pyro_vae.registry import import_siblings
 
 import_siblings(__name__, __path__)
 
-__all__ = ["CVAE", "DBVAE", "HVAE", "MODELS", "SSVAE", "VAE", "Banana", "Latent", "LinearGaussian", "Model"]
+__all__ = [
+    "ADGM",
+    "CVAE",
+    "DBVAE",
+    "HVAE",
+    "MODELS",
+    "SDGM",
+    "SSVAE",
+    "VAE",
+    "Banana",
+    "Latent",
+    "LinearGaussian",
+    "Model",
+]

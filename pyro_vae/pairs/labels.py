@@ -7,6 +7,7 @@ from typing import cast
 import pyro.distributions as dist
 from pyro import poutine
 from pyro.poutine.runtime import NonlocalExit
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.errors import InputError
@@ -14,13 +15,18 @@ from pyro_vae.pairs.pair import Pair
 from pyro_vae.pairs.structure import LABEL_SITE
 from pyro_vae.shapes import Shaped
 
+LABEL_DRAWS = 10  # of what a guide draws before the label, where an answer counts
 
-def label_distribution(pair: Pair, x: Shaped[Tensor, "N *event"]) -> dist.TorchDistribution:
+
+def label_distribution(pair: Pair, x: Shaped[Tensor, "N *event"], num_samples: int = 1) -> dist.TorchDistribution:
     r"""q(y | x): the distribution at the guide's label site; the guide runs no further than that.
+
+    Where the guide draws latents a before the label, q(y | x) = E_q(a | x)[q(y | a, x)] is a mean over draws of them.
 
     Args:
         pair: a pair with a label site "y".
         x: data of shape (N, \*event_shape).
+        num_samples: how many draws, of a guide that makes any.
 
     Returns:
         A distribution over class indices, of batch shape (N,).
@@ -34,9 +40,21 @@ def label_distribution(pair: Pair, x: Shaped[Tensor, "N *event"]) -> dist.TorchD
         torch.Size([3, 10])
     """
     with pair.scope():
-        try:
-            with poutine.escape(escape_fn=lambda site: site["name"] == LABEL_SITE):
-                pair.guide(*pair.arguments(x, None))
-        except NonlocalExit as reached:
-            return cast(dist.TorchDistribution, reached.site["fn"])
+        found, drew = _at_label(pair, x)
+        if not drew or num_samples == 1:
+            return found
+        rows = x.repeat(num_samples, *(1,) * (x.dim() - 1))
+        answers = _at_label(pair, rows)[0].probs
+    return dist.Categorical(probs=answers.unflatten(0, (num_samples, len(x))).mean(0))
+
+
+def _at_label(pair: Pair, x: Tensor) -> tuple[dist.TorchDistribution, bool]:
+    """The distribution at the label site in one run of the guide, and whether the run drew anything before it."""
+    tracer = poutine.trace()
+    try:
+        with tracer, poutine.escape(escape_fn=lambda site: site["name"] == LABEL_SITE):
+            pair.guide(*pair.arguments(x, None))
+    except NonlocalExit as reached:
+        drawn = prune_subsample_sites(tracer.trace).stochastic_nodes
+        return cast(dist.TorchDistribution, reached.site["fn"]), bool(drawn)
     raise InputError(f"a guide that samples the label site {LABEL_SITE!r}", "one that does not", "use a labelled model")

@@ -17,7 +17,7 @@ from pyro_vae.data.columns import table_of
 from pyro_vae.data.tables import is_table
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw_means
-from pyro_vae.pairs.labels import label_distribution
+from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.observations import assemble, check_generates
 from pyro_vae.pairs.pair import Pair, ProbedPair
@@ -116,7 +116,7 @@ class Generator:
         """
         self._check_labels("to classify")
         with self._quiet():
-            return label_distribution(self.pair, self._values(x)).probs
+            return label_distribution(self.pair, self._values(x), LABEL_DRAWS).probs
 
     def encode(self, x: ArrayLike | Tensor, site: str | None = None, num_samples: int = 1) -> Tensor:
         """The posterior mean E_q[z | x] of each image, shape (N, latent_dim); labels averaged over q(y | x).

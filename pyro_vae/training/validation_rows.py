@@ -12,7 +12,7 @@ from pyro_vae.compiled.replay import Replay
 from pyro_vae.data.images import Images
 from pyro_vae.objectives import Objective
 from pyro_vae.pairs.draws import draw_terms
-from pyro_vae.pairs.labels import label_distribution
+from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.vectorized import draws_lie
 
@@ -96,7 +96,7 @@ class Validation:
         if not self.objective.is_elbo:
             row["objective"] = -self.objective(images.x(), beta=self.beta) * len(images)
         if self.probed.has_label and images.labels is not None and self._rows_per_label:
-            guess = label_distribution(self.probed.pair, images.values()).probs.argmax(-1)
+            guess = label_distribution(self.probed.pair, images.values(), LABEL_DRAWS).probs.argmax(-1)
             right = (guess == images.labels).sum()
             row["accuracy"] = right if self._rows_per_label == 1 else right * self._rows_per_label
         return row

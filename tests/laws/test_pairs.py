@@ -14,11 +14,12 @@ from pyro_vae.priors import PRIORS
 from pyro_vae.runs import compatibility
 
 OWN_PRIOR = {"banana", "cvae", "linear_gaussian"}
-LABELLED = {"db_vae", "ss_vae"}
+LABELLED = {"adgm", "db_vae", "sdgm", "ss_vae"}
 REFUSED = {
     "guides": set(),
     "priors": {(prior, model) for prior in PRIORS for model in OWN_PRIOR},
-    "objectives": {(name, model) for name in ("analytic_kl", "beta_tc") for model in {*LABELLED, "hvae"}},
+    "objectives": {(name, model) for name in ("analytic_kl", "beta_tc") for model in {*LABELLED, "hvae"}}
+    | {(name, model) for name in OBJECTIVES if name != "elbo" for model in ("adgm", "sdgm")},  # y is given a draw of a
 }
 REFUSED_BY_GUIDE = {
     "priors": {("vampprior", guide) for guide in ("iaf", "planar", "spline")},

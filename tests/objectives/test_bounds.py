@@ -16,10 +16,12 @@ from pyro_vae.models import MODELS
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import Pair, draw
 from pyro_vae.pairs.handlers import frozen
-from tests.conftest import NUM_CLASSES, PAIRS, SMALL, LinearGaussian, LinearNetwork, combinations, make_pair
+from tests.conftest import NUM_CLASSES, SMALL, LinearGaussian, LinearNetwork, combinations, make_pair
 
 SINGLE_DRAW = ["iwae:num_samples=1", "renyi:alpha=0,num_samples=1", "renyi:alpha=0.5,num_samples=1", "stl"]
-ANY_POINT = combinations(MODELS, [guide for guide in GUIDES if guide != "planar"])
+LABEL_FIRST = [model for model in MODELS if model not in ("adgm", "sdgm")]  # whose label is not given a draw
+FIRST = combinations(LABEL_FIRST, GUIDES)
+ANY_POINT = combinations(LABEL_FIRST, [guide for guide in GUIDES if guide != "planar"])
 
 
 def loss_and_gradients(choice: str, pair: Pair, x, y=None, seed: int = 5, beta: float = 1.0):
@@ -33,7 +35,7 @@ def loss_and_gradients(choice: str, pair: Pair, x, y=None, seed: int = 5, beta: 
     return loss.item(), {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
-@pytest.mark.parametrize(("model", "guide"), PAIRS)
+@pytest.mark.parametrize(("model", "guide"), FIRST)
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("beta", [1.0, 0.3])
 def test_one_draw_makes_the_elbo(model, guide, labelled, beta, x, y):
