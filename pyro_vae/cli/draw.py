@@ -177,6 +177,39 @@ def animate(run: Path, fps: int, out: Path | None, as_json: bool) -> None:
     _say_written(run, path, as_json)
 
 
+@main.command(
+    epilog="""\b
+Examples:
+  python cli.py report runs/digits                  # runs/digits/report.html
+  python cli.py report runs/vae runs/hvae --out both.html
+"""
+)
+@click.argument("runs", nargs=-1, required=True, type=UserPath(), metavar="RUN [RUN …]")
+@checkpoint_option
+@data_option
+@device_option
+@click.option(
+    "--out", type=UserPath(), help="the HTML file  [default: report.html, or comparison.html, in the first run]"
+)
+@json_option
+def report(
+    runs: tuple[Path, ...], checkpoint: str, data: str | None, device: str, out: Path | None, as_json: bool
+) -> None:
+    """Show a run, or several side by side, on one page: an HTML file that needs nothing else.
+
+    Settings and how to make the run again, curves, samples, reconstructions, the latent space, the criticism that
+    diagnose left with what to do about each verdict, accuracy and calibration.  What cannot be shown is named, with the
+    reason; nothing is measured that takes long.
+    """
+    from pyro_vae.page.build import write_page
+
+    path = write_page([open_run(run, checkpoint, device, data) for run in runs], out)
+    if as_json:
+        print_json({"runs": [str(run) for run in runs], "page": str(path)})
+    else:
+        click.echo(f"Wrote {path}")
+
+
 def _class_index(run: Run, label: str | None) -> int | None:
     names = run.facts.class_names
     if label is None or label not in names:

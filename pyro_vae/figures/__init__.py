@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyro_vae.figures.saving import save_figure
     from pyro_vae.figures.sbc import coverage, ranks
     from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE
-    from pyro_vae.figures.training import elbo_curves
+    from pyro_vae.figures.training import compare_curves, elbo_curves
     from pyro_vae.figures.trees import (
         compare_restarts,
         loo_pit,
@@ -39,6 +39,7 @@ __all__ = [
     "aggregate",
     "class_samples",
     "columns_compared",
+    "compare_curves",
     "compare_restarts",
     "completions",
     "confusion",
@@ -95,6 +96,7 @@ __getattr__, __dir__ = lazy.attach(
         "GREEN": "style",
         "ORANGE": "style",
         "elbo_curves": "training",
+        "compare_curves": "training",
         "compare_restarts": "trees",
         "loo_pit": "trees",
         "matched": "trees",

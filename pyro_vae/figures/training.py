@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, dress_epochs
+from pyro_vae.figures.latent_space import CLASS_COLORS
+from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, as_drawn, dress_epochs
+
+LINES = ("-", "--", ":", "-.")
 
 
 def elbo_curves(history: pd.DataFrame) -> Figure:
@@ -45,6 +50,30 @@ def elbo_curves(history: pd.DataFrame) -> Figure:
         else:
             ax.plot(epoch, 100 * history[name], color=ORANGE)
             dress_epochs(ax, "Validation accuracy of q(y|x)", "percent")
+    return figure
+
+
+def compare_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """The validation bound of several runs over their epochs.
+
+    Args:
+        histories: one row per epoch, by the name of the run.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pyro_vae import figures
+        >>> history = pd.DataFrame({"epoch": [1, 2], "validation_elbo": [-90.0, -80.0]})
+        >>> figure = figures.compare_curves({"one": history, "other": history})
+        >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        ['one', 'other']
+    """
+    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
+    ax = figure.subplots()
+    for index, (name, history) in enumerate(histories.items()):
+        color, line = CLASS_COLORS[index % len(CLASS_COLORS)], LINES[index // len(CLASS_COLORS) % len(LINES)]
+        ax.plot(history["epoch"], history["validation_elbo"], color=color, linestyle=line, label=as_drawn(name))
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    dress_epochs(ax, "Validation ELBO", "nats per datum")
     return figure
 
 
