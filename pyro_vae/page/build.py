@@ -27,7 +27,7 @@ COLUMNS = {  # of a comparison, with their headings
     "accuracy": "accuracy",
     "ece": "calibration error",
 }
-SIDE_BY_SIDE = ("samples", "reconstructions", "traversal", "latent", "reliability")
+SIDE_BY_SIDE = ("columns", "samples", "reconstructions", "traversal", "latent", "reliability")
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,19 @@ def page(runs: Sequence[Run]) -> str:
             curves=_curves(runs),
             differing=_differing(views),
             checks=list(dict.fromkeys(check.name for view in views for check in view.criticism.checks)),
-            sections=[name for name in SIDE_BY_SIDE if any(not view.plots[name].reason for view in views)],
+            sections=_sections(views),
         )
     )
+
+
+def _sections(views: Sequence[View]) -> dict[str, str]:
+    """The figures that some run has, by name, with their headings."""
+    drawn = [{name: plot.name for name, plot in view.plots.items() if not plot.reason} for view in views]
+    return {
+        name: next(each[name] for each in drawn if name in each)
+        for name in SIDE_BY_SIDE
+        if any(name in each for each in drawn)
+    }
 
 
 def cautions(runs: Sequence[Run], measured_on: Sequence[str]) -> list[str]:

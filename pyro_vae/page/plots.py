@@ -7,12 +7,13 @@ import io
 import re
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "pyro_vae"}
+SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "pyro_vae"}
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 

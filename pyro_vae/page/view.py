@@ -22,9 +22,9 @@ from pyro_vae.option_types import shown
 from pyro_vae.page.advice import advice
 from pyro_vae.page.plots import Plot, as_image, as_svg
 from pyro_vae.runs import report
-from pyro_vae.runs.current import CURRENT
+from pyro_vae.runs.current import CHECKPOINTS, CURRENT
 from pyro_vae.runs.data_facts import IN_MEMORY
-from pyro_vae.runs.folder import CHECKPOINTS, DIAGNOSIS
+from pyro_vae.runs.folder import DIAGNOSIS
 from pyro_vae.runs.run import Run, count
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def commands(config: FitConfig, path: str) -> list[str]:
         data = "data=data" if config.data == IN_MEMORY else f"data={config.data!r}"
         return [f"pyro_vae.fit({', '.join([*programs, data, *settings])})"]
     words = ["python cli.py fit"]
-    words += [f"--{name.replace('_', '-')} {shlex.quote(shown(getattr(config, name)))}" for name in _changed(config)]
+    words += [f"--{name.replace('_', '-')} {shlex.quote(_typed(getattr(config, name)))}" for name in _changed(config)]
     return [" ".join(words), f"python cli.py fit --config {shlex.quote(f'{path}/config.json')}"]
 
 
@@ -196,7 +196,14 @@ def _changed(config: FitConfig, *but: str) -> list[str]:
 
 def _settings(config: FitConfig) -> list[tuple[str, str, bool]]:
     changed = _changed(config)
-    return [(name, shown(value) if value is not None else "none", name in changed) for name, value in config]
+    return [(name, _typed(value), name in changed) for name, value in config]
+
+
+def _typed(value: Any) -> str:
+    """A setting as it is typed after its flag."""
+    if isinstance(value, Mapping):
+        return ";".join(f"{name}={each}" for name, each in value.items())
+    return "none" if value is None else shown(value)
 
 
 def _evaluation(run: Run) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -253,19 +260,31 @@ def _plots(run: Run, key: str) -> dict[str, Plot]:
     """The figures of a run, drawn; a reason in the place of each that cannot be."""
     figures: dict[str, tuple[str, str, Callable[[], Figure]]] = {
         "curves": ("Training", "Bound, KL and accuracy over the epochs", lambda: elbo_curves(run.history)),
-        "samples": ("Samples", "Images drawn from the model", lambda: report.samples_figure(run, NUM_SAMPLES)),
+        "samples": (
+            "Samples",
+            "Images drawn from the model",
+            lambda: _pictures(run, report.samples_figure, NUM_SAMPLES),
+        ),
         "classes": ("Classes", "Images by class and style", lambda: _by_class(run)),
         "reconstructions": (
             "Reconstructions",
             "Images and what the model makes of them",
-            lambda: report.reconstructions_figure(run, NUM_RECONSTRUCTED),
+            lambda: _pictures(run, report.reconstructions_figure, NUM_RECONSTRUCTED),
         ),
         "traversal": ("Traversal", "Images along latent dimensions", lambda: report.traverse_figure(run)),
         "latent": ("Latent map", "Where test data lie in the latent space", lambda: report.latent_figure(run)),
         "reliability": ("Calibration", "Accuracy beside confidence", lambda: reliability_diagram(_reliability(run))),
         "confusion": ("Confusion", "Labels beside the classes that were found", lambda: _confusion(run)),
     }
+    if run.facts.columns:
+        text = "The columns of test rows and of rows from the model"
+        figures["columns"] = ("Columns", text, lambda: report.columns_figure(run))
     return {name: _plot(f"{key}{name}", *each) for name, each in figures.items()}
+
+
+def _pictures(run: Run, draw: Callable[[Run, int], Figure], num: int) -> Figure:
+    report.check_are_pictures(run)
+    return draw(run, num)
 
 
 def _plot(key: str, name: str, text: str, draw: Callable[[], Figure]) -> Plot:

@@ -36,6 +36,8 @@ NAMED = {  # settings of pyro_vae.fit that have a parameter of their own, or non
     "data": "give the rows to fit(X)",
     "labels": "give them to fit(X, y), -1 where there is none",
     "label_column": "give labels to fit(X, y)",
+    "columns": "fit tables with a likelihood per column by pyro_vae.fit",
+    "covariates": "fit tables with covariates by pyro_vae.fit",
 }
 
 

@@ -243,7 +243,12 @@ def test_help_shows_two_examples(command):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"model": "hvae", "hidden": (8, 4), "beta": 0.5, "patience": "none"}, {"data": "a b.npz", "scale": 255.0}],
+    [
+        {},
+        {"model": "hvae", "hidden": (8, 4), "beta": 0.5, "patience": "none"},
+        {"data": "a b.npz", "scale": 255.0},
+        {"data": "t.csv", "columns": {"age": "poisson", "a b": "drop"}, "covariates": ("sex", "town")},
+    ],
 )
 def test_the_command_makes_the_same_configuration(settings):
     config = FitConfig(**settings)
