@@ -1,0 +1,1 @@
+"""Plain Pyro models whose guide is one word, each beside what its posterior is known to be."""
