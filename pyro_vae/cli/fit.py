@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -82,11 +83,11 @@ def fit(
     if resumed is not None:
         fitted = fitting.resume(resumed, **{name: getattr(config, name) for layer in layers for name in layer})
     else:
-        data = Path(parse_choice(config.data)[0]).resolve().stem
+        data = Path(os.path.realpath(parse_choice(config.data)[0])).stem
         begin = partial(fitting.fit, **config.model_dump(), overwrite=overwrite, download=download, strict=strict)
         fitted = begin(out=out) if out else _fit_at_next_free(begin, f"{parse_choice(config.model)[0]}-{data}")
     assert fitted.folder is not None
-    figures = fitted.folder.evaluation or {}
+    figures = fitted.folder.evaluated
     if as_json:
         print_json(figures | {"run": str(fitted.path), "epochs": len(fitted.history), "stopped": fitted.stopped})
         return

@@ -190,7 +190,10 @@ def _fail(message: str, status: int, label: str = "Error: ") -> NoReturn:
     sys.exit(status)
 
 
-_OF_A_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+_OF_A_PATH = {
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+}
 
 
 def _of_the_system(error: OSError) -> str:

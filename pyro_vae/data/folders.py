@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ def load_folder(path: Path, strict: bool = False, name: str | None = None, size:
     """
     files = _image_files(path)
     arrays = cached(
-        path.resolve().name,
-        f"{path.resolve()} size={size}",
+        os.path.basename(os.path.realpath(path)),
+        f"{os.path.realpath(path)} size={size}",
         fingerprint_of(path, files),
         lambda: _decoded(path, files, size),
     )

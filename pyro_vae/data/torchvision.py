@@ -5,6 +5,7 @@ torchvision fetches and checks the files; the splits are the published ones, or 
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def celeba(download: bool = False, size: Whole = 64, attribute: NameOrNone = Non
     if download or not folder.is_dir():
         _open("celeba", "CelebA", folder, download, split="all")
     files = sorted(root.glob("*.txt")) + sorted(folder.glob("*.jpg"))
-    origin = f"{root.resolve()} size={size}"
+    origin = f"{os.path.realpath(root)} size={size}"
     arrays = cached("celeba", origin, fingerprint_of(root, files), lambda: _faces(root, size))
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
@@ -138,7 +139,7 @@ def _characters(folder: Path, size: int) -> Array:
     def make() -> dict[str, Array]:
         return {"x": 255 - _decoded("omniglot", folder, files, size)}
 
-    origin = f"{folder.resolve()} size={size}"
+    origin = f"{os.path.realpath(folder)} size={size}"
     return cached(f"omniglot-{folder.name}", origin, fingerprint_of(folder, files), make)["x"]
 
 

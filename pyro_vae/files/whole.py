@@ -113,13 +113,17 @@ def make_folders(path: Path) -> list[Path]:
     """Make a folder and those above it that are missing, on the disk; returns those that were made, outermost first."""
     missing = list(itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
     made = []
-    for folder in reversed(missing):
-        try:
-            os.mkdir(folder)
-        except FileExistsError:
-            continue  # somebody was quicker
-        sync(folder.parent)
-        made.append(folder)
+    try:
+        for folder in reversed(missing):
+            try:
+                os.mkdir(folder)
+            except FileExistsError:
+                continue  # somebody was quicker
+            made.append(folder)
+            sync(folder.parent)
+    except OSError:
+        remove_empty(made)
+        raise
     return made
 
 
@@ -138,7 +142,10 @@ def remove_tree(path: Path, last: str = "") -> None:
         last: the name of a file in it to remove after all others.
     """
     with contextlib.suppress(FileNotFoundError):
-        for entry in sorted(os.scandir(path), key=lambda entry: entry.name == last):
+        entries = list[os.DirEntry[str]]()
+        with contextlib.suppress(PermissionError):  # of one that may be empty
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name == last)
+        for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 remove_tree(Path(entry.path))
             else:
@@ -201,9 +208,20 @@ def unwritable(path: Path, error: OSError, expected: str, mend: str) -> PyroVAEE
         expected: what would have been right.
         mend: what to do where another place is right.
     """
-    if error.errno in _NO_FAULT_OF_THE_PATH:
-        return StorageError(f"{path} could not be written: {why(error)}", _NO_FAULT_OF_THE_PATH[error.errno])
-    return InputError(expected, why(error), mend)
+    return _fault_of_the_system(path, error, "written") or InputError(expected, why(error), mend)
+
+
+def unreadable(path: Path, error: OSError, expected: str, mend: str) -> PyroVAEError:
+    """What to raise where a file cannot be read; arguments are those of ``unwritable``."""
+    if isinstance(error, PermissionError):
+        mend = "see to it that you may read it"
+    return _fault_of_the_system(path, error, "read") or InputError(expected, why(error), mend)
+
+
+def _fault_of_the_system(path: Path, error: OSError, what: str) -> StorageError | None:
+    if error.errno not in _NO_FAULT_OF_THE_PATH:
+        return None
+    return StorageError(f"{path} could not be {what}: {why(error)}", _NO_FAULT_OF_THE_PATH[error.errno])
 
 
 def why(error: OSError) -> str:

@@ -95,16 +95,16 @@ def read_weights(path: Path, expected: int | None = None, identity: Identity | N
 
     Raises:
         DamagedError: if they are missing, cut off, changed, or of something else.
-        FileNotFoundError: if there is no such file.
+        OSError: if there is no such file, or it cannot be read.
     """
     try:
         content = read_bounded(path, MAX_BYTES)
         found = _identity_of_weights(content)
         _check(path, content, expected, found, identity)
         return safetensors.torch.load(content)
-    except FileNotFoundError:
+    except OSError:
         raise
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise _damaged(path, error) from None
 
 
@@ -121,14 +121,14 @@ def read_training(path: Path, expected: int | None = None, identity: Identity | 
         if not isinstance(state, dict):
             raise ValueError(f"a {type(state).__name__} in the place of a state")
         _check(path, content, expected, _identity(state.pop("identity", None)), identity)
-    except (FileNotFoundError, DamagedError):
+    except (OSError, DamagedError):
         raise
     except _UNREADABLE as error:
         raise _damaged(path, error) from None
     return state
 
 
-_UNREADABLE = (OSError, RuntimeError, EOFError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError,
+_UNREADABLE = (RuntimeError, EOFError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError,
                AssertionError, MemoryError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error)  # fmt: skip
 
 

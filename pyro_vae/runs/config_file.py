@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pyro_vae.config import FitConfig
 from pyro_vae.diagnostics.verdicts import plain
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, PyroVAEError
 from pyro_vae.files.bounded import as_text, first_line, read_json_object
+from pyro_vae.files.whole import unreadable
 from pyro_vae.runs.checkpoint import DamagedError, checksum
 from pyro_vae.runs.data_facts import DataFacts
 
@@ -93,10 +95,12 @@ def to_bytes(content: Content) -> bytes:
     return (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode()
 
 
-def broken(path: Path, error: Exception) -> InputError:
-    """The refusal of a file that fit wrote and that is not as it wrote it."""
-    if isinstance(error, FileNotFoundError):
-        return DamagedError(Path(error.filename or path), "no such file")
-    return InputError(
-        f"a file that fit wrote at {path}", first_line(error), "restore it, or fit again with --overwrite"
-    )
+def broken(path: Path, error: Exception) -> PyroVAEError:
+    """The refusal of a file that fit wrote and that is not as it wrote it, or cannot be read."""
+    expected, mend = "a file that fit wrote at {}", "restore it, or fit again with --overwrite"
+    if isinstance(error, OSError):
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+        if isinstance(error, FileNotFoundError):
+            return DamagedError(path, "no such file")
+        return unreadable(path, error, expected.format(path), mend)
+    return InputError(expected.format(path), first_line(error), mend)

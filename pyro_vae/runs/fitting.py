@@ -86,7 +86,7 @@ def fit(
     check_names(config, model, guide)
     if not isinstance(model, str) and config.beta == AUTO:
         config = config.model_copy(update={"beta": 1.0})  # a program of one's own is trained as it stands
-    folder = None if out is None else Path(out)
+    folder = None if out is None else placing.spelled_out(Path(out))
     if folder is not None:
         placing.check_free(folder, overwrite)
     device = _device(config.device)

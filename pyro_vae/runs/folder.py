@@ -71,6 +71,7 @@ class RunFolder:
         self._history: HistoryFile | None = None
         self._content: dict[str, Any] = {}
         self._current: Current | None = None
+        self.evaluated: dict[str, Any] = {}  # the figures of this process's last evaluation, saved or not
 
     @classmethod
     def create(
@@ -291,8 +292,7 @@ class RunFolder:
         assert self._history is not None
         assert self._lock is not None
         try:
-            if not self._lock.is_in_place:
-                raise FileNotFoundError(f"the run directory {self.path} was moved or removed while it was written")
+            self._lock.check()
             for row in training["progress"]["history"][self._history.mark.rows :]:
                 self._history.append(row)
             self._write_checkpoint(weights, training, best)
@@ -317,7 +317,7 @@ class RunFolder:
         Raises:
             OSError: if it cannot be written.
         """
-        content = figures | {"findings": [asdict(finding) for finding in findings]}
+        self.evaluated = content = figures | {"findings": [asdict(finding) for finding in findings]}
         write_whole(self._at / EVALUATION, to_bytes(content))
         return content
 

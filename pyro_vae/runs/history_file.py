@@ -1,4 +1,4 @@
-"""``history.csv``: one row per epoch, appended, never rewritten while a run trains.
+"""``history.csv``: one row per epoch, appended, and rewritten while a run trains only where somebody removed it.
 
 How many rows count is said by the run's pointer; what stands behind them is of an epoch whose checkpoint was not
 written.  Floats are written as ``repr`` has them, so that they are read back to the bit.  Where a resumed run changes
@@ -36,13 +36,32 @@ class HistoryFile:
 
     def __init__(self, folder: Path, mark: HistoryMark, settings: Row | None = None) -> None:
         self.path, self.mark, self._settings = folder / HISTORY, mark, dict(settings or {})
+        self._written, self._size = list[str](), 0  # what the file holds, and its bytes
 
     def append(self, row: Row) -> HistoryMark:
         """Write a row, on the disk; it counts when the pointer says so, which is the caller's to write."""
         names = list(row)
         text = "" if self.mark.rows else _line([*names, *self._settings])
         text += _line([*map(_shown, row.values()), *map(_shown, self._settings.values())])
-        mark = _marked(self.mark, row)
+        if self._is_as_written():
+            self._extend(text)
+        else:
+            write_whole(self.path, "".join([*self._written, text]).encode())
+        self._keep(text)
+        self.mark = _marked(self.mark, row)
+        return self.mark
+
+    def _is_as_written(self) -> bool:
+        try:
+            return os.stat(self.path).st_size == self._size
+        except FileNotFoundError:
+            return self._size == 0
+
+    def _keep(self, text: str) -> None:
+        self._written.append(text)
+        self._size += len(text.encode())
+
+    def _extend(self, text: str) -> None:
         new = not self.path.exists()
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
@@ -58,8 +77,6 @@ class HistoryFile:
             os.close(descriptor)
         if new:
             sync(self.path.parent)
-        self.mark = mark
-        return mark
 
     def trim(self, before: Row | None = None) -> None:
         """Drop rows that do not count, and make room for settings that were not there.
@@ -69,8 +86,8 @@ class HistoryFile:
         """
         if not self.path.exists():
             return
-        text = _read(self.path)
-        lines = _counted_lines(text, self.mark)
+        content = read_bounded(self.path, MAX_BYTES)
+        lines = _counted_lines(_text_of(content), self.mark)
         names = lines[0].split(",") if lines else []
         known = names[self.mark.columns :]
         added = [name for name in self._settings if name not in known]
@@ -78,8 +95,9 @@ class HistoryFile:
         heads = [",".join([lines[0], *added])] if lines else []
         values = [_shown((before or {}).get(name, math.nan)) for name in added]
         trimmed = "".join(f"{line}\n" for line in [*heads, *(",".join([line, *values]) for line in lines[1:])])
-        if trimmed != text:
+        if trimmed.encode() != content:
             write_whole(self.path, trimmed.encode())
+        self._keep(trimmed)
 
 
 def mark_of(rows: list[Row]) -> HistoryMark:
@@ -133,7 +151,12 @@ def read_history(folder: Path, mark: HistoryMark | None) -> pd.DataFrame:
 
 
 def _read(path: Path) -> str:
-    return read_bounded(path, MAX_BYTES).decode()
+    return _text_of(read_bounded(path, MAX_BYTES))
+
+
+def _text_of(content: bytes) -> str:
+    """Content as text, also where an editor or a version control gave it a mark or the line ends of another system."""
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def _counted_lines(text: str, mark: HistoryMark) -> list[str]:

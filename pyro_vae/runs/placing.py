@@ -67,6 +67,11 @@ def placed(path: Path, overwrite: bool) -> Iterator[tuple[Path, WriterLock]]:
     lock.path = place / LOCK
 
 
+def spelled_out(path: Path) -> Path:
+    """A path with each ``..`` in it gone, as the system will go once folders on the way are there."""
+    return Path(os.path.realpath(path)) if ".." in path.parts else path
+
+
 def check_free(path: Path, overwrite: bool) -> None:
     """Refuse a place that is taken or cannot be written, before any work is done for it.
 

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import socket
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ class WriterLock:
         folder: the run directory.
 
     Raises:
-        InputError: if another process, or another fit of this one, holds it.
+        InputError: if another process, or another fit of this one, holds it, or its file is not an ordinary one.
         OSError: if the directory cannot be written; no file is left then.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
+        self.path, self._pid = folder / LOCK, os.getpid()
         self._descriptor: int | None = None
         try:
             while not self._take():
@@ -56,11 +57,24 @@ class WriterLock:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the directory that was locked still lies where it did."""
-        return self._descriptor is not None and _same_file(self._descriptor, self.path)
+        """Whether the directory that was locked still lies where it did, and this process is the one that locked it."""
+        if self._descriptor is None or self._pid != os.getpid():
+            return False
+        return _same_file(self._descriptor, self.path)
+
+    def check(self) -> None:
+        """See whether this process may still write.
+
+        Raises:
+            OSError: if the directory lies elsewhere now, or this process was forked from the one that holds the lock.
+        """
+        if self._pid != os.getpid():
+            raise PermissionError(f"this process was forked from process {self._pid}, which writes the run")
+        if not self.is_in_place:
+            raise FileNotFoundError(f"the run directory {self.path.parent} was moved or removed while it was written")
 
     def release(self) -> None:
-        """Give the lock back; a second time nothing happens."""
+        """Give the lock back; a second time, and in a process that was forked meanwhile, nothing happens."""
         if self._descriptor is None:
             return
         if self.is_in_place:
@@ -70,7 +84,7 @@ class WriterLock:
 
     def _take(self) -> bool:
         self._close()
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._descriptor = _open(self.path, os.O_CREAT)
         if not _lock(self._descriptor):
             raise self._refusal()
         if not self.is_in_place:
@@ -100,8 +114,8 @@ class WriterLock:
 def is_free(folder: Path) -> bool:
     """Whether a folder has a lock file that nobody holds; False without one."""
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-    except OSError:
+        descriptor = _open(folder / LOCK)
+    except (OSError, InputError):
         return False
     try:
         return _lock(descriptor)
@@ -109,6 +123,20 @@ def is_free(folder: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path, flags: int = 0) -> int:
+    """Open a lock file, which is an ordinary one: a link would have another file be written."""
+    flags |= os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
+            raise
+    raise InputError(f"an ordinary file at {path}", "something else", "remove it")
 
 
 def _lock(descriptor: int) -> bool:

@@ -71,6 +71,25 @@ def test_an_evaluation_that_cannot_be_saved_is_printed_all_the_same(command, fit
     assert done.stderr.splitlines()[-1] == f"The evaluation is not saved in {fitted}: No space left on device"
 
 
+def test_the_evaluation_that_is_printed_is_that_of_the_run_and_not_one_that_lay_there(command, fitted, monkeypatch):
+    """A resumed run whose evaluation cannot be written shows it, and not that of the epochs before."""
+    path = fitted / "evaluation.json"
+    before = json.loads(path.read_text())
+    path.unlink()
+    (path / "in the way").mkdir(parents=True)
+    done = command("fit", "--resume", fitted, "--epochs", 3, "--json")
+    assert done.exit_code == 0, done.output
+    assert "The evaluation is left out: Is a directory" in done.stderr
+    found = json.loads(done.stdout)
+    assert found["epochs"] == 3
+    assert found["nll"] != before["nll"]
+
+
+def test_a_loop_of_links_is_no_data(command, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    assert_refused(command("fit", "--data", "loop", "--out", "new"), "expected a known data set, a file of arrays")
+
+
 def test_figures_that_fail_cost_a_run_nothing(command, toy_npz, monkeypatch):
     def fail(*arguments, **options):
         raise ValueError("no picture today")

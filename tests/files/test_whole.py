@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,17 @@ import sys
 import pytest
 
 from pyro_vae.files import whole
-from pyro_vae.files.whole import exchange, make_folders, remove_tree, rename_new, whole_file, write_new, write_whole
+from pyro_vae.files.whole import (
+    exchange,
+    make_folders,
+    remove_tree,
+    rename_new,
+    unreadable,
+    unwritable,
+    whole_file,
+    write_new,
+    write_whole,
+)
 
 
 def names(folder) -> list[str]:
@@ -98,6 +109,46 @@ def test_folders_change_places(tmp_path):
     if not exchange(tmp_path / "a", tmp_path / "b"):
         pytest.skip("this file system cannot exchange two names")
     assert (names(tmp_path / "a"), names(tmp_path / "b")) == (["b"], ["a"])
+
+
+def test_folders_are_made_all_or_none(tmp_path, monkeypatch):
+    made = []
+
+    def mkdir(path, real=os.mkdir):
+        if len(made) == 2:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        made.append(path)
+        real(path)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with pytest.raises(OSError, match="name too long"):
+        make_folders(tmp_path / "a/b/c")
+    assert len(made) == 2
+    assert names(tmp_path) == []
+
+
+def test_an_empty_folder_that_may_not_be_read_is_removed(tmp_path, monkeypatch):
+    def scandir(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    (tmp_path / "shut").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        remove_tree(tmp_path / "shut")
+    assert names(tmp_path) == []
+
+
+def test_a_system_that_fails_is_told_from_a_place_that_is_wrong(tmp_path):
+    full, shut = (OSError(number, os.strerror(number)) for number in (errno.ENOSPC, errno.EACCES))
+    assert str(unwritable(tmp_path, full, "a place", "choose another")) == (
+        f"{tmp_path} could not be written: No space left on device; make room on the disk and try again"
+    )
+    assert str(unwritable(tmp_path, shut, "a place", "choose another")) == (
+        "expected a place; got Permission denied; choose another"
+    )
+    many = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    assert unreadable(tmp_path, many, "a file", "fit again").exit_status == 1
+    assert str(unreadable(tmp_path, shut, "a file", "fit again")).endswith("see to it that you may read it")
 
 
 def test_removing_a_folder_follows_no_links(tmp_path):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 import pyro_vae
 from pyro_vae.errors import InputError, StorageError, TrainingError
+from pyro_vae.files import bounded
 from pyro_vae.runs import placing, report, writer_lock
 from pyro_vae.runs.current import CHECKPOINTS, Current
 from pyro_vae.runs.display import Silent
@@ -139,6 +140,80 @@ def test_a_full_disk_has_room_for_a_lock_or_leaves_none(locks, tmp_path, monkeyp
         with pytest.raises(OSError, match="No space left"):
             WriterLock(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_a_lock_that_is_no_ordinary_file_is_refused(kind, tmp_path):
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    precious.write_text("not to be written over")
+    run.mkdir()
+    {"link": lambda path: path.symlink_to(precious), "folder": Path.mkdir, "pipe": os.mkfifo}[kind](run / LOCK)
+    with pytest.raises(InputError, match=r"an ordinary file at .*; got something else; remove it"):
+        WriterLock(run)
+    assert not writer_lock.is_free(run)
+    assert precious.read_text() == "not to be written over"
+
+
+def test_a_process_that_was_forked_neither_writes_nor_unlocks(tmp_path, monkeypatch):
+    lock, parent = WriterLock(tmp_path), os.getpid()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: parent + 1)
+        with pytest.raises(PermissionError, match=f"forked from process {lock._pid}, which writes the run"):
+            lock.check()
+        descriptor, lock._descriptor = lock._descriptor, os.dup(lock._descriptor)  # as the child has its own
+        lock.release()
+        lock._descriptor = descriptor
+    assert not writer_lock.is_free(tmp_path)
+    lock.check()
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(path.read_bytes()[:-7]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n")),
+    ],
+    ids=["removed", "cut", "other line ends"],
+)
+def test_a_history_that_is_harmed_in_mid_run_is_written_anew(harm, run):
+    folder = RunFolder.open_to_write(run)
+    training, weights = folder.training(), folder.weights("last")
+    before = folder.history
+    folder.begin(folder.config, training)
+    harm(run / "history.csv")
+    training["progress"]["history"].append(before.iloc[-1].to_dict() | {"epoch": len(before) + 1})
+    folder.save(weights, training, best=False)
+    folder.release()
+    after = RunFolder.open(run).history
+    assert after["epoch"].tolist() == list(range(1, len(before) + 2))
+    assert after.iloc[: len(before)].equals(before)
+
+
+@pytest.mark.parametrize("change", [lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n")])
+def test_what_an_editor_does_to_the_ends_of_lines_costs_nothing(change, run, whole):
+    for name in ("config.json", "history.csv", "checkpoints/current.json"):
+        (run / name).write_bytes(change((run / name).read_bytes()))
+    assert_same_run(longer(run).path, whole)
+
+
+def test_the_limit_on_open_files_does_not_have_a_run_given_up(run, monkeypatch):
+    def many(path, most):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr(bounded, "read_bounded", many)
+    with pytest.raises(StorageError, match=r"config\.json could not be read: .*; raise the limit on open files"):
+        pyro_vae.load(run)
+
+
+def test_a_place_that_is_reached_through_a_folder_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert placing.spelled_out(Path("new/../other")) == tmp_path / "other"
+    assert placing.spelled_out(Path("other")) == Path("other")
+    quietly(data="toy", labels="none", out="new/../other")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 @pytest.mark.parametrize(("overwrite", "exchanging"), [(True, True), (True, False), (False, True)])
