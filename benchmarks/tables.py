@@ -78,7 +78,7 @@ class Split:
 def factor_analysis(train: Numbers, test: Numbers, num_latents: int) -> Numbers:
     """The log-density of each test row in the columns' own units, by a factor analysis of standardized rows."""
     mean, spread = train.mean(0), train.std(0)
-    found = FactorAnalysis(num_latents, max_iter=5000, tol=1e-6).fit((train - mean) / spread)
+    found = FactorAnalysis(num_latents, max_iter=5000, tol=1e-6, svd_method="lapack").fit((train - mean) / spread)
     return np.asarray(found.score_samples((test - mean) / spread) - np.log(spread).sum())
 
 

@@ -49,8 +49,8 @@ def _by_column(value: Any) -> Any:
 
 def _split_at_commas(value: Any) -> Any:
     if isinstance(value, str):
-        return tuple(each.strip() for each in value.split(",") if value != "none")
-    return tuple(value) if isinstance(value, list) else value
+        value = [each.strip() for each in value.split(",") if value != "none"]
+    return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else value
 
 
 class _Settings(BaseModel):

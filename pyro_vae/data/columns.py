@@ -33,6 +33,7 @@ MOST_CODES = 10  # different values of integers that are categories
 COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
 FEW = 10  # different texts that may all be numbers, such as those of grades
 MOST_SHOWN = 6  # categories in a message
+LEAST_SPREAD = 1e-6  # of numbers, as a share of the largest: eight steps of what 32 bits tell apart
 _NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?([eE][+-]?\d+)?")
 _KINDS: Mapping[str, Kind] = {
     "boolean": "boolean",
@@ -91,6 +92,12 @@ def with_moments(columns: Sequence[Column], train: Tensor, missing: Tensor | Non
         if not spread > 0 and column.likelihood != "bernoulli":
             shown = f"{values[0].item():g} in every training row" if len(values) else "no value in any training row"
             raise _constant(column.name, name, shown)
+        if (size := seen.abs().max().item() if len(seen) else 0.0) * LEAST_SPREAD > spread > 0:
+            raise InputError(
+                f"numbers in the column {column.name!r} of {name} that 32 bits tell apart",
+                f"a spread of {spread:g} around {size:g}",
+                "subtract their mean, or start from another origin",
+            )
         found.append(replace(column, location=seen.mean().item() if len(seen) else 0.0, spread=spread or 1.0))
     return tuple(found)
 

@@ -112,7 +112,7 @@ def read_table(table: Any, name: str, reading: Reading = READ) -> Table:
         InputError: if there is no such column of labels, or several may be it, or another one cannot be read.
     """
     frame = _as_frame(table)
-    label = _label_column([str(column) for column in frame.columns], name, reading.label_column)
+    label = _label_column([str(column) for column in frame.columns], name, reading)
     labels = None if label is None else frame.iloc[:, label]
     if label is not None:
         frame = frame.iloc[:, [place for place in range(frame.shape[1]) if place != label]]
@@ -178,7 +178,9 @@ def _with_gaps(column: pd.Series) -> pd.Series:
     return pd.to_numeric(column.where(column.notna(), np.nan).astype(float))
 
 
-def _label_column(columns: list[str], name: str, wanted: str) -> int | None:
+def _label_column(columns: list[str], name: str, reading: Reading) -> int | None:
+    """Where the labels are; a column of their usual names that is said to be something else is none of them."""
+    wanted = reading.label_column
     if wanted == "none":
         return None
     if wanted != "auto":
@@ -187,7 +189,10 @@ def _label_column(columns: list[str], name: str, wanted: str) -> int | None:
             shown = ", ".join(columns[:8]) + (", …" if len(columns) > 8 else "")
             raise InputError(f"the column {wanted!r} of labels in {name}", found, f"choose one of: {shown}")
         return columns.index(wanted)
-    found_places = [place for place, column in enumerate(columns) if column.lower() in LABEL_COLUMNS]
+    others = {*reading.covariates, *reading.columns}
+    found_places = [
+        place for place, column in enumerate(columns) if column.lower() in LABEL_COLUMNS and column not in others
+    ]
     if len(found_places) > 1:
         named = ", ".join(columns[place] for place in found_places)
         raise InputError(

@@ -174,6 +174,23 @@ def test_what_is_said_of_columns_has_to_fit():
         from_data(many)
 
 
+def test_what_is_said_of_a_column_makes_it_no_label():
+    assert [c.name for c in from_data(FRAME.rename(columns={"color": "label"}), reading=MASK).columns][:2] == [
+        "height cm",
+        "size",
+    ]
+    named = FRAME.rename(columns={"color": "label"})
+    assert list(columns_of(named, covariates=("label",)))[-1] == "label"
+    assert list(columns_of(named, columns={"label": "categorical"}))[1] == "label"
+
+
+def test_numbers_too_far_from_zero_are_refused():
+    """Seconds since 1970 within an hour: 32 bits round them to two minutes."""
+    far = FRAME[["height cm"]].assign(seconds=1.7e9 + 3000 * RNG.random(N))
+    with pytest.raises(InputError, match=r"numbers in the column 'seconds' of arrays that 32 bits tell apart"):
+        from_data(far)
+
+
 def test_networks_see_numbers_standardized_and_categories_as_indicators():
     columns = [
         Column("a", location=1.0, spread=2.0),

@@ -161,7 +161,7 @@ MODELS = [
     ("vae", {}),
     ("ss_vae", {"labels": 6}),
     pytest.param("hvae", {}, marks=pytest.mark.exhaustive),
-    pytest.param("db_vae", {"labels": 6}, marks=pytest.mark.exhaustive),
+    *(pytest.param(name, {"labels": 6}, marks=pytest.mark.exhaustive) for name in ("db_vae", "adgm", "sdgm")),
 ]
 
 
