@@ -17,7 +17,7 @@ import pyro_vae
 
 ROOT = Path(__file__).parents[1]
 FACES = [name for _, name, is_package in pkgutil.iter_modules(pyro_vae.__path__) if is_package]
-PRIVATE = ("cli", "page", "runs")  # to nobody but this package
+PRIVATE = ("cli", "runs")  # to nobody but this package
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb")]
 
 

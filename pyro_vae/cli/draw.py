@@ -201,7 +201,7 @@ def report(
     diagnose left with what to do about each verdict, accuracy and calibration.  What cannot be shown is named, with the
     reason; nothing is measured that takes long.
     """
-    from pyro_vae.page.build import write_page
+    from pyro_vae.page import write_page
 
     path = write_page([open_run(run, checkpoint, device, data) for run in runs], out)
     if as_json:

@@ -43,7 +43,7 @@ class Cell:
     value: float | None
 
 
-def write_page(runs: Sequence[Run], out: Path | None = None) -> Path:
+def write_page(runs: Sequence[Run], out: str | Path | None = None) -> Path:
     """Write the page of a run, or of several side by side, whole or not at all.
 
     Args:
@@ -54,11 +54,24 @@ def write_page(runs: Sequence[Run], out: Path | None = None) -> Path:
         The file.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if there is no run, one of them has no directory, or the file cannot be written.
+
+    Example:
+        >>> import pyro_vae
+        >>> from pyro_vae.page import write_page
+        >>> settings = {"latent_dim": 2, "hidden": (4,), "epochs": 1, "batch_size": 800, "display": False}
+        >>> run = pyro_vae.fit(data="toy", labels="none", out="run", **settings)
+        >>> print(write_page([run]))
+        run/report.html
     """
-    first = runs[0].folder
-    assert first is not None
-    path = out or first.path / (SINGLE if len(runs) == 1 else SEVERAL)
+    folders = [run.folder for run in runs]
+    if not folders or None in folders:
+        got = "a run in memory" if folders else "none"
+        raise InputError("runs with a directory, for a page", got, "fit with out=…, and give the run or a list of them")
+    assert folders[0] is not None
+    path = Path(out) if out is not None else folders[0].path / (SINGLE if len(runs) == 1 else SEVERAL)
+    if path.is_dir():
+        raise InputError(f"a file for a page at {path}", "a folder", f"use {path / SINGLE}")
     html = page(runs).encode()
     try:
         made = make_folders(path.parent)

@@ -19,7 +19,7 @@ import pyro_vae
 from pyro_vae.cli.fit import fit as fit_command
 from pyro_vae.config import FitConfig
 from pyro_vae.diagnostics import verdicts
-from pyro_vae.page import view
+from pyro_vae.page import view, write_page
 from pyro_vae.page.advice import ADVICE, ENCODER, FAMILY, UNKNOWN, advice
 from pyro_vae.page.plots import Plot, as_svg
 from pyro_vae.page.view import commands
@@ -233,6 +233,15 @@ def test_a_folder_that_is_no_run_is_refused_before_anything_is_written(vectors, 
         assert "expected a run directory at" in result.stderr
     result = command("report", vectors, "--out", "file/page.html")
     assert (result.exit_code, "a place for a page at file/page.html" in result.stderr) == (2, True)
+    for folder in (".", "nothing"):
+        result = command("report", vectors, "--out", folder)
+        assert (result.exit_code, "got a folder; use" in result.stderr) == (2, True)
+    with pytest.raises(ValueError, match="runs with a directory, for a page; got none"):
+        write_page([])
+    run = pyro_vae.load(vectors)
+    run.folder = None
+    with pytest.raises(ValueError, match="runs with a directory, for a page; got a run in memory"):
+        write_page([run])
     assert command("report").exit_code == 2
     assert sorted(tmp_path.rglob("*")) == before
 
