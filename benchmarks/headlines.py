@@ -68,7 +68,7 @@ class Row:
     def quick(self) -> Row:
         """The same parts, small, on the digits."""
         small = QUICK | (QUICK_PRIOR if "realnvp" in str(self.settings.get("prior")) else {})
-        return Row(self.what, self.figure, self.beat, {**self.settings, **small}, num_samples=20)
+        return Row(f"{self.what}; digits", self.figure, "nothing: a trial", {**self.settings, **small}, num_samples=20)
 
     def command(self, seed: int, run: str) -> str:
         """The command line that fits it and the one that measures it."""
