@@ -65,7 +65,7 @@ def test_running_statistics_are_averaged_and_counters_are_left():
 
 
 @pytest.mark.usefixtures("graph")
-@pytest.mark.parametrize("compile", ["off", "on"])
+@pytest.mark.parametrize("compile", ["off", pytest.param("on", marks=pytest.mark.exhaustive)])
 def test_the_average_is_what_is_judged(x, compile):
     """The history's figures are those of the averaged weights, and training goes on from those that train."""
     plain, _ = train(make_pair(), x, compile=compile)
@@ -87,7 +87,7 @@ def test_without_averaging_the_weights_are_those_that_train(x):
 
 
 @pytest.mark.usefixtures("graph")
-@pytest.mark.parametrize("compile", ["off", "on"])
+@pytest.mark.parametrize("compile", [pytest.param("off", marks=pytest.mark.exhaustive), "on"])
 def test_stopped_and_resumed_is_the_run_in_one(compile, toy_npz, tmp_path):
     """In the middle of an epoch, with everything that a step can be told."""
     settings = {"batch_size": 20, "hidden": (8,), "latent_dim": 2, "compile": compile, "epochs": 4} | EMA
