@@ -1,8 +1,9 @@
 """Class labels as people have them: numbers or text, one per row or one-hot, some of them missing.
 
 No label is -1 (also as a float or as text), NaN, None, ``pandas.NA`` or an empty text, as scikit-learn's
-semi-supervised estimators have it.  Classes are the other values: whole numbers in their order, text in its own,
-categories of a pandas column in theirs.  One-hot rows count as the number of their column.
+semi-supervised estimators have it; -1 beside other negative numbers, and the text that NaN becomes, are refused.
+Classes are the other values: whole numbers in their order, text in its own, categories of a pandas column in theirs.
+One-hot rows count as the number of their column.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pyro_vae.data.pixels import Array
 from pyro_vae.errors import InputError
 
 UNLABELLED = -1  # among class indices
+GONE = ("nan", "NaN", "<NA>", "NaT")  # what a missing label becomes as text
 NO_LABELS = "leave y out (of a table: --label-column none), or label some rows"
 
 
@@ -63,6 +65,13 @@ def read_classes(
         indices, names = numbers_of[indices], class_names
     if not (indices >= 0).any():
         raise InputError(f"a label in y of {name}", "none: -1, NaN, None and empty text are no label", NO_LABELS)
+    negative = [each for each in names if each.startswith("-") and each[1:].isdecimal()]
+    if negative and (indices < 0).any():
+        raise InputError(
+            f"whole numbers from 0 on, or text, as classes in y of {name}, and -1 for no label",
+            f"{negative[0]} beside -1, which may be a class",
+            "use y - y.min(), or text, if -1 is a class, else None in its place",
+        )
     if len(names) < 2:
         note = (
             ", and -1, which is no label: name the classes 'minus' and 'plus' if it is one"
@@ -97,9 +106,15 @@ def _label(value: Any, name: str) -> int | str | None:
     """One label as a whole number or text; None where it is none."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if value is None or (isinstance(value, str) and value in ("", "-1")):
+    if value is None or (isinstance(value, str) and value.strip() in ("", "-1")):
         return None
     if isinstance(value, str):
+        if value in GONE:
+            raise InputError(
+                f"class labels in y of {name}",
+                f"the text {value!r}, which is what a missing label becomes as text",
+                "give None for it, for example by y.map(str, na_action='ignore')",
+            )
         return str(value)
     if isinstance(value, bool | np.bool_):
         return str(bool(value))

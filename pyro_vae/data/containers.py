@@ -6,6 +6,7 @@ native byte order and says nothing of what their numbers mean.
 
 from __future__ import annotations
 
+import array
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,7 +62,11 @@ def unpack(data: Any, name: str, reading: Reading = READ) -> Arrays:
             "data without columns",
             "leave out --label-column",
         )
-    if isinstance(data, torch.utils.data.Dataset | torch.utils.data.DataLoader) or _has_rows_alone(data):
+    if (
+        isinstance(data, torch.utils.data.Dataset | torch.utils.data.DataLoader)
+        or _has_rows_alone(data)
+        or _is_list_of_rows(data)
+    ):
         from pyro_vae.data.torch_sets import read_torch_set
 
         rows, labels, class_names = read_torch_set(data, name)
@@ -81,9 +86,19 @@ def unpack(data: Any, name: str, reading: Reading = READ) -> Arrays:
 
 def _has_rows_alone(data: Any) -> bool:
     """Whether data are a set as torch has them by its methods alone: a length and rows, and no array of their own."""
-    is_other = isinstance(data, str | bytes | list | tuple | Mapping | Tensor | np.ndarray) or is_table(data)
-    is_array = hasattr(data, "__array__") or hasattr(data, "nnz") or hasattr(data, "dtype")
-    return not (is_other or is_array) and hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    is_array = isinstance(data, Tensor | np.ndarray | memoryview | bytearray | array.array)
+    is_other = is_array or isinstance(data, str | bytes | list | tuple | Mapping) or is_table(data)
+    knows_shape = hasattr(data, "__array__") or hasattr(data, "nnz") or hasattr(data, "dtype")
+    return not (is_other or knows_shape) and hasattr(data, "__getitem__") and hasattr(data, "__len__")
+
+
+def _is_list_of_rows(data: Any) -> bool:
+    """Whether it is a list of mappings, or of pairs of an image and its label, as a set of torch has them."""
+    if not isinstance(data, list) or not data:
+        return False
+    first = data[0]
+    is_pair = isinstance(first, tuple) and len(first) == 2 and not isinstance(first[0], int | float | str)
+    return isinstance(first, Mapping) or (is_pair and np.ndim(first[0]) > np.ndim(first[1]) == 0)
 
 
 def as_numbers(values: Any, what: str) -> tuple[Array, Array | None]:

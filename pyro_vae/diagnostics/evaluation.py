@@ -29,7 +29,7 @@ from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
-from pyro_vae.pairs.vectorized import check_data_plate, draws_lie
+from pyro_vae.pairs.vectorized import check_data_plate, check_densities, draws_lie
 from pyro_vae.shapes import Float
 
 Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is, given the number of chunks
@@ -188,6 +188,7 @@ def _per_datum(
     """The figures of each datum, shapes as for ``_Sampler.figures``."""
     probed = probed.by_row
     check_data_plate(probed)
+    check_densities(probed)
     probed.pair.train(False)
     widest = probed.widest(images.pixels)
     draws = at_once(widest)

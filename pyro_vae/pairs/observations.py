@@ -70,6 +70,25 @@ def observed_entries(p: Trace, sites: Sequence[str], x: Tensor, plate_dim: int |
     return found
 
 
+def computed_sites(p: Trace, entries: dict[str, tuple[int, ...]], x: Tensor, plate_dim: int | None) -> tuple[str, ...]:
+    """The sites that observe entries of x in other units than x has: x / 255, or log x, for example.
+
+    Args:
+        p: the trace of the model.
+        entries: which entries of a row each site observes, as ``observed_entries`` found.
+        x: the data that it ran on.
+        plate_dim: the dimension of the plate over data, or None without one.
+    """
+    found = []
+    for name, places in entries.items():
+        value = value_at(p, name)
+        axis = 0 if plate_dim is None else value.dim() - distribution_at(p, name).event_dim + plate_dim
+        rows, given = value.movedim(axis, 0).reshape(len(x), -1), x.reshape(len(x), -1)[:, list(places)]
+        if not torch.equal(rows.to(given.dtype).nan_to_num(), given.nan_to_num()):
+            found.append(name)
+    return tuple(found)
+
+
 def check_generates(structure: Structure, size: int, whole: bool = True) -> None:
     """Refuse a model that does not say what x is.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -38,7 +39,10 @@ def probe(pair: Pair, x: Tensor, y: Tensor | None) -> Structure:
             run = traced(pair, x, y)
         check_sites(run)
         other = _on_other_rows(pair, x, y) if x.dim() else None
-    return read_structure(run, other)
+        structure = read_structure(run, other)
+        if structure.data_dim is not None and len(x) > 1:
+            check_independent(pair, run, y, structure.data_dim)
+    return structure
 
 
 def traced(pair: Pair, x: Tensor, y: Tensor | None) -> Traces:
@@ -51,6 +55,64 @@ def traced(pair: Pair, x: Tensor, y: Tensor | None) -> Traces:
     q = _trace("guide", pair.guide, arguments)
     p = _trace("model", poutine.replay(pair.model, q), arguments)
     return Traces(p, q, x)
+
+
+def check_independent(pair: Pair, run: Traces, y: Tensor | None, dim: int) -> None:
+    """Refuse programs in which the density of a row depends on another row: by changing x and latents of the first.
+
+    Args:
+        pair: the model and the guide.
+        run: a run of both.
+        y: class labels of shape (N,), or None.
+        dim: the dimension of the plate over data.
+
+    Raises:
+        InputError: if the density of another row changes.
+    """
+    others = run.q.copy()
+    for name in run.q.stochastic_nodes:
+        value, axis = run.q.nodes[name]["value"], dim - run.q.nodes[name]["fn"].event_dim
+        if value.dim() >= -axis and value.shape[axis] == len(run.x):
+            others.nodes[name] = others.nodes[name] | {"value": _with_other_row(value, axis)}
+    before = _scored(pair, run.x, y, run.q)
+    after = _scored(pair, _with_other_row(run.x, 0), y, others)
+    for role, name in (key for key in before if key in after):
+        one, other = (_rows(found[role, name], dim) for found in (before, after))
+        if one.shape == other.shape and not torch.allclose(one, other, rtol=1e-3, atol=1e-3, equal_nan=True):
+            raise InputError(
+                "rows that depend on their own x and latents alone",
+                f"the site {name!r} of the {role}, whose density depends on other rows too",
+                "take what rows have in common, a mean for example, of all training rows before fit, or as a running "
+                "mean that evaluation mode keeps",
+            )
+
+
+def _with_other_row(values: Tensor, axis: int) -> Tensor:
+    """Values with the second row in the place of the first."""
+    return torch.cat([values.narrow(axis, 1, 1), values.narrow(axis, 1, values.shape[axis] - 1)], axis)
+
+
+def _scored(pair: Pair, x: Tensor, y: Tensor | None, guided: Trace) -> dict[tuple[str, str], Tensor]:
+    """The densities of the sites of both programs at some latents, by role and name, with the same noise each time.
+
+    Those that cannot be had are left out: of a program that fails here, or of a transform without an inverse.
+    """
+    found = {}
+    with torch.random.fork_rng(), pyro.validation_enabled(False):
+        for role, program in (("guide", pair.guide), ("model", pair.model)):
+            torch.manual_seed(0)
+            with suppress(Exception):
+                trace = poutine.trace(poutine.replay(program, guided)).get_trace(*pair.arguments(x, y))
+                for name, site in prune_subsample_sites(trace).nodes.items():
+                    with suppress(Exception):
+                        if site["type"] == "sample":
+                            found[role, name] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return found
+
+
+def _rows(density: Tensor, dim: int) -> Tensor:
+    """All rows but the first; nothing of a density that has no rows."""
+    return density.movedim(dim, 0)[1:] if density.dim() >= -dim else density.new_zeros(0)
 
 
 def check_sites(run: Traces) -> None:

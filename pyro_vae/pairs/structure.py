@@ -16,8 +16,8 @@ from pyro.distributions import constraints
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
-from pyro_vae.pairs.observations import observed_entries
-from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, is_factor, is_independent, value_at
+from pyro_vae.pairs.observations import computed_sites, observed_entries
+from pyro_vae.pairs.traces import distribution_at, innermost, is_bookkeeping, is_factor, is_independent, value_at
 
 LABEL_SITE = "y"
 DATA_PLATE = "data"
@@ -72,6 +72,8 @@ class Structure:
         sequential: whether the guide enumerates a site one value at a time.
         score_function: the sampled sites that cannot be reparameterized.
         own_draws_only: the sampled sites whose density is known at their own draws alone, as that of planar flows is.
+        points: the continuous sites of each datum that the guide puts into one point, of which there is no density.
+        computed: the sites that observe what is computed of x, in units of their own.
         factorized: whether every sampled site of the guide factorizes over its dimensions.
         same_order: whether model and guide visit the latent sites in the same order, as closed-form KL terms need.
 
@@ -104,6 +106,8 @@ class Structure:
     sequential: bool = False
     score_function: tuple[str, ...] = ()
     own_draws_only: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    computed: tuple[str, ...] = ()
     factorized: bool = True
     same_order: bool = True
 
@@ -209,6 +213,8 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
         sequential=any(enumerates(q, n) == "sequential" for n in q.stochastic_nodes),
         score_function=tuple(n for n in sampled if not distribution_at(q, n).has_rsample),
         own_draws_only=tuple(n for n in sampled if not _scores_any_point(distribution_at(q, n), value_at(q, n))),
+        points=_points(run, local),
+        computed=computed_sites(p, entries, run.x, plate_dim),
         factorized=all(
             distribution_at(q, n).event_shape == () or is_independent(distribution_at(q, n)) for n in sampled
         ),
@@ -254,6 +260,15 @@ def _cardinality(trace: poutine.Trace, name: str) -> int:
 def _latent_site(p: poutine.Trace, name: str, plate_dim: int) -> LatentSite:
     d, value = distribution_at(p, name), value_at(p, name)
     return LatentSite(tuple(value.movedim(plate_dim - d.event_dim, 0).shape[1:]), _support(d))
+
+
+def _points(run: Traces, names: list[str]) -> tuple[str, ...]:
+    """The sites that are a ``Delta`` in the guide alone; one that hands on the draw of another site has a density."""
+    if any(name not in run.p.nodes for name in run.q.stochastic_nodes):
+        return ()
+    found = [name for name in names if not isinstance(innermost(run.p, name), dist.Delta)]
+    deltas = {name: innermost(run.q, name) for name in found}
+    return tuple(name for name, d in deltas.items() if isinstance(d, dist.Delta) and not d.log_density.any())
 
 
 def _is_discrete(d: dist.TorchDistribution) -> bool:

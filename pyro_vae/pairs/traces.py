@@ -47,7 +47,7 @@ def unscaled_log_prob_at(trace: Trace, site: str) -> Tensor:
 
 def is_factor(trace: Trace, site: str) -> bool:
     """Whether a sample site is a factor, which Pyro files as an observation of nothing."""
-    return isinstance(_innermost(trace, site), Unit)
+    return isinstance(innermost(trace, site), Unit)
 
 
 def is_bookkeeping(trace: Trace, site: str) -> bool:
@@ -62,11 +62,12 @@ def observations(trace: Trace) -> list[str]:
 
 def _is_deterministic(trace: Trace, site: str) -> bool:
     """Whether it is a value that Pyro notes, as ``pyro.deterministic`` and a reparameterized site are."""
-    masked = getattr(trace.nodes[site]["fn"], "_mask", None) is False and isinstance(_innermost(trace, site), Delta)
+    masked = getattr(trace.nodes[site]["fn"], "_mask", None) is False and isinstance(innermost(trace, site), Delta)
     return masked or bool((trace.nodes[site]["infer"] or {}).get("_deterministic"))
 
 
-def _innermost(trace: Trace, site: str) -> object:
+def innermost(trace: Trace, site: str) -> object:
+    """The distribution at a site without the masks, plates and event dimensions around it."""
     d = trace.nodes[site]["fn"]
     while hasattr(d, "base_dist"):  # masks and plates wrap a distribution
         d = d.base_dist
@@ -87,7 +88,7 @@ def mean_at(trace: Trace, site: str) -> Tensor:
     else:
         found = None if mean.isnan().any() and not value_at(trace, site).isnan().any() else mean
     if found is None:
-        kind = type(_innermost(trace, site)).__name__
+        kind = type(innermost(trace, site)).__name__
         raise InputError(
             f"a distribution with a mean at the site {site!r}", f"{kind}, which has none", "use mean=False for a draw"
         )

@@ -166,6 +166,20 @@ def _draw_of(q: Trace, name: str, draw: int, probed: ProbedPair) -> Tensor:
     return value.select(axis, draw) if axis == 0 else value.narrow(axis, draw, 1)
 
 
+def check_densities(structure: Structure) -> None:
+    """Refuse guides without a density, of which no importance weight, and no likelihood, can be had.
+
+    Raises:
+        InputError: if the guide puts a latent of each datum into one point.
+    """
+    if structure.points:
+        raise InputError(
+            f"a guide with a density at the site {structure.points[0]!r}",
+            "Delta, which is one point",
+            "give it a width, for example by Normal; encode, sample and reconstruct take it as it is",
+        )
+
+
 def check_data_plate(structure: Structure) -> None:
     """Refuse programs whose likelihood does not come apart into data.
 

@@ -140,8 +140,12 @@ class Session:
             f"{config.model} + {config.guide} on {self.dataset.name}, {pixels}{drawn}{likelihood}\n"
             f"{self.facts.split}{labels}, seed {config.seed}{where}\n"
             f"{count(config.num_epochs, 'epoch')} of {count(batches.num_steps, 'step')}{self._stopping()}; "
-            f"{self.trainer.beta}"
+            f"{self.trainer.beta}{self._units()}"
         )
+
+    def _units(self) -> str:
+        computed = self.probed.computed
+        return f"\n{computed[0]} observes what is computed of x: figures and draws are in its units" if computed else ""
 
     def _stopping(self) -> str:
         patience = self.config.patience

@@ -22,7 +22,7 @@ from pyro_vae.compiled.payoff import Way, compile_if_it_pays
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
-from pyro_vae.errors import TrainingError
+from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.files.bounded import first_line
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import turns
@@ -116,7 +116,14 @@ class Trainer:
         check_beta(probed, objective, self.beta)
         self.validation = Validation(probed, validation, objective, self.beta.final)
         self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
-        parameters = [p for p in probed.pair.parameters().values() if p.requires_grad]
+        trained = {id(p): p for p in probed.pair.parameters().values() if p.requires_grad}  # some have two names
+        parameters = list(trained.values())
+        if not parameters:
+            raise InputError(
+                "programs with parameters to train",
+                "a model and a guide that have none, or frozen ones",
+                "state one, pyro.param(…), or register a module, pyro.module(…); Pair(model, guide) evaluates without",
+            )
         self.iterates = Iterates(probed.pair.trained(), batches.num_steps, config.seed)
         self.rate = LearningRate(config, batches.num_steps)
         self.average = averaging(probed.pair, config.ema, batches.num_steps)

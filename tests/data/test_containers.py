@@ -39,6 +39,7 @@ def frozen(array):
         X.astype(np.longdouble),
         X.astype(object),
         X.tolist(),
+        memoryview(X),
         list(X),
         [torch.from_numpy(row) for row in X],
         torch.from_numpy(X).requires_grad_(),
@@ -144,6 +145,8 @@ TENSORS = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
         DataLoader(Stream(), 5),
         ConcatDataset([Subset(TENSORS, range(10)), Subset(TENSORS, range(10, 24))]),
         DataLoader(TENSORS, 5, sampler=list(range(24))),
+        list(zip(X, Y.tolist(), strict=True)),
+        [{"x": torch.from_numpy(row), "label": label} for row, label in zip(X, Y, strict=True)],
     ],
     ids=lambda data: type(data).__name__,
 )

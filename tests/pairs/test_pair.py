@@ -7,6 +7,8 @@ import torch
 from pyro.distributions import constraints
 from pyro.infer.autoguide import AutoDiagonalNormal
 
+from pyro_vae.data import Images
+from pyro_vae.diagnostics import evaluate
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import Pair
@@ -107,3 +109,76 @@ def test_labels_go_only_to_programs_that_take_them(x, y):
     assert len(make_pair("ss_vae").arguments(x, y)) == 2
     assert len(make_pair("ss_vae").arguments(x, None)) == 1
     assert len(Pair(coin_model, coin_guide).arguments(x, y)) == 1
+
+
+def normal_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+
+def normal_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(pyro.param("a", torch.tensor(0.5)) * x[:, 0], 1.0))
+
+
+def centred_model(x):
+    normal_model(x - x.mean(0))
+
+
+def walking_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z.cumsum(-1), 1.0), obs=x[:, 0])
+
+
+def centred_guide(x):
+    normal_guide(x - x.mean(0))
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "site"),
+    [
+        (centred_model, normal_guide, "'x' of the model"),
+        (walking_model, normal_guide, "'x' of the model"),
+        (normal_model, centred_guide, "'z' of the guide"),
+    ],
+)
+def test_rows_that_depend_on_other_rows_are_refused(model, guide, site):
+    with pytest.raises(InputError, match=f"got the site {site}, whose density depends on other rows too"):
+        Pair(model, guide).probe(torch.arange(11.0)[:, None])
+
+
+def test_noise_beside_the_sites_is_no_dependence_between_rows():
+    def noisy_model(x):
+        normal_model(x + torch.randn_like(x))
+
+    probed = Pair(noisy_model, normal_guide).probe(torch.arange(11.0)[:, None])
+    assert probed.computed == ("x",)  # and what is observed is not x itself
+
+
+def test_what_is_observed_in_other_units_is_known():
+    def scaled_model(x):
+        normal_model(x / 255)
+
+    x = torch.arange(11.0)[:, None]
+    assert Pair(scaled_model, normal_guide).probe(x).computed == ("x",)
+    assert Pair(normal_model, normal_guide).probe(x).computed == ()
+
+
+def test_a_guide_of_points_has_no_density():
+    def point_guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta(pyro.param("a", torch.tensor(0.5)) * x[:, 0]))
+
+    def drawing_guide(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(x[:, 0] / 2, 1.0), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(u))
+
+    x = torch.arange(11.0)[:, None]
+    points = Pair(normal_model, point_guide).probe(x)
+    assert points.points == ("z",)
+    with pytest.raises(InputError, match="a guide with a density at the site 'z'; got Delta, which is one point"):
+        evaluate(points, Images(x), num_samples=5)
+    assert Pair(normal_model, drawing_guide).probe(x).points == ()
