@@ -187,6 +187,7 @@ def _switches() -> Hashable:
         torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
+        torch.get_deterministic_debug_mode(),
         validation.is_on(),
     )
 

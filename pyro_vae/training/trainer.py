@@ -22,6 +22,7 @@ from pyro_vae.compiled.payoff import Way, compile_if_it_pays
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
+from pyro_vae.data.pixels import LARGEST_BYTE
 from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.files.bounded import first_line
 from pyro_vae.objectives import OBJECTIVES
@@ -41,6 +42,7 @@ from pyro_vae.training.step import EagerStep, Step
 from pyro_vae.training.validation_rows import Row, Validation, score
 
 REPORT_INTERVAL = 0.1  # seconds
+MODERATE_NUMBER = 16  # up to which the scale of data is hardly what is wrong
 LARGEST_NUMBER = 1000  # in data that a network with its usual first weights can take
 WAYS: dict[str, Way | None] = {"auto": None, "on": "compiled", "off": "eager"}  # what config.compile asks for
 
@@ -279,7 +281,11 @@ class Trainer:
         largest = finite.max().item() / scale if finite.numel() else 0.0
         if largest > LARGEST_NUMBER:
             return f"divide the numbers, which go up to {largest:g}: --scale {10.0 ** math.ceil(math.log10(largest)):g}"
-        return f"try a smaller --lr, such as {self.config.lr / 4:g}, or look at those rows"
+        rate = f"try a smaller --lr, such as {self.config.lr / 4:g}"
+        if largest > MODERATE_NUMBER:
+            white = LARGEST_BYTE if LARGEST_BYTE / 2 < largest < LARGEST_BYTE + 1 else largest
+            return f"divide the numbers, which go up to {largest:g}, by --scale {white:g}, or {rate}"
+        return f"{rate}, or look at those rows"
 
     def _record_step(self, rows: Indices, beta: float) -> None:
         buffers = [buffer for module in self.pair.all_modules().values() for buffer in module.buffers()]

@@ -109,6 +109,23 @@ def test_anomalies_are_looked_for_as_in_stock_pyro():
     assert elbo.loss_and_grads(model, guide, DATA) > 0
 
 
+def test_what_is_not_deterministic_is_refused_as_in_stock_pyro():
+    rows = torch.arange(6)
+
+    def model(x):
+        gaussian(torch.zeros(6).put_(rows, x))  # which torch refuses then
+
+    elbo = CompiledTrace_ELBO()
+    losses(elbo, model)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+            elbo.loss_and_grads(model, guide, DATA)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert elbo.num_graphs(model, guide) == 1
+
+
 class Counting(TorchFunctionMode):
     calls = 0
 

@@ -336,6 +336,12 @@ def test_numbers_that_are_not_scaled_are_refused_with_the_flag_that_scales_them(
     assert quietly(data=x, labels="none", likelihood="gaussian", scale=float(mend[1])).history.notna().all(axis=None)
 
 
+def test_fractions_of_bytes_are_refused_with_the_scale_of_bytes_where_they_fail():
+    x = 255 * np.random.default_rng(0).random((60, 1, 8, 8)) ** 0.1
+    with pytest.raises(TrainingError, match=r"which go up to 25\d\.\d+, by --scale 255, or try a smaller --lr"):
+        quietly(data=x, labels="none", likelihood="gaussian", lr=1e6)
+
+
 def test_any_pyro_program_fits_saves_and_loads(tmp_path):
     """Plain functions with pyro.param: a Poisson regression of counts, whose answer is known."""
 
