@@ -15,11 +15,13 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError, PyroVAEError
 from pyro_vae.pairs.structure import Structure, Traces, read_structure
+from pyro_vae.pairs.traces import distribution_at, value_at
 
 if TYPE_CHECKING:
     from pyro_vae.pairs.pair import Pair
 
 FEW_ROWS = 5
+Densities = dict[tuple[str, str], Tensor]  # by role and name of a site
 
 
 def probe(pair: Pair, x: Tensor, y: Tensor | None) -> Structure:
@@ -71,20 +73,21 @@ def check_independent(pair: Pair, run: Traces, y: Tensor | None, dim: int) -> No
     """
     others = run.q.copy()
     for name in run.q.stochastic_nodes:
-        value, axis = run.q.nodes[name]["value"], dim - run.q.nodes[name]["fn"].event_dim
+        value, axis = value_at(run.q, name), dim - distribution_at(run.q, name).event_dim
         if value.dim() >= -axis and value.shape[axis] == len(run.x):
             others.nodes[name] = others.nodes[name] | {"value": _with_other_row(value, axis)}
     before = _scored(pair, run.x, y, run.q)
     after = _scored(pair, _with_other_row(run.x, 0), y, others)
-    for role, name in (key for key in before if key in after):
-        one, other = (_rows(found[role, name], dim) for found in (before, after))
-        if one.shape == other.shape and not torch.allclose(one, other, rtol=1e-3, atol=1e-3, equal_nan=True):
-            raise InputError(
-                "rows that depend on their own x and latents alone",
-                f"the site {name!r} of the {role}, whose density depends on other rows too",
-                "take what rows have in common, a mean for example, of all training rows before fit, or as a running "
-                "mean that evaluation mode keeps",
-            )
+    changed = _changed(before, after, dim)
+    if changed:
+        changed = [key for key in changed if key not in _changed(before, _scored(pair, run.x, y, run.q), dim)]
+    for role, name in changed:  # by the other row, and not from one call to the next
+        raise InputError(
+            "rows that depend on their own x and latents alone",
+            f"the site {name!r} of the {role}, whose density depends on other rows too",
+            "take what rows have in common, a mean for example, of all training rows before fit, or as a running "
+            "mean that evaluation mode keeps",
+        )
 
 
 def _with_other_row(values: Tensor, axis: int) -> Tensor:
@@ -92,21 +95,34 @@ def _with_other_row(values: Tensor, axis: int) -> Tensor:
     return torch.cat([values.narrow(axis, 1, 1), values.narrow(axis, 1, values.shape[axis] - 1)], axis)
 
 
-def _scored(pair: Pair, x: Tensor, y: Tensor | None, guided: Trace) -> dict[tuple[str, str], Tensor]:
+def _changed(before: Densities, after: Densities, dim: int) -> list[tuple[str, str]]:
+    """The sites whose densities differ in another row than the first."""
+    rows = {key: [_rows(found[key], dim) for found in (before, after)] for key in before if key in after}
+    return [
+        key
+        for key, (one, other) in rows.items()
+        if one.shape == other.shape and not torch.allclose(one, other, rtol=1e-3, atol=1e-3, equal_nan=True)
+    ]
+
+
+def _scored(pair: Pair, x: Tensor, y: Tensor | None, guided: Trace) -> Densities:
     """The densities of the sites of both programs at some latents, by role and name, with the same noise each time.
 
     Those that cannot be had are left out: of a program that fails here, or of a transform without an inverse.
     """
-    found = {}
-    with torch.random.fork_rng(), pyro.validation_enabled(False):
+    found: Densities = {}
+    noise = pyro.util.get_rng_state()
+    with pyro.validation_enabled(False):
         for role, program in (("guide", pair.guide), ("model", pair.model)):
-            torch.manual_seed(0)
+            pyro.set_rng_seed(0)
             with suppress(Exception):
                 trace = poutine.trace(poutine.replay(program, guided)).get_trace(*pair.arguments(x, y))
                 for name, site in prune_subsample_sites(trace).nodes.items():
+                    density: Any = site.get("fn")
                     with suppress(Exception):
                         if site["type"] == "sample":
-                            found[role, name] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+                            found[role, name] = density.log_prob(site["value"], *site["args"], **site["kwargs"])
+    pyro.util.set_rng_state(noise)
     return found
 
 
