@@ -14,7 +14,7 @@ import click
 
 from pyro_vae.cli.streams import discard_output, flush_output, open_missing_streams, take_any_text
 from pyro_vae.config import FitConfig
-from pyro_vae.errors import PyroVAEError
+from pyro_vae.errors import InputError, PyroVAEError
 from pyro_vae.files.bounded import as_text, first_line
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class OneLineErrors(click.Group):
         open_missing_streams()
         take_any_text()
         try:
+            _check_interpreter()
             super().main(args, prog_name or "pyro-vae", **(extra | {"standalone_mode": False}))
             flush_output()
             sys.exit(0)
@@ -55,6 +56,14 @@ class OneLineErrors(click.Group):
             if os.environ.get("PYRO_VAE_TRACEBACK"):
                 raise
             _fail(_unforeseen(error), 1)
+
+
+def _check_interpreter() -> None:
+    """Refuse a Python that drops docstrings: Pyro formats one of its own when it is loaded."""
+    if sys.flags.optimize > 1:
+        raise InputError(
+            "Python as it is, or with -O", "-OO or PYTHONOPTIMIZE=2, with which Pyro does not start", "leave that out"
+        )
 
 
 def config_options(command: F) -> F:

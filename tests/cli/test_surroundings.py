@@ -208,6 +208,13 @@ def test_whatever_happens_is_one_line(error, status, said, command, monkeypatch)
     assert (command("info", "run").exception is error) == (not isinstance(error, OSError))
 
 
+def test_a_python_without_docstrings_is_refused_in_words():
+    done = subprocess.run([sys.executable, "-OO", "cli.py", "info", "run"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: expected Python as it is, or with -O; got -OO or PYTHONOPTIMIZE=2")
+    assert done.stderr.count("\n") == 1
+
+
 def test_missing_streams_are_opened_to_nowhere():
     script = "import os; os.close(0); os.close(1); from pyro_vae.cli import streams; streams.open_missing_streams()\n"
     script += "import sys; assert os.open('.', os.O_RDONLY) > 2"
