@@ -20,6 +20,7 @@ from examples import (
     item_response,
     poisson_factors,
     semi_supervised,
+    state_space,
     vae,
 )
 
@@ -78,6 +79,11 @@ def test_gaussian_mixture():
     errors = gaussian_mixture.main()
     assert errors.pop("k")[0] < 0.02
     within(errors)
+
+
+@pytest.mark.exhaustive
+def test_state_space():
+    within(state_space.main())
 
 
 @pytest.mark.exhaustive
