@@ -277,6 +277,7 @@ def test_presets_are_what_they_are_said_to_be(understood):
     assert sorted(names) == sorted(PRESETS)
 
 
+@pytest.mark.exhaustive
 def test_the_tables_name_the_pairs_that_are_refused():
     with_models, with_guides = compatibility.with_models(), compatibility.with_guides()
     assert not any(reason for row in with_models["guides"].values() for reason in row.values())

@@ -168,6 +168,7 @@ def test_a_stated_posterior_judges_chains_that_have_not_mixed():
     assert row(found, "nuts")["mean_error"] > 0.1
 
 
+@pytest.mark.exhaustive
 def test_bridge_sampling_finds_the_evidence():
     """Three data of a linear-Gaussian model, to 0.05 nats, about 5 standard errors."""
     torch.manual_seed(2)

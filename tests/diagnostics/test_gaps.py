@@ -152,11 +152,11 @@ def test_labels_have_a_posterior_of_their_own(x):
 @pytest.mark.parametrize(
     ("model", "guide"),
     [
-        ("hvae", "mean_field"),
+        pytest.param("hvae", "mean_field", marks=pytest.mark.exhaustive),
         ("vae", "iaf"),
         pytest.param("vae", "planar", marks=pytest.mark.exhaustive),
         ("ss_vae", "iaf"),
-        ("db_vae", "mixture"),
+        pytest.param("db_vae", "mixture", marks=pytest.mark.exhaustive),
     ],
 )
 def test_refining_never_costs(model, guide, x):

@@ -90,6 +90,7 @@ def test_values_of_a_guide_are_on_the_supports_and_have_a_density(name):
         torch.testing.assert_close(fresh, q.nodes[site]["log_prob"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_full_rank_reaches_the_posterior_of_a_linear_gaussian():
     x = normal(200)
     torch.manual_seed(0)

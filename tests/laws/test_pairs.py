@@ -80,6 +80,7 @@ def test_supported_priors_train_with_a_guide(guide, prior):
         train(compatibility.build("hvae", guide, prior), "elbo")
 
 
+@pytest.mark.exhaustive
 def test_list_pairs(command):
     result = command("list", "--pairs")
     assert result.exit_code == 0, result.output

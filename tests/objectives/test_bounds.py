@@ -130,6 +130,7 @@ def test_sticking_the_landing(linear_gaussian: LinearGaussian):
         assert plain[name].abs().max() > 0.05
 
 
+@pytest.mark.exhaustive
 def test_dreg_lowers_the_variance_at_fifty_draws(linear_gaussian: LinearGaussian):
     """The guide's gradient variance against that of the importance-weighted bound, 200 gradients each, after some
     training: far from the posterior all weight is on one draw and the squared weights help nobody."""

@@ -81,6 +81,7 @@ def test_analytic_kl_equals_stock_pyro_at_the_same_seed(guide, x):
     assert loss.item() == pytest.approx(expected / len(x), rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_analytic_kl_has_the_same_mean_and_less_noise(x):
     """Means of 300 losses each, of 5 copies of the data, lie within 6 standard errors of each other: a false alarm has
     a chance below 1e-8."""
