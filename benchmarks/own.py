@@ -17,7 +17,7 @@ from pyro_vae.data.batches import Indices
 from pyro_vae.data.binarization import Binarization
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.presets import preset
-from pyro_vae.runs.assembly import build_pair
+from pyro_vae.runs.assembly import OfShape, build_pair
 from pyro_vae.training.loss import StepLoss
 from pyro_vae.training.recorded_step import RecordedStep
 from pyro_vae.training.step import EagerStep
@@ -65,7 +65,7 @@ def build(config: FitConfig, compiled: bool) -> Callable[[], Tensor]:
     device = device_of(config.device)
     torch.manual_seed(0)
     images = Images(torch.from_numpy(settings.images()).view(-1, *EVENT_SHAPE), scale=255).to(device)
-    pair = build_pair(config, EVENT_SHAPE, settings.NUM_CLASSES, config.model, config.guide)
+    pair = build_pair(config, OfShape(EVENT_SHAPE, settings.NUM_CLASSES), config.model, config.guide)
     for module in pair.modules().values():
         module.to(device)
     probed = pair.probe(torch.zeros(2, *EVENT_SHAPE, device=device))

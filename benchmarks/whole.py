@@ -26,7 +26,7 @@ from pyro_vae.config import FitConfig
 from pyro_vae.data import Images
 from pyro_vae.data.binarization import binarize_once
 from pyro_vae.diagnostics import nll_per_datum
-from pyro_vae.runs.assembly import build_pair
+from pyro_vae.runs.assembly import OfShape, build_pair
 from pyro_vae.runs.display import Bar
 from pyro_vae.training.step import Step
 
@@ -40,7 +40,7 @@ def likelihood(console: Console, rounds: int) -> None:
     """The importance-weighted NLL of 5,000 samples: achieved FLOP/s against a plain large matrix product."""
     config = FitConfig.from_settings(**MLP)
     torch.manual_seed(0)
-    pair = build_pair(config, EVENT_SHAPE, None, "vae", "mean_field")
+    pair = build_pair(config, OfShape(EVENT_SHAPE), "vae", "mean_field")
     probed = pair.probe(torch.zeros(2, *EVENT_SHAPE))
     images = Images(torch.from_numpy(settings.images()[:IMAGES]).view(-1, *EVENT_SHAPE), scale=255)
     images = binarize_once(images, "dynamic")

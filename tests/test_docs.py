@@ -30,7 +30,7 @@ from pyro_vae.presets import PRESETS, preset
 from pyro_vae.priors import PRIORS
 from pyro_vae.registry import parse_choice
 from pyro_vae.runs import compatibility, fitting
-from pyro_vae.runs.assembly import build_pair, check_names, resolve_resampling
+from pyro_vae.runs.assembly import OfShape, build_pair, check_names, resolve_resampling
 from pyro_vae.training import RESAMPLINGS, parse_schedule
 from pyro_vae.training.automatic import settle
 from tests.conftest import EVENT_SHAPE, NUM_CLASSES, SMALL
@@ -238,7 +238,7 @@ def understood(command, monkeypatch) -> Callable[[list[str]], FitConfig]:
         data, options = DATA.check(config.data)
         shape = (SHAPES[data][0], options["size"], options["size"]) if "size" in options else SHAPES[data]
         classes = {"toy": None, "celeba": 2 if options.get("attribute") else None}.get(data, 10)
-        pair = build_pair(config, shape, classes, config.model, config.guide)
+        pair = build_pair(config, OfShape(shape, classes), config.model, config.guide)
         probed = pair.probe(torch.zeros(2, *shape))
         OBJECTIVES.build(config.objective, probed=probed, num_data=100)
         resolve_resampling(config, pair).check(probed)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from pyro.distributions import constraints
@@ -16,7 +17,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES, amortize
 from pyro_vae.likelihoods import LIKELIHOODS
 from pyro_vae.models import MODELS, Model
-from pyro_vae.networks import NETWORKS
+from pyro_vae.networks import NETWORKS, Network
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.option_types import shown
 from pyro_vae.pairs import Pair, Structure
@@ -90,66 +91,101 @@ def _check_columns(config: FitConfig, model: NameOrProgram) -> None:
             )
 
 
+class Described(Protocol):
+    """What programs have to know of data: a data set, or what a run remembers of one."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of a datum."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes; None where there are no labels."""
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether values may be missing."""
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """What the columns of a table are; none of other data."""
+
+
+@dataclass(frozen=True)
+class OfShape:
+    """Data of which the shape and the classes are known alone."""
+
+    event_shape: tuple[int, ...]
+    num_classes: int | None = None
+    has_missing: bool = False
+    columns: tuple[Column, ...] = ()
+
+
 def build_pair(
-    config: ProgramConfig,
-    event_shape: tuple[int, ...],
-    num_classes: int | None,
-    model: NameOrProgram,
-    guide: NameOrProgram,
-    missing: bool = False,
-    rows: Tensor | None = None,
-    columns: Sequence[Column] = (),
+    config: ProgramConfig, data: Described, model: NameOrProgram, guide: NameOrProgram, rows: Tensor | None = None
 ) -> Pair:
-    r"""The programs of a configuration, for data of this shape; programs that are given as such are taken as they are.
+    r"""The programs of a configuration for some data; programs that are given as such are taken as they are.
 
     Args:
         config: what is chosen by name.
-        event_shape: of a datum.
-        num_classes: of the data; None where they have no labels.
+        data: what they are for.
         model: a name, or a program.
         guide: a name, or a program.
-        missing: whether values of the data may be missing.
         rows: some data, shape (N, \*event_shape), which a guide by name for a program of one's own is made with.
-        columns: what the columns of a table are.
 
     Raises:
         InputError: if a part is unknown or lacks something, or there is no guide by name for a model.
     """
     network = NETWORKS.build(config.network, hidden=config.hidden)
     if isinstance(model, str):
-        _check_is_not_own("model", model, MODELS)
-        prior, likelihood = config.prior, config.likelihood
-        own = [column for column in columns if not column.is_covariate]
-        observed = (len(own),) if columns else event_shape
-        model = MODELS.build(
-            model,
-            event_shape=event_shape,
-            num_classes=num_classes,
-            latent_dim=config.latent_dim,
-            prior=None if prior == AUTO else PRIORS.build(prior, latent_dim=config.latent_dim),
-            likelihood=None
-            if likelihood == AUTO
-            else LIKELIHOODS.build(likelihood, event_shape=observed, columns=own or None),
-            covariates=[column for column in columns if column.is_covariate] or None,
-            network=network,
-        )
-    if missing and isinstance(model, Model):
+        model = _named_model(config, data, model, network)
+    if data.has_missing and isinstance(model, Model):
         model.mask_missing()
     if isinstance(guide, str):
-        _check_is_not_own("guide", guide, GUIDES)
-        choice = config.classifier
-        if choice == AUTO:  # of runs that were written before auto was resolved
-            choice = CLASSIFIERS["images" if _are_images(event_shape) else "vectors"]
-        classifier = NETWORKS.build(choice, hidden=config.hidden, dropout=CLASSIFIER_DROPOUT)
-        if isinstance(model, Model):
-            guide = GUIDES.build(guide, model=model, network=network, classifier=classifier)
-            follow(model, guide)
-        else:
-            example = torch.zeros(2, *event_shape) if rows is None else rows
-            if missing:  # whether or not there are any among these rows
-                example = torch.cat([example, torch.full_like(example[:1], torch.nan)])
-            guide = amortize(model, guide, example, rows_first=True, network=network, classifier=classifier)
+        guide = _named_guide(config, data, guide, model, network, rows)
     return Pair(model, guide)
+
+
+def _named_model(config: ProgramConfig, data: Described, name: str, network: Network) -> Model:
+    _check_is_not_own("model", name, MODELS)
+    own = [column for column in data.columns if not column.is_covariate]
+    observed = (len(own),) if own else data.event_shape
+    prior, likelihood = config.prior, None
+    if config.likelihood != AUTO:
+        likelihood = LIKELIHOODS.build(config.likelihood, event_shape=observed, columns=own or None)
+    return MODELS.build(
+        name,
+        event_shape=data.event_shape,
+        num_classes=data.num_classes,
+        latent_dim=config.latent_dim,
+        prior=None if prior == AUTO else PRIORS.build(prior, latent_dim=config.latent_dim),
+        likelihood=likelihood,
+        covariates=[column for column in data.columns if column.is_covariate] or None,
+        network=network,
+    )
+
+
+def _named_guide(
+    config: ProgramConfig,
+    data: Described,
+    name: str,
+    model: Callable[..., Any],
+    network: Network,
+    rows: Tensor | None,
+) -> torch.nn.Module:
+    _check_is_not_own("guide", name, GUIDES)
+    choice = config.classifier
+    if choice == AUTO:  # of runs that were written before auto was resolved
+        choice = CLASSIFIERS["images" if _are_images(data.event_shape) else "vectors"]
+    classifier = NETWORKS.build(choice, hidden=config.hidden, dropout=CLASSIFIER_DROPOUT)
+    if isinstance(model, Model):
+        guide = GUIDES.build(name, model=model, network=network, classifier=classifier)
+        follow(model, guide)
+        return guide
+    example = torch.zeros(2, *data.event_shape) if rows is None else rows
+    if data.has_missing:  # whether or not there are any among these rows
+        example = torch.cat([example, torch.full_like(example[:1], torch.nan)])
+    return amortize(model, name, example, rows_first=True, network=network, classifier=classifier)
 
 
 def _check_is_not_own(role: str, name: str, known: Registry[Any]) -> None:

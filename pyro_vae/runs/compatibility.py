@@ -13,10 +13,10 @@ from pyro_vae.models import MODELS
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import Pair
 from pyro_vae.priors import PRIORS
-from pyro_vae.runs.assembly import AUTO, build_pair
+from pyro_vae.runs.assembly import AUTO, OfShape, build_pair
 
 Reasons = dict[str, dict[str, str]]  # by row and column: why not, or empty
-EVENT_SHAPE, NUM_CLASSES = (1, 8, 8), 3
+IMAGES = OfShape((1, 8, 8), num_classes=3)
 
 
 def build(model: str, guide: str = "mean_field", prior: str = AUTO) -> Pair:
@@ -28,7 +28,7 @@ def build(model: str, guide: str = "mean_field", prior: str = AUTO) -> Pair:
     if prior != AUTO and not MODELS.takes(model, "prior"):
         raise InputError("a model that takes a prior", "one that has its own", "leave out --prior")
     config = FitConfig.from_settings(model=model, guide=guide, prior=prior, latent_dim=2, classifier="mlp", hidden=(8,))
-    return build_pair(config, EVENT_SHAPE, NUM_CLASSES, model, guide)
+    return build_pair(config, IMAGES, model, guide)
 
 
 def with_models() -> dict[str, Reasons]:
@@ -50,7 +50,7 @@ def with_guides() -> dict[str, Reasons]:
 
 def _try(pair: Pair, objective: str = "elbo") -> None:
     with torch.random.fork_rng():
-        OBJECTIVES.build(objective, probed=pair.probe(torch.zeros(2, *EVENT_SHAPE)))
+        OBJECTIVES.build(objective, probed=pair.probe(torch.zeros(2, *IMAGES.event_shape)))
 
 
 def _matrix(rows: Iterable[str], columns: Iterable[str], attempt: Callable[[str, str], None]) -> Reasons:

@@ -207,17 +207,14 @@ def load(
     with torch.random.fork_rng():
         programs = model or config.model, guide or config.guide
         rows = _rows_like(facts.event_shape)
-        shape, classes = facts.event_shape, facts.num_classes
-        pair = build_pair(config, shape, classes, *programs, facts.has_missing, rows, facts.columns)
+        pair = build_pair(config, facts, *programs, rows)
         probed = place(pair, rows.to(_device(device)), facts.num_data[0])
     pair.load_state_dict(folder.weights(checkpoint))
     return Run(config, facts, probed, dataset=dataset, folder=folder, history=folder.history)
 
 
 def _pair(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram) -> Pair:
-    rows = dataset.train[:EXAMPLE_ROWS].values()
-    shape, classes, missing = dataset.event_shape, dataset.num_classes, dataset.has_missing
-    return build_pair(config, shape, classes, model, guide, missing, rows, dataset.columns)
+    return build_pair(config, dataset, model, guide, dataset.train[:EXAMPLE_ROWS].values())
 
 
 def _rows_like(event_shape: tuple[int, ...]) -> torch.Tensor:

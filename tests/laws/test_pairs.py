@@ -43,7 +43,7 @@ def test_the_matrix(found, expected):
 
 def train(pair, objective: str) -> None:
     """Three steps of Adam; the bound is finite and the last is not the first."""
-    x = (torch.rand(6, *compatibility.EVENT_SHAPE) < 0.5).float()
+    x = (torch.rand(6, *compatibility.IMAGES.event_shape) < 0.5).float()
     loss = OBJECTIVES.build(objective, probed=pair.probe(x), num_data=60)
     parameters = [p for module in pair.modules().values() for p in module.parameters()]
     before = [p.detach().clone() for p in parameters]
