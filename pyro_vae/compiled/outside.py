@@ -7,6 +7,7 @@ tells of every call of a function that is written in C, by whatever name or libr
 from __future__ import annotations
 
 import datetime
+import gc
 import io
 import sys
 from pathlib import Path
@@ -43,17 +44,20 @@ class Outside:
 
     def __init__(self) -> None:
         self.found: str | None = None
-        self._watches = False
+        self._watches = self._collects = False
 
     def __enter__(self) -> Self:
-        self._watches = sys.getprofile() is None
+        self._watches, self._collects = sys.getprofile() is None, gc.isenabled()
         if self._watches:
+            gc.disable()  # what others have done at each collection would look like the program's doing
             sys.setprofile(self._look)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._watches:
             sys.setprofile(None)
+            if self._collects:
+                gc.enable()
 
     def _look(self, frame: FrameType, event: str, function: Any) -> None:
         if event == "c_call" and self.found is None and function.__name__ in _NAMES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 import warnings
 from pathlib import Path
 
@@ -32,6 +34,23 @@ def test_a_mistake_shows_at_the_first_call_as_in_stock_pyro():
 
     with pyro.validation_enabled(True):
         assert messages(CompiledTrace_ELBO()) == messages(Trace_ELBO())
+
+
+def test_what_others_do_at_a_collection_is_not_the_program_s_doing():
+    def look(*_):
+        time.perf_counter()
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(look)
+    gc.set_threshold(1)
+    try:
+        elbo = CompiledTrace_ELBO()
+        found = run(lambda: (gaussian, guide), elbo, [call(DATA)] * 4)
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(look)
+    assert_equal(found, run(lambda: (gaussian, guide), Trace_ELBO(), [call(DATA)] * 4))
 
 
 @pytest.mark.parametrize("validated", [False, True])

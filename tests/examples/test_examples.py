@@ -63,7 +63,7 @@ def test_the_regression_s_formula_is_that_of_conditioning_the_joint_normal():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("batch_size", [100, 200])
+@pytest.mark.parametrize("batch_size", [100, pytest.param(200, marks=pytest.mark.slow)])
 def test_hierarchical_regression(batch_size):
     """Minibatches and the whole set alike."""
     within(hierarchical_regression.main(batch_size))

@@ -376,6 +376,7 @@ def test_bare_parameters_are_frozen_too():
     assert guide().requires_grad
 
 
+@pytest.mark.exhaustive
 def test_full_rank_reaches_the_evidence_and_mean_field_does_not(linear_gaussian: LinearGaussian):
     """Guides with linear encoders trained by sticking the landing, whose noise vanishes as they get exact.
 

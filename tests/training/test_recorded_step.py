@@ -72,8 +72,8 @@ def train(pair, x, y=None, notes=None, **settings):
         ("vae", "mean_field", {"objective": "capacity:epochs=2"}),
         ("vae", "full_rank", {"objective": "stl", "weight_decay": 2.0}),
         ("vae", "mean_field", {"optimizer": "adamax", "weight_decay": 2.0, "lr_warmup": 4, "skip_norm": 30.0}),
-        ("vae", "mixture:num_components=6,shared=true", {}),
-        ("hvae", "iaf", {"prior": "realnvp:num_blocks=3,hidden=8"}),
+        ("vae", "mixture:num_components=3,shared=true", {}),
+        ("vae", "mean_field", {"prior": "realnvp:num_blocks=2,hidden=8"}),
     ],
 )
 def test_training_is_that_of_eager_steps(model, guide, settings, x, y):
