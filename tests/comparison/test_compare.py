@@ -52,7 +52,7 @@ def test_full_rank_is_exact(linear):
     assert found["elbo"] == pytest.approx(row(linear, "exact")["elbo"], abs=0.01)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_nuts_means_are_exact():
     """Within 0.05 standard deviations: at 5,000 effective draws 3.5 standard errors of ten means, missed in 0.5% of
     runs; the draws here are seeded."""

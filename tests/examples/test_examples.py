@@ -86,7 +86,7 @@ def test_state_space():
     within(state_space.main())
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_poisson_factors():
     errors = poisson_factors.main()
     assert errors.pop("evidence")[0] < 0.02
