@@ -33,13 +33,18 @@ _library.define("addmm(Tensor bias, Tensor a, Tensor b) -> Tensor")
 
 
 def _mm(a: Tensor, b: Tensor) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, _dense(b).t(), None, "none", [], "")
     return product
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, _dense(b).t(), bias, "none", [], "")
     return product
+
+
+def _dense(b: Tensor) -> Tensor:
+    """A matrix without gaps between its rows: with them, as in a slice of time, oneDNN is hundreds of times slower."""
+    return b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()
 
 
 _library.impl("mm", _mm, "CPU")
