@@ -175,12 +175,8 @@ class Amortized(NamedModule):
             if isinstance(value, Tensor):
                 values[key] = layout.features(value)
                 continue
-            if site.local:
-                q = layout.distribution(conditionals[key](*(values[name] for name in self._given[key])))
-            else:
-                q = self.shared[key]()
-            value = self._sample(site.name, site, q, plates, by_row)
-            values[key] = q.vector(value) if isinstance(q, SiteDistribution) else layout.features(value)
+            q = self._local(key, layout, conditionals, values) if site.local else self.shared[key]()
+            values[key] = _features(q, layout, self._sample(site.name, site, q, plates, by_row))
         if self.before is not None and states is not None:
             self._walk(conditionals, values, states, plates, by_row)
 
@@ -201,10 +197,15 @@ class Amortized(NamedModule):
             values[STEP] = states[..., min(max(step - ahead, 0), last), :]
             for series, site in zip(chain.series, chain.sites, strict=True):
                 key, layout = self._keys[site.name], self._layouts[site.name]
-                q = layout.distribution(conditionals[key](*(values[name] for name in self._given[key])))
-                value = self._sample(series.at(step), site, q, plates, by_row, step)
-                values[key] = q.vector(value) if isinstance(q, SiteDistribution) else layout.features(value)
+                q = self._local(key, layout, conditionals, values)
+                values[key] = _features(q, layout, self._sample(series.at(step), site, q, plates, by_row, step))
             values[BEFORE] = before.after(values[BEFORE], values)
+
+    def _local(
+        self, key: str, layout: SiteLayout, conditionals: Any, values: Mapping[str, Tensor]
+    ) -> dist.TorchDistribution:
+        """The distribution of a site of each row, from what it is given."""
+        return layout.distribution(conditionals[key](*(values[name] for name in self._given[key])))
 
     def _sample(
         self,
@@ -215,9 +216,9 @@ class Amortized(NamedModule):
         by_row: dict[str, Any],
         step: int = 0,
     ) -> Tensor:
-        infer: Any = (
-            {} if site.cardinality is None else {"enumerate": "parallel", "expand": True}
-        )  # some join it to others
+        infer: Any = {}
+        if site.cardinality is not None:
+            infer = {"enumerate": "parallel", "expand": True}  # some programs join it to others
         weight = self._weights.get(site.name, Weight())
         with ExitStack() as around:
             for frame in site.plates:
@@ -325,6 +326,11 @@ def _layout(site: DeclaredSite, data_dim: int | None) -> SiteLayout:
 
 def _shared_normal(site: DeclaredSite) -> SharedNormal:
     return SharedNormal(site.draws, site.support, len(site.event_shape))
+
+
+def _features(q: dist.TorchDistribution, layout: SiteLayout, value: Tensor) -> Tensor:
+    """What encoders see of a value that was drawn."""
+    return q.vector(value) if isinstance(q, SiteDistribution) else layout.features(value)
 
 
 def _plate(frame: CondIndepStackFrame, rows: int | None) -> pyro.plate:

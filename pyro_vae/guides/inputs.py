@@ -119,7 +119,7 @@ class Inputs(nn.Module):
             if seen.isnan().any():
                 self._missing.add(name)
             if sites.chain is not None and self._is_sequence(seen, name, sites.chain.series[0].length):
-                seen = seen.flatten(2) if seen.dim() > 2 else seen.unsqueeze(-1)
+                seen = _in_steps(seen)
                 self.sequences[name] = seen.shape[2] * (2 if name in self._missing else 1)
                 seen = seen.flatten(0, 1)
             else:
@@ -146,8 +146,7 @@ class Inputs(nn.Module):
         for name, key, axis in self._names:
             value = _as_numbers(arguments[name], axis)
             if name in self.sequences:
-                value = value.flatten(2) if value.dim() > 2 else value.unsqueeze(-1)
-                value = (value - getattr(self, f"mean_{key}")) / getattr(self, f"spread_{key}")
+                value = (_in_steps(value) - getattr(self, f"mean_{key}")) / getattr(self, f"spread_{key}")
                 values[name] = with_indicator(value, 1) if name in self._missing else value
                 continue
             value = (value - getattr(self, f"mean_{key}")) / getattr(self, f"spread_{key}")
@@ -194,6 +193,11 @@ def _row_axis(value: Any, rows: int | None) -> int | None:
 def _as_numbers(value: Tensor, axis: int) -> Tensor:
     value = value.to(torch.get_default_dtype()).movedim(axis, 0)
     return value.unsqueeze(-1) if value.dim() == 1 else value
+
+
+def _in_steps(value: Tensor) -> Tensor:
+    """A sequence as a vector for each step, shape (N, T, D)."""
+    return value.flatten(2) if value.dim() > 2 else value.unsqueeze(-1)
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:

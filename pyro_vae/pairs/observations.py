@@ -60,10 +60,11 @@ def observed_entries(p: Trace, sites: Sequence[str], x: Tensor, plate_dim: int |
             unseen[name] = rows.shape[1]
         elif len(sites) == 1 and value.numel() == x.numel():
             found[name] = tuple(range(x[0].numel()))
+    if not unseen:
+        return found
     taken = {place for places in found.values() for place in places}
-    left = [
-        place for place in torch.nonzero(x.reshape(len(x), -1).isnan().all(0)).flatten().tolist() if place not in taken
-    ]
+    missing = x.reshape(len(x), -1).isnan().all(0)
+    left = [place for place in missing.nonzero().flatten().tolist() if place not in taken]
     if len(left) == sum(unseen.values()):
         for name, size in unseen.items():
             found[name], left = tuple(left[:size]), left[size:]
