@@ -71,7 +71,7 @@ class Inputs(nn.Module):
             args: of a call.
             arguments: by name and path, rows in the first dimension of inputs.
         """
-        axes = {name: axis for name, _, axis in self._names}
+        axes = self._axes()
         flat = {k: v.movedim(0, axes[k]) if k in axes else v for k, v in arguments.items()}
         given = self._signature.bind(*args)
         given.apply_defaults()
@@ -81,7 +81,7 @@ class Inputs(nn.Module):
 
     def by_row(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name, rows in the first dimension of inputs."""
-        axes = {name: axis for name, _, axis in self._names}
+        axes = self._axes()
         return {k: v.movedim(axes[k], 0) if k in axes else v for k, v in arguments.items()}
 
     def sizes(self, arguments: Mapping[str, Any]) -> tuple[int, ...]:
@@ -91,6 +91,10 @@ class Inputs(nn.Module):
     def rows(self, arguments: Mapping[str, Any]) -> int | None:
         """How many rows the first input has; None without one."""
         return next((arguments[name].shape[axis] for name, _, axis in self._names), None)
+
+    def _axes(self) -> dict[str, int]:
+        """In which dimension of each input the rows lie."""
+        return {name: axis for name, _, axis in self._names}
 
     def num_entries(self, arguments: Mapping[str, Any]) -> int:
         """How many steps the sequences among these arguments have, rows in their first dimension."""

@@ -34,14 +34,32 @@ from pyro_vae.shapes import Shaped
 
 
 class _Auxiliary(Model):
-    """What both have in common: p(y), p(z) and p(a | what it is given)."""
+    """What both have in common: p(y), p(z) and p(a | what it is given); see ``ADGM`` for the arguments."""
 
     label_logits: Tensor
 
-    def _begin(self, num_classes: int, size: int, prior: nn.Module) -> None:
-        """Take the number of classes, the dimension of a, and p(z)."""
-        self.num_classes, self.auxiliary_dim, self.prior = num_classes, size, prior
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        num_classes: int,
+        latent_dim: int = 32,
+        auxiliary_dim: WholeOrNone = None,
+        *,
+        prior: nn.Module | None = None,
+        likelihood: Likelihood | None = None,
+        covariates: Sequence[Column] = (),
+        network: Network | None = None,
+    ) -> None:
+        size = auxiliary_dim or latent_dim
+        super().__init__(event_shape, _latents(num_classes, latent_dim, size), likelihood, covariates)
+        self.num_classes, self.latent_dim, self.auxiliary_dim = num_classes, latent_dim, size
+        self.prior = prior or StandardNormal(latent_dim)
         self.register_buffer("label_logits", torch.zeros(num_classes), persistent=False)
+        self._make_networks(network or MLP())
+
+    def _make_networks(self, network: Network) -> None:
+        """Make the decoder and the conditional of a."""
+        raise NotImplementedError
 
     def _conditional(self, encoder: nn.Module) -> Conditional:
         """p(a | what the encoder is given), near N(0, I) at the start: training begins as that of ``ss_vae``."""
@@ -85,25 +103,11 @@ class ADGM(_Auxiliary):
         torch.Size([1, 1, 8, 8])
     """
 
-    def __init__(
-        self,
-        event_shape: tuple[int, ...],
-        num_classes: int,
-        latent_dim: int = 32,
-        auxiliary_dim: WholeOrNone = None,
-        *,
-        prior: nn.Module | None = None,
-        likelihood: Likelihood | None = None,
-        covariates: Sequence[Column] = (),
-        network: Network | None = None,
-    ) -> None:
-        size = auxiliary_dim or latent_dim
-        super().__init__(event_shape, _latents(num_classes, latent_dim, size), likelihood, covariates)
-        self._begin(num_classes, size, prior or StandardNormal(latent_dim))
-        network = network or MLP()
-        self.decoder = network.decoder([latent_dim, num_classes, *self.given_sizes], self.likelihood.params_shape)
+    def _make_networks(self, network: Network) -> None:
+        sizes = [self.latent_dim, self.num_classes, *self.given_sizes]
+        self.decoder = network.decoder(sizes, self.likelihood.params_shape)
         seen = self.likelihood.seen_shape
-        self.auxiliary = self._conditional(network.encoder([seen, (num_classes,), (latent_dim,)]))
+        self.auxiliary = self._conditional(network.encoder([seen, (self.num_classes,), (self.latent_dim,)]))
         self.seen = self.likelihood.view()
 
     def forward(
@@ -143,25 +147,10 @@ class SDGM(_Auxiliary):
         torch.Size([1, 1, 8, 8])
     """
 
-    def __init__(
-        self,
-        event_shape: tuple[int, ...],
-        num_classes: int,
-        latent_dim: int = 32,
-        auxiliary_dim: WholeOrNone = None,
-        *,
-        prior: nn.Module | None = None,
-        likelihood: Likelihood | None = None,
-        covariates: Sequence[Column] = (),
-        network: Network | None = None,
-    ) -> None:
-        size = auxiliary_dim or latent_dim
-        super().__init__(event_shape, _latents(num_classes, latent_dim, size), likelihood, covariates)
-        self._begin(num_classes, size, prior or StandardNormal(latent_dim))
-        network = network or MLP()
-        sizes = [size, latent_dim, num_classes, *self.given_sizes]
+    def _make_networks(self, network: Network) -> None:
+        sizes = [self.auxiliary_dim, self.latent_dim, self.num_classes, *self.given_sizes]
         self.decoder = network.decoder(sizes, self.likelihood.params_shape)
-        self.auxiliary = self._conditional(network.for_vectors().encoder([(num_classes,), (latent_dim,)]))
+        self.auxiliary = self._conditional(network.for_vectors().encoder([(self.num_classes,), (self.latent_dim,)]))
 
     def forward(
         self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
