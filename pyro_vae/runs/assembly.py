@@ -149,7 +149,7 @@ def build_pair(
 def _named_model(config: ProgramConfig, data: Described, name: str, network: Network) -> Model:
     _check_is_not_own("model", name, MODELS)
     own = [column for column in data.columns if not column.is_covariate]
-    observed = (len(own),) if own else data.event_shape
+    observed = (len(own),) if data.columns else data.event_shape
     prior, likelihood = config.prior, None
     if config.likelihood != AUTO:
         likelihood = LIKELIHOODS.build(config.likelihood, event_shape=observed, columns=own or None)
@@ -245,6 +245,9 @@ def resolve_reading(config: FitConfig, dataset: Dataset) -> FitConfig:
         raise InputError(
             f"every value of {dataset.name}", "some that are missing (NaN)", "use --missing mask, or fill them"
         )
+    if (config.covariates or config.columns) and not dataset.columns:
+        flag = "--covariates" if config.covariates else "--columns"
+        raise InputError(f"a table, whose columns have names, for {flag}", dataset.name, f"leave out {flag}")
     if not dataset.has_missing:  # programs need not look for any
         config = config.model_copy(update={"missing": "refuse"})
     if not dataset.reading:

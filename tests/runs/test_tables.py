@@ -251,3 +251,10 @@ def test_the_command_line(command, tmp_path):
     assert typed.exit_code == 2
     assert "did you mean 'poisson'" in typed.stderr
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("asked", [{"covariates": ("age",)}, {"columns": {"age": "poisson"}, "likelihood": "mixed"}])
+def test_columns_of_data_that_are_no_table_are_refused(asked, tmp_path):
+    with pytest.raises(InputError, match="a table, whose columns have names, for --co"):
+        pyro_vae.fit("vae", data="digits", out=tmp_path / "run", display=False, **asked)
+    assert not (tmp_path / "run").exists()
