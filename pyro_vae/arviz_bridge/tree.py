@@ -31,6 +31,7 @@ from torch.distributions import constraints
 from pyro_vae.arviz_bridge.pareto import psis
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.memory import at_once
+from pyro_vae.pairs.seeding import seeded
 from pyro_vae.posterior.draws import PosteriorDraws
 from pyro_vae.posterior.predictive import draw_enumerated, generate, log_likelihood, model_sites, observed_values
 from pyro_vae.posterior.target import Target
@@ -80,8 +81,7 @@ def from_guide(
     layout = _Layout(targets[0], rows)
     chains: dict[str, list[Values]] = {}
     for chain, target in enumerate(targets):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed + CHAIN_SEED_STRIDE * chain)
+        with seeded(seed + CHAIN_SEED_STRIDE * chain):
             draws = _draw(target, num_draws)
             latents = target.values(draws.u) | draws.enumerated
             latents |= draw_enumerated(target, latents)
@@ -133,8 +133,7 @@ def from_chains(
     _check_chains(u, target, statistics or {})
     num_chains, num_draws = u.shape[:2]
     layout = _Layout(target, rows)
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.no_grad(), seeded(seed):
         latents = target.values(u.flatten(0, 1))
         latents = latents | draw_enumerated(target, latents)
         by_chain = {name: value.unflatten(0, (num_chains, num_draws)) for name, value in latents.items()}

@@ -25,6 +25,7 @@ from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models import MODELS, Model
 from pyro_vae.networks import MLP
 from pyro_vae.pairs.pair import Pair, Program
+from pyro_vae.pairs.seeding import seeded
 from pyro_vae.posterior.mcmc import Chains, Sampling, nuts
 from pyro_vae.posterior.target import Target
 from pyro_vae.registry import parse_choice
@@ -173,8 +174,7 @@ def compare_mcmc(
     for name, value, least in (("latent_dim", latent_dim, 1), ("num_data", num_data, 1), ("num_steps", num_steps, 0)):
         if value < least:
             raise InputError(f"{name} of at least {least}", str(value), f"use {name}=10")
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed), torch.no_grad():
         program = _program(model, x, latent_dim)
         if x is None:
             x = torch.cat([program() for _ in range(num_data)])
@@ -189,8 +189,7 @@ def _compare(
     model: str, targets: dict[str, Target], seconds: dict[str, float], chains: Chains, seed: int
 ) -> Comparison:
     first = next(iter(targets.values()))
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed), torch.no_grad():
         methods = [of_guide(name, target, seconds[name]) for name, target in targets.items()]
         from_nuts, exact = of_nuts(chains), of_exact(first)
         reference = exact or (from_nuts if chains.is_reference else None)

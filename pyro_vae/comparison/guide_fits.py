@@ -20,6 +20,7 @@ from torch import Tensor
 from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs.pair import Pair, ProbedPair
+from pyro_vae.pairs.seeding import seeded
 from pyro_vae.training.step import expected_warnings
 
 NUM_DRAWS = 16
@@ -43,8 +44,7 @@ def fit_guide(probed: ProbedPair, x: Tensor, num_steps: int = 2000, lr: float = 
     loss = _loss(probed, x)
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / num_steps)) / 2)
-    with torch.random.fork_rng(), pyro.validation_enabled(False), expected_warnings(), probed.pair.scope():
-        torch.manual_seed(seed)
+    with seeded(seed), pyro.validation_enabled(False), expected_warnings(), probed.pair.scope():
         for step in range(num_steps):
             gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -21,6 +21,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.pairs import turns
 from pyro_vae.pairs.probing import probe
 from pyro_vae.pairs.reach import modules_of
+from pyro_vae.pairs.seeding import seeded
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.shapes import Shaped
 
@@ -147,9 +148,8 @@ class Pair:
             seed: the seed of the noise.
             gradients: whether gradients are recorded.
         """
-        with self.scope(), self.evaluating(), torch.random.fork_rng(), torch.set_grad_enabled(gradients):
+        with self.scope(), self.evaluating(), seeded(seed), torch.set_grad_enabled(gradients):
             with pyro.validation_enabled(False):  # what is not a number is counted by whoever looks
-                torch.manual_seed(seed)
                 yield
 
     def parameters(self) -> dict[str, Tensor]:

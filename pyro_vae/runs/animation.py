@@ -88,8 +88,8 @@ def frame(run: Run) -> Image.Image:
     if run.conditional:
         images, columns = run.complete(run.split("test")[: SIDE**2].x())[0], SIDE
     elif run.class_matters:
-        classes = range(min(MAX_CLASSES, len(run.facts.class_names)))
-        images, columns = torch.cat([run.sample(STYLES, y=label) for label in classes]), STYLES
+        classes = torch.arange(min(MAX_CLASSES, len(run.facts.class_names))).repeat_interleave(STYLES)
+        images, columns = run.sample(len(classes), y=classes), STYLES
     elif _is_plane(run):
         images, columns = run.decode(latent_points.manifold_points(MANIFOLD)), MANIFOLD
     else:

@@ -60,7 +60,7 @@ class DamagedError(InputError):
         )
 
 
-def checksum(content: bytes, before: int = 0) -> int:
+def checksum(content: bytes | memoryview, before: int = 0) -> int:
     """The CRC-32 of bytes, going on from that of those before them."""
     return zlib.crc32(content, before)
 
@@ -78,11 +78,11 @@ def weights_to_bytes(weights: dict[str, Tensor], identity: Identity) -> bytes:
     return safetensors.torch.save(apart, metadata)
 
 
-def training_to_bytes(training: dict[str, Any], identity: Identity) -> bytes:
+def training_to_bytes(training: dict[str, Any], identity: Identity) -> memoryview:
     """The state of a training as torch saves it."""
     file = io.BytesIO()
     torch.save({**training, "identity": vars(identity)}, file)
-    return file.getvalue()
+    return file.getbuffer()  # getvalue would copy it
 
 
 def read_weights(path: Path, expected: int | None = None, identity: Identity | None = None) -> dict[str, Tensor]:

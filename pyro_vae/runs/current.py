@@ -169,7 +169,8 @@ def write_checkpoint(folder: Path, run: str, weights: dict[str, Tensor], trainin
     identity = Identity(run, progress["epoch"], progress["step"])
     name = f"{identity.epoch:05}-{secrets.token_hex(4)}"
     first, second = f"{name}.safetensors", f"{name}.pt"
-    contents = weights_to_bytes(weights, identity), training_to_bytes(training | {"progress": progress}, identity)
+    state = training_to_bytes(training | {"progress": progress}, identity)
+    contents: tuple[bytes | memoryview, ...] = (weights_to_bytes(weights, identity), state)
     try:
         for file, content in zip((first, second), contents, strict=True):
             write_new(folder / file, content)

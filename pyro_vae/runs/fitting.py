@@ -18,6 +18,7 @@ from pyro_vae.data.containers import is_path
 from pyro_vae.errors import InputError
 from pyro_vae.models import Model
 from pyro_vae.pairs import Pair, turns
+from pyro_vae.pairs.seeding import seeded
 from pyro_vae.runs import placing
 from pyro_vae.runs.assembly import (
     AUTO,
@@ -95,8 +96,7 @@ def fit(
     dataset = _dataset(data, reading, download, strict)
     config = resolve_reading(config, dataset)
     config = resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         pair = _pair(config, dataset, model, guide)
         under_way, shown = Session(config, dataset, pair, device), choose_display(display)
         with under_way.writing():

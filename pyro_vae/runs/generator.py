@@ -26,7 +26,7 @@ from pyro_vae.pairs.traces import distribution_at, mean_at, value_at
 from pyro_vae.posterior.importance_resampling import draw_resampled
 from pyro_vae.posterior.predictive import draw_marginal
 from pyro_vae.runs.data_facts import DataFacts
-from pyro_vae.runs.inputs import read_class, read_count, read_images, read_points, read_seed
+from pyro_vae.runs.inputs import Classes, read_classes, read_count, read_images, read_points, read_seed
 from pyro_vae.runs.table_rows import check_columns, check_given, covariates_of, supports_of, with_codes
 
 PROPOSALS = 20
@@ -140,7 +140,7 @@ class Generator:
         self,
         z: ArrayLike | Tensor,
         site: str | None = None,
-        y: int | str | None = None,
+        y: Classes | None = None,
         seed: int = 0,
         x: Any = None,
     ) -> Any:
@@ -150,7 +150,7 @@ class Generator:
             z: points of shape (N, latent_dim).
             site: the latent site that they belong to, for models with several; default: the last continuous one.
                 The others are drawn from the model, given z.
-            y: the class, by its index or name, for models with labels; default: drawn from p(y).
+            y: the class, by its index or name, or one a point, for models with labels; default: drawn from p(y).
             seed: the seed of these draws.
             x: for conditional models, the image whose visible part they read, shape (1, \*event_shape), or one a point;
                 for models with covariates, rows that have them, as ``sample`` takes them.
@@ -185,7 +185,7 @@ class Generator:
     def sample(
         self,
         num_samples: int = 64,
-        y: int | str | None = None,
+        y: Classes | None = None,
         seed: int = 0,
         mean: bool | None = None,
         x: Any = None,
@@ -194,7 +194,8 @@ class Generator:
 
         Args:
             num_samples: how many.
-            y: the class to generate, by its index or name, for models with labels; default: drawn from p(y).
+            y: the class to generate, by its index or name, or one an image, for models with labels; default: drawn
+                from p(y).
             seed: the seed of the draws.
             mean: whether to return E[x | z], which is what pictures show, instead of a draw of x itself; default: for
                 pictures, not for rows of tables.
@@ -360,19 +361,19 @@ class Generator:
             values = with_codes(values, self.model, self.facts.has_missing)
         return values.to(self.device)
 
-    def _given_class(self, y: int | str | None, num_rows: int) -> dict[str, Tensor]:
+    def _given_class(self, y: Classes | None, num_rows: int) -> dict[str, Tensor]:
         """The label site of ``num_rows`` rows, checked; empty where no class is asked for."""
         if y is None:
             return {}
         self._check_labels("to choose a class")
-        label = read_class(y, self.facts.class_names)
+        labels = read_classes(y, self.facts.class_names, num_rows)
         if not self.class_matters:
             raise InputError(
                 "a model whose images depend on the class",
                 f"{self.name!r}, whose class is read off them",
                 "leave out the class, or fit one that generates by class: --model ss_vae",
             )
-        return {LABEL_SITE: torch.full((num_rows,), label, device=self.device)}
+        return {LABEL_SITE: torch.tensor(labels, device=self.device)}
 
     def _check_labels(self, purpose: str) -> None:
         if not self.structure.has_label:

@@ -23,6 +23,8 @@ from pyro_vae.pairs.structure import LatentSite
 from pyro_vae.runs.data_facts import DataFacts
 from pyro_vae.runs.table_rows import numbers_of
 
+Classes = int | str | Sequence[int | str] | Array | Tensor
+
 ROUNDING = 1e-4
 FAR = 10.0  # times the range of the data, beyond which numbers are of another scale
 BOUNDED = ("counts", "intensities", "binary")
@@ -146,6 +148,19 @@ def read_points(z: Any, site: LatentSite, name: str) -> Tensor:
             "choose other points",
         )
     return values
+
+
+def read_classes(y: Classes, class_names: Sequence[str], num_rows: int) -> list[int]:
+    """The classes of some rows as indices: one class of all, or one per row.
+
+    Raises:
+        InputError: if there is no such class, or they are not as many as the rows.
+    """
+    if isinstance(y, str | int | dict) or not hasattr(y, "__len__") or getattr(y, "ndim", 1) == 0:
+        return [read_class(y, class_names)] * num_rows
+    if len(y) != num_rows:
+        raise InputError(f"one class, or one for each of {num_rows}", f"{len(y)} classes", "give as many, or one")
+    return [read_class(each, class_names) for each in y]
 
 
 def read_class(y: Any, class_names: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from pyro_vae.objectives import Objective
 from pyro_vae.pairs.draws import draw_terms
 from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
 from pyro_vae.pairs.pair import ProbedPair
+from pyro_vae.pairs.seeding import seeded
 from pyro_vae.pairs.vectorized import draws_lie
 
 Row = dict[str, float]
@@ -74,8 +75,7 @@ class Validation:
         """The measures, averaged over the rows."""
         self.probed.pair.train(False)
         totals: defaultdict[str, list[Tensor]] = defaultdict(list)
-        with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
-            torch.manual_seed(SEED)
+        with seeded(SEED), torch.no_grad(), pyro.validation_enabled(False):
             for chunk in self.images.chunks(CHUNK):
                 for name, value in self._measure(chunk).items():
                     totals[name].append(value)

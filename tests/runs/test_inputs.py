@@ -120,7 +120,7 @@ POINTS = [
     ("ab", "numbers in z"),
     (None, "z of shape"),
 ]
-BAD_CLASSES = [99, -1, 2.5, True, [1, 2], {}, "elk"]
+BAD_CLASSES = [99, -1, 2.5, True, [1, 3], {}, "elk"]
 
 
 def test_points_and_classes(labelled):
@@ -130,6 +130,13 @@ def test_points_and_classes(labelled):
         for label in (1, "bee", np.int64(1), torch.tensor(1), 1.0):
             assert torch.equal(labelled.decode(points, y=label), expected)
     assert torch.equal(labelled.sample(4, y="cow"), labelled.sample(4, y=2))
+    for labels in (["ant", "bee", "cow"], (0, 1, 2), np.arange(3), torch.arange(3)):
+        mixed = labelled.decode(z, y=labels)
+        assert torch.equal(mixed[1], expected[1])
+        assert not torch.equal(mixed, expected)
+        assert torch.equal(labelled.sample(3, y=labels)[2], labelled.sample(3, y=2)[2])
+    with pytest.raises(InputError, match="one class, or one for each of 4; got 3 classes"):
+        labelled.sample(4, y=labels)
     for points, message in POINTS:
         with pytest.raises(InputError, match=message):
             labelled.decode(points)
