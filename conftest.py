@@ -1,11 +1,19 @@
-"""Check the shapes of every call that a test or an example makes, in the rooms that state theirs as types."""
+"""What holds for tests and for the examples in docstrings alike.
+
+The shapes of every call are checked, in the rooms that state theirs as types.  An example starts from seeded noise, an
+empty parameter store and an empty folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import pyro
+import pytest
+import torch
 from beartype import beartype
 from jaxtyping import install_import_hook
 
@@ -26,3 +34,15 @@ def check_shapes(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 install_import_hook([f"pyro_vae.{room}" for room in ROOMS], "conftest.check_shapes")
+torch.set_num_threads(1)  # for tiny tensors, and as many processes as there are processors
+
+
+@pytest.fixture
+def doctest_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
+    """The names that every example starts with; it must leave Pyro's global state as it was."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    validation = torch.distributions.Distribution._validate_args
+    with pyro.get_param_store().scope():
+        yield {"torch": torch}
+    assert torch.distributions.Distribution._validate_args == validation

@@ -23,7 +23,6 @@ from pyro_vae.networks import MLP, Network
 from pyro_vae.pairs import Pair
 from pyro_vae.priors import PRIORS
 
-torch.set_num_threads(1)  # the matrices are small
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start: two at once would wait for each other
 
 EVENT_SHAPE = (1, 4, 4)

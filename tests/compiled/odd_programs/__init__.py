@@ -1,0 +1,1 @@
+"""Programs that do odd things, by what is odd about them."""
