@@ -25,10 +25,9 @@ from torch import Tensor
 from pyro_vae.diagnostics.two_sample import EnergyTest, energy_test
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.memory import at_once
-from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.vectorized import check_data_plate
 from pyro_vae.posterior.target import Target
-from pyro_vae.shapes import Float, Shaped
+from pyro_vae.shapes import Float
 
 FEWEST = 20
 
@@ -50,8 +49,10 @@ class AggregatePosterior:
         >>> from pyro_vae.guides import MeanField
         >>> from pyro_vae.models import VAE
         >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
         >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(50, 1, 8, 8).round()
-        >>> found = aggregate_posterior(Pair(model, MeanField(model)).probe(x), x, num_permutations=99)
+        >>> target = Target(Pair(model, MeanField(model)).probe(x), x)
+        >>> found = aggregate_posterior(target, num_permutations=99)
         >>> found.names, found.posterior.shape, found.prior.shape
         (('z[0]', 'z[1]'), torch.Size([50, 2]), torch.Size([50, 2]))
     """
@@ -99,13 +100,12 @@ class AggregatePosterior:
 
 
 def aggregate_posterior(
-    probed: ProbedPair, x: Shaped[Tensor, "N *event"], num_data: int = 1000, num_permutations: int = 999, seed: int = 0
+    target: Target, num_data: int = 1000, num_permutations: int = 999, seed: int = 0
 ) -> AggregatePosterior:
-    r"""Compare the aggregate posterior of some data with the prior.
+    """Compare the aggregate posterior of some data with the prior.
 
     Args:
-        probed: the model and the guide, with what ``pair.probe`` said of them.
-        x: data of shape (N, \*event_shape).
+        target: the posterior of N data.
         num_data: the most of them to use, chosen at random.
         num_permutations: B, of the test.
         seed: the seed of the choice, the draws and the permutations.
@@ -118,26 +118,27 @@ def aggregate_posterior(
         >>> from pyro_vae.guides import MeanField
         >>> from pyro_vae.models import VAE
         >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
         >>> model, x = VAE((1, 8, 8), latent_dim=2), 255 * torch.rand(50, 1, 8, 8)  # pixels that nobody divided by 255
-        >>> found = aggregate_posterior(Pair(model, MeanField(model)).probe(x), x, num_permutations=99)
+        >>> target = Target(Pair(model, MeanField(model)).probe(x), x)
+        >>> found = aggregate_posterior(target, num_permutations=99)
         >>> found.p_value  # the smallest that 99 permutations can give: the latents are not where the prior has them
         0.01
     """
-    check_data_plate(probed)
-    if not probed.continuous:
+    check_data_plate(target.probed)
+    if not target.probed.continuous:
         raise InputError("a continuous latent site", "a guide without", "fit another model")
-    with probed.pair.looked_at(seed):
-        rows = x[torch.randperm(len(x))[:num_data].to(x.device)]
-        numbers = probed.widest(x)
-        targets = [Target(probed, part) for part in rows.split(at_once(numbers))]
-        posterior = torch.cat([target.draw(1).u[0] for target in targets]).cpu()
-        prior = torch.cat([target.draw_prior(1)[0] for target in targets]).cpu()
+    with target.pair.looked_at(seed):
+        rows = torch.randperm(target.num_data)[:num_data].to(target.x.device)
+        parts = [target[some] for some in rows.split(at_once(target.probed.widest(target.x)))]
+        posterior = torch.cat([part.draw(1).u[0] for part in parts]).cpu()
+        prior = torch.cat([part.draw_prior(1)[0] for part in parts]).cpu()
     finite = posterior.isfinite().all(-1) & prior.isfinite().all(-1)
     if finite.sum() < FEWEST:
         raise InputError(f"at least {FEWEST} data with finite latents", str(int(finite.sum())), "give more data")
     posterior, prior = posterior[finite].double(), prior[finite].double()
     return AggregatePosterior(
-        names=targets[0].names,
+        names=parts[0].names,
         posterior=posterior,
         prior=prior,
         test=energy_test(posterior, prior, num_permutations, seed),

@@ -33,7 +33,6 @@ from pyro_vae.diagnostics.verdicts import (
     judge_weights,
 )
 from pyro_vae.errors import InputError, PyroVAEError
-from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.mcmc import Chains, nuts
 from pyro_vae.posterior.target import Target
 from pyro_vae.shapes import Float, Int
@@ -60,12 +59,19 @@ class LabelQuality:
 
 
 class Critic:
-    """Makes the checks, one after another."""
+    """Makes the checks, one after another, all of the same posterior or of its first rows.
 
-    def __init__(self, probed: ProbedPair, x: Tensor, effort: Effort, known: TrainingFacts, seed: int) -> None:
-        self.probed, self.x = probed, x
+    Args:
+        target: the posterior of the data.
+        effort: how much of each check to make.
+        known: labels and iterates, where there are any.
+        seed: the seed of every draw.
+    """
+
+    def __init__(self, target: Target, effort: Effort, known: TrainingFacts, seed: int) -> None:
+        self.target, self.probed, self.x = target, target.probed, target.x
         self.effort, self.known, self.seed = effort, known, seed
-        self.per_datum = probed.data_dim is not None and bool(probed.continuous)
+        self.per_datum = self.probed.data_dim is not None and bool(self.probed.continuous)
         self.checks: list[Check] = []
         self.made = {name for name, (possible, *_) in self._needs().items() if possible}
         for name in effort.only:
@@ -91,7 +97,7 @@ class Critic:
         }
 
     def weigh(self) -> Importance:
-        weights = importance_sample(self.probed, self.x, num_samples=self.effort.samples, seed=self.seed)
+        weights = importance_sample(self.target, num_samples=self.effort.samples, seed=self.seed)
         logger.info(f"drew {self.effort.samples:,} importance samples for {weights.log_weights.shape[1]:,} data")
         return weights
 
@@ -111,10 +117,9 @@ class Critic:
     def split_gap(self, dimensions: int) -> InferenceGap | None:
         if "gap" not in self.made:
             return None
-        x = self.x[: self.effort.split]
         return self._try(
             "gap, split",
-            lambda: inference_gap(self.probed, x, seed=self.seed),
+            lambda: inference_gap(self.target.first(self.effort.split), seed=self.seed),
             lambda found: judge_split(found, dimensions),
         )
 
@@ -134,10 +139,10 @@ class Critic:
     def run_chains(self, weights: Importance) -> Chains | None:
         if "nuts" not in self.made:
             return None
-        x, draws = self.x[: self.effort.nuts] if self.per_datum else self.x, self.effort.nuts_samples
+        draws = self.effort.nuts_samples
         return self._try(
             "NUTS",
-            lambda: nuts(Target(self.probed, x), draws, draws, seed=self.seed),
+            lambda: nuts(self.target.first(self.effort.nuts), draws, draws, seed=self.seed),
             lambda found: judge_chains(*_against(found, weights), found),
         )
 
@@ -146,7 +151,7 @@ class Critic:
             return None
         return self._try(
             "aggregate posterior",
-            lambda: aggregate_posterior(self.probed, self.x, seed=self.seed),
+            lambda: aggregate_posterior(self.target, seed=self.seed),
             judge_aggregate,
         )
 

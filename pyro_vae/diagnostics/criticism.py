@@ -38,6 +38,7 @@ from pyro_vae.diagnostics.verdicts import (
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.pair import Pair, ProbedPair, Program
 from pyro_vae.posterior.mcmc import Chains
+from pyro_vae.posterior.target import Target
 from pyro_vae.shapes import Int
 
 GROUPS = ("posterior", "model", "labels")
@@ -182,7 +183,7 @@ def criticise_pair(
         >>> [check.name for check in found.checks]
         ['importance weights', 'Pareto k-hat', ..., 'latent units']
     """
-    critic = Critic(probed, x, effort or Effort(), known or TrainingFacts(), seed)
+    critic = Critic(Target(probed, x), effort or Effort(), known or TrainingFacts(), seed)
     with probed.pair.evaluating(), pyro.validation_enabled(False):
         weights, latents = critic.weigh(), critic.look_at_latents()
         units = len(weights.names) if latents is None else latents.num_active

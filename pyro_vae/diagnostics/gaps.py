@@ -29,10 +29,9 @@ from pyro_vae.diagnostics.refinement import Refined, Refinement, refine
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw
 from pyro_vae.pairs.memory import at_once
-from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.annealing import Annealing, annealed_bound
 from pyro_vae.posterior.target import Target
-from pyro_vae.shapes import Bool, Float, Shaped
+from pyro_vae.shapes import Bool, Float
 
 CHOOSING = 200  # draws per datum for the choice between q and q*
 BY_REFINED = "importance weights of the refined guide"
@@ -83,8 +82,10 @@ class InferenceGap:
         >>> from pyro_vae.models import LinearGaussian
         >>> from pyro_vae.networks import MLP
         >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
         >>> model, x = LinearGaussian((3,), latent_dim=1, scale=0.5), torch.randn(2, 3)
-        >>> gap = inference_gap(Pair(model, MeanField(model, network=MLP(hidden=(8,)))).probe(x), x, num_samples=100)
+        >>> pair = Pair(model, MeanField(model, network=MLP(hidden=(8,))))
+        >>> gap = inference_gap(Target(pair.probe(x), x), num_samples=100)
         >>> gap.family, gap.refined.tolist()  # its best normals are better than those of a network without training
         ("the guide's own", [True, True])
     """
@@ -140,21 +141,17 @@ class InferenceGap:
 
 
 def inference_gap(
-    probed: ProbedPair,
-    x: Tensor,
-    y: Shaped[Tensor, "N"] | None = None,
+    target: Target,
     *,
     num_samples: int = 2000,
     refinement: Refinement | None = None,
     annealing: Annealing | None = None,
     seed: int = 0,
 ) -> InferenceGap:
-    r"""Split the inference gap of some data.
+    """Split the inference gap of some data.
 
     Args:
-        probed: the model and the guide, with what ``pair.probe`` said of them.
-        x: data of shape (N, \*event_shape).
-        y: class labels of shape (N,), or None to leave the label site latent.
+        target: the posterior of N data.
         num_samples: draws per datum for the ELBOs and the importance weights.
         refinement: how q* is searched; default: ``Refinement()``.
         annealing: how log p(x) is annealed; None leaves it to the importance weights.
@@ -169,21 +166,23 @@ def inference_gap(
         >>> from pyro_vae.models import LinearGaussian
         >>> from pyro_vae.networks import MLP
         >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
         >>> model, x = LinearGaussian((3,), latent_dim=1, scale=0.5), torch.randn(2, 3)  # its posteriors are normal
-        >>> gap = inference_gap(Pair(model, MeanField(model, network=MLP(hidden=(8,)))).probe(x), x, num_samples=100)
+        >>> pair = Pair(model, MeanField(model, network=MLP(hidden=(8,))))
+        >>> gap = inference_gap(Target(pair.probe(x), x), num_samples=100)
         >>> gap.approximation_gap.mean < gap.amortization_gap.mean  # the network is at fault: it is not trained
         True
     """
     if num_samples < 1:
         raise InputError("at least one draw per datum", str(num_samples), "use num_samples=2000")
-    sizes = num_samples, at_once(len(x) * probed.widest(x)), seed
-    with probed.pair.looked_at(seed, gradients=True):
-        family = local_family(probed, x, y)
+    sizes = num_samples, at_once(len(target.x) * target.probed.widest(target.x)), seed
+    with target.pair.looked_at(seed, gradients=True):
+        family = local_family(target)
         search = refine(family, refinement or Refinement())
-        best = _Better(_guide(probed, x, y), partial(family.figures, search.parameters), sizes)
+        best = _Better(_guide(target), partial(family.figures, search.parameters), sizes)
     candidates = {BY_REFINED: best.log_likelihood, BY_GUIDE: best.guide_log_likelihood}
     if annealing is not None:
-        bound = annealed_bound(Target(probed, x, y), annealing, seed)
+        bound = annealed_bound(target, annealing, seed)
         candidates[BY_ANNEALING] = bound.log_likelihood.cpu()
     return _split(best, candidates, family.name, num_samples, search)
 
@@ -220,10 +219,9 @@ class _Better:
         self.log_likelihood = torch.where(self.refined, log_likelihood, self.guide_log_likelihood)
 
 
-def _guide(probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None) -> Figures:
+def _guide(target: Target) -> Figures:
     """The ELBO, shape (N,), and log importance weights, shape (S, N), of S draws from the guide."""
-    if probed.data_dim is None:
-        target = Target(probed, x, y)
+    if target.probed.data_dim is None:
 
         def of_all(num_samples: int) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
             draws = target.draw(num_samples)
@@ -233,7 +231,7 @@ def _guide(probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None) -> Figu
 
     def of_each(num_samples: int) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
         with torch.no_grad():
-            terms = draw(probed, x, y, num_samples, scaled=False).terms
+            terms = draw(target.probed, target.x, target.y, num_samples, scaled=False).terms
         return terms.elbo, terms.log_weights
 
     return of_each

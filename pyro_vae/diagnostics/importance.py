@@ -27,9 +27,8 @@ from torch import Tensor
 from pyro_vae.arviz_bridge.pareto import USABLE_K_HAT, psis
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.memory import at_once
-from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.posterior.target import Target
-from pyro_vae.shapes import Float, Int, Shaped
+from pyro_vae.shapes import Float, Int
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,9 @@ class Importance:
         >>> from pyro_vae.guides import MeanField
         >>> from pyro_vae.models import VAE
         >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
         >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(3, 1, 8, 8).round()
-        >>> found = importance_sample(Pair(model, MeanField(model)).probe(x), x, num_samples=100)
+        >>> found = importance_sample(Target(Pair(model, MeanField(model)).probe(x), x), num_samples=100)
         >>> found.log_weights.shape, found.k_limit
         (torch.Size([100, 3]), 0.5)
     """
@@ -146,20 +146,11 @@ class Importance:
         return (self.num_samples - self.num_bad).double()
 
 
-def importance_sample(
-    probed: ProbedPair,
-    x: Tensor,
-    y: Shaped[Tensor, "N"] | None = None,
-    *,
-    num_samples: int = 1000,
-    seed: int = 0,
-) -> Importance:
-    r"""Draw from the guide and weigh the draws, some data and some draws at a time.
+def importance_sample(target: Target, *, num_samples: int = 1000, seed: int = 0) -> Importance:
+    """Draw from the guide and weigh the draws, some data and some draws at a time.
 
     Args:
-        probed: the model and the guide, with what ``pair.probe`` said of them.
-        x: data of shape (N, \*event_shape); with latents outside the plate over data they are one datum, and N is 1.
-        y: class labels of shape (N,), or None to sum over the label site.
+        target: the posterior of N data; with latents outside the plate over data they are one datum, and N is 1.
         num_samples: S.
         seed: the seed of the draws.
 
@@ -171,37 +162,34 @@ def importance_sample(
         >>> from pyro_vae.guides import MeanField
         >>> from pyro_vae.models import LinearGaussian
         >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
         >>> model, x = LinearGaussian((3,)), torch.randn(20, 3)
-        >>> found = importance_sample(Pair(model, MeanField(model)).probe(x), x, num_samples=2000)
+        >>> target = Target(Pair(model, MeanField(model)).probe(x), x)
+        >>> found = importance_sample(target, num_samples=2000)
         >>> torch.allclose(found.log_likelihood.float(), model.evidence(x), atol=0.2)  # known of this model
         True
     """
     if num_samples < 1:
         raise InputError("at least one sample per datum", str(num_samples), "use --samples 1000")
     parts = []
-    with probed.pair.looked_at(seed):
-        for target, counts in _chunks(probed, x, y, num_samples):
-            draws = [target.draw(count) for count in counts]
+    with target.pair.looked_at(seed):
+        for part, counts in _chunks(target, num_samples):
+            draws = [part.draw(count) for count in counts]
             log_weights = torch.cat([draw.log_evidence_weight for draw in draws]).cpu()
             joint = torch.cat([draw.log_weight for draw in draws]).cpu()
             parts.append((log_weights, joint, torch.cat([draw.u for draw in draws]).cpu()))
     log_weights, joint, u = (torch.cat(part, 1) for part in zip(*parts, strict=True))
-    return Importance(log_weights, joint, u, target.names)
+    return Importance(log_weights, joint, u, part.names)
 
 
-def _chunks(
-    probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None, num_samples: int
-) -> Iterator[tuple[Target, list[int]]]:
-    """Targets of some data each, and the draws of each run on them."""
-    widest = probed.widest(x)
-    if probed.data_dim is None:
-        size, widest = len(x), widest * len(x)
-    elif Target(probed, x[:2]).side_by_side:
-        size = at_once(widest * num_samples)
+def _chunks(target: Target, num_samples: int) -> Iterator[tuple[Target, list[int]]]:
+    """Posteriors of some data each, and the draws of each run on them."""
+    widest = target.probed.widest(target.x)
+    if target.probed.data_dim is None:
+        size, at_a_draw = 1, widest * len(target.x)
     else:
-        size = at_once(widest)
-    most = at_once(widest if probed.data_dim is None else widest * size)
-    counts = [len(part) for part in torch.arange(num_samples).split(most)]
-    for start in range(0, len(x), size):
-        rows = slice(start, start + size)
-        yield Target(probed, x[rows], None if y is None else y[rows]), counts
+        size = at_once(widest * num_samples if target.side_by_side else widest)
+        at_a_draw = widest * size
+    counts = [len(part) for part in torch.arange(num_samples).split(at_once(at_a_draw))]
+    for start in range(0, target.num_data, size):
+        yield target if target.probed.data_dim is None else target[start : start + size], counts

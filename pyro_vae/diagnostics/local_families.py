@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pyro_vae.pairs.draws import Draws, draw
-from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.vectorized import draws_lie
 from pyro_vae.posterior.target import Target
-from pyro_vae.shapes import Float, Shaped
+from pyro_vae.shapes import Float
 
 DIAGONAL = "diagonal normal on the unconstrained latents"
 FULL_RANK = "full-rank normal on the unconstrained latents"
@@ -60,26 +59,24 @@ class Offsets:
     r"""The guide's own family: offsets on the outputs of its linear layers.
 
     Args:
-        probed: the model and the guide, with what ``pair.probe`` said of them.
-        x: data of shape (N, \*event_shape).
-        y: class labels of shape (N,), or None.
+        target: the posteriors of N data.
     """
 
     name = OWN
 
-    def __init__(self, probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None = None) -> None:
-        self.probed, self.x, self.y = probed, x, y
-        draws_lie(probed, x, y)  # found for the guide itself, before anybody meets its linear maps
-        watch = _Watch(probed, len(x))
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        draws_lie(target.probed, target.x, target.y)  # for the guide itself, before anybody meets its linear maps
+        watch = _Watch(target.probed, target.num_data)
         with torch.no_grad(), torch.random.fork_rng():
-            draw(_beside(probed, watch), x, y, 2, scaled=False)  # two draws: no layer takes draws for data
+            self._run(watch, 2)  # two draws: no layer takes draws for data
         self._places = [place for place, shape in enumerate(watch.shapes) if shape is not None]
-        self.start = [x.new_zeros(shape) for shape in watch.shapes if shape is not None]
+        self.start = [target.x.new_zeros(shape) for shape in watch.shapes if shape is not None]
 
     def bound(self, parameters: Sequence[Tensor], num_samples: int) -> Float[Tensor, "N"]:
         draws = self._draw(parameters, num_samples)
         bound = draws.terms.elbo
-        if self.probed.score_function:
+        if self.target.probed.score_function:
             score = _score(draws)
             bound = bound + score - score.detach()
         return bound
@@ -92,8 +89,18 @@ class Offsets:
         return terms.elbo, terms.log_weights
 
     def _draw(self, parameters: Sequence[Tensor], num_samples: int) -> Draws:
-        add = _Add(dict(zip(self._places, parameters, strict=True)))
-        return draw(_beside(self.probed, add), self.x, self.y, num_samples, scaled=False)
+        return self._run(_Add(dict(zip(self._places, parameters, strict=True))), num_samples)
+
+    def _run(self, linear: _Linear, num_samples: int) -> Draws:
+        """Draws of the same pair, parameters and all, with something done to the linear maps of its guide."""
+        pair, x, y = self.target.pair, self.target.x, self.target.y
+
+        def guide(*arguments: Any) -> Any:
+            with linear:
+                return pair.guide(*arguments)
+
+        probed = replace(self.target.probed, pair=pair.with_guide(guide))
+        return draw(probed, x, y, num_samples, scaled=False)
 
 
 class LocalNormal:
@@ -138,22 +145,20 @@ class LocalNormal:
         return self.target.log_density(loc + log_scale.exp() * bent) - log_q
 
 
-def local_family(probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None = None) -> LocalFamily:
-    r"""The family to refine a guide in: its own, or normals where it has no linear layers that know the data.
+def local_family(target: Target) -> LocalFamily:
+    """The family to refine a guide in: its own, or normals where it has no linear layers that know the data.
 
     Args:
-        probed: the model and the guide, with what ``pair.probe`` said of them.
-        x: data of shape (N, \*event_shape).
-        y: class labels of shape (N,), or None.
+        target: the posteriors of N data.
 
     Raises:
         InputError: if there are no such layers and a latent site is discrete and not enumerated.
     """
-    if probed.data_dim is not None:
-        offsets = Offsets(probed, x, y)
+    if target.probed.data_dim is not None:
+        offsets = Offsets(target)
         if offsets.start:
             return offsets
-    return LocalNormal(Target(probed, x, y))
+    return LocalNormal(target)
 
 
 class _Linear(TorchFunctionMode):
@@ -211,16 +216,6 @@ class _Add(_Linear):
 
     def meet(self, call: int, output: Tensor) -> Tensor:
         return output + self.offsets[call] if call in self.offsets else output
-
-
-def _beside(probed: ProbedPair, linear: _Linear) -> ProbedPair:
-    """The same pair, parameters and all, with something done to the linear maps of its guide."""
-
-    def run(*arguments: Any) -> Any:
-        with linear:
-            return probed.pair.guide(*arguments)
-
-    return replace(probed, pair=probed.pair.with_guide(run))
 
 
 def _score(draws: Draws) -> Tensor:

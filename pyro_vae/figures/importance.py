@@ -30,8 +30,10 @@ def weights(found: Importance) -> Figure:
         >>> from pyro_vae.guides import MeanField
         >>> from pyro_vae.models import VAE
         >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
         >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(20, 1, 8, 8).round()
-        >>> figure = figures.weights(importance_sample(Pair(model, MeanField(model)).probe(x), x, num_samples=100))
+        >>> target = Target(Pair(model, MeanField(model)).probe(x), x)
+        >>> figure = figures.weights(importance_sample(target, num_samples=100))
         >>> [ax.get_title() for ax in figure.axes]
         ['Pareto k-hat of 20 data, 100 samples each', 'The bound, from K = 1 to log p(x)']
     """
@@ -55,8 +57,9 @@ def worst_data(images: Tensor, found: Importance) -> Figure:
         >>> from pyro_vae.guides import MeanField
         >>> from pyro_vae.models import VAE
         >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
         >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(30, 1, 8, 8).round()
-        >>> found = importance_sample(Pair(model, MeanField(model)).probe(x), x, num_samples=100)
+        >>> found = importance_sample(Target(Pair(model, MeanField(model)).probe(x), x), num_samples=100)
         >>> len(figures.worst_data(x, found).axes)  # the worst twenty
         20
     """

@@ -59,8 +59,9 @@ def aggregate(found: AggregatePosterior) -> Figure:
         >>> from pyro_vae.guides import MeanField
         >>> from pyro_vae.models import VAE
         >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.posterior import Target
         >>> model, x = VAE((1, 8, 8), latent_dim=2), torch.rand(50, 1, 8, 8).round()
-        >>> found = aggregate_posterior(Pair(model, MeanField(model)).probe(x), x, num_permutations=99)
+        >>> found = aggregate_posterior(Target(Pair(model, MeanField(model)).probe(x), x), num_permutations=99)
         >>> figures.aggregate(found).axes[-1].get_title()  # after a panel for each
         'The two worst coordinates'
     """

@@ -39,7 +39,7 @@ def simulate(probed: ProbedPair, template: Tensor) -> tuple[Target, Tensor]:
         program = poutine.uncondition(probed.pair.model)
         trace = prune_subsample_sites(poutine.trace(program).get_trace(*probed.pair.arguments(template, None)))
     target = Target(probed, _generated(probed, trace, template))
-    return target, _unconstrained(trace, target)
+    return target, target.free(trace)[0]
 
 
 def posterior_and_truth(
@@ -77,16 +77,3 @@ def _generated(probed: ProbedPair, trace: Trace, template: Tensor) -> Tensor:
     check_generates(probed, template[0].numel())
     x = assemble(probed, template, lambda name: (value_at(trace, name), distribution_at(trace, name).event_dim))
     return x.to(template.dtype)
-
-
-def _unconstrained(trace: Trace, target: Target) -> Tensor:
-    """The continuous latents of a run without draws or labels in parallel, shape (N, D)."""
-    nesting, data_dim = target.probed.nesting, target.probed.data_dim
-    found = [torch.zeros(target.num_data, 0, device=target.x.device)]
-    for site in target.sites:
-        free = site.transform.inv(value_at(trace, site.name))
-        batch = free.dim() - len(site.free_shape)
-        free = free.reshape((1,) * (nesting - batch) + free.shape)
-        free = free.unsqueeze(0) if data_dim is None else free.movedim(nesting + data_dim, 0)
-        found.append(free.reshape(target.num_data, -1))
-    return torch.cat(found, -1)

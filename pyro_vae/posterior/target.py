@@ -19,6 +19,7 @@ out are summed out of f_t, too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from pyro import poutine
@@ -28,19 +29,23 @@ from torch import Tensor
 
 from pyro_vae.compiled.payoff import compile_if_it_pays
 from pyro_vae.compiled.replay import Replay
+from pyro_vae.errors import InputError
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.layout import Layout
 from pyro_vae.pairs.marginal import marginal_total
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.traces import log_prob_at, observations, unscaled_log_prob_at, value_at
-from pyro_vae.pairs.vectorized import draws_lie, repeated, run, run_guide, run_model
+from pyro_vae.pairs.vectorized import Placing, draws_lie, repeated, run, run_guide, run_model
 from pyro_vae.posterior.draws import PosteriorDraws
 from pyro_vae.posterior.unconstrained import FlatSite, FlatVector
-from pyro_vae.shapes import Float, Int, Shaped
+from pyro_vae.shapes import Bool, Float, Int, Shaped
 
 
 class Target:
     r"""The posterior of some data under a pair's model, and draws from its guide.
+
+    One that is made runs nothing yet, so that a single one can stand for all data: ``target[rows]`` is the posterior of
+    some of them, which runs on these alone.
 
     Args:
         probed: the model and the guide, with what ``pair.probe`` said of them.
@@ -48,7 +53,7 @@ class Target:
         y: class labels of shape (N,), or None to sum over the label site.
 
     Raises:
-        InputError: if a latent site is discrete and not enumerated.
+        InputError: at the first use, if a latent site is discrete and not enumerated.
 
     Example:
         >>> from pyro_vae.guides import MeanField
@@ -59,18 +64,51 @@ class Target:
         >>> target, z = Target(Pair(model, MeanField(model)).probe(x), x), torch.randn(5, 4, 2)
         >>> torch.allclose(target.log_density(z), model.evidence(x) + model.posterior(x).log_prob(z), atol=1e-4)
         True
+        >>> torch.allclose(target[:2].log_density(z[:, :2]), target.log_density(z)[:, :2])
+        True
     """
 
     def __init__(self, probed: ProbedPair, x: Tensor, y: Shaped[Tensor, "N"] | None = None) -> None:
         self.probed, self.pair, self.x, self.y = probed, probed.pair, x, y
         self.num_data = 1 if probed.data_dim is None else len(x)
-        self.placing = draws_lie(probed, x, y)
         self._wide: dict[int, Target] = {}
         self._templates: dict[int, Trace] = {}
+
+    def __getitem__(self, rows: int | slice | Int[Tensor, "n"] | Bool[Tensor, "N"]) -> Target:
+        """The posterior of some of the data, n of them.
+
+        Args:
+            rows: one number, a slice, the numbers, shape (n,), or a mask, shape (N,).
+
+        Raises:
+            InputError: if all data are one datum, which no rows can be taken out of.
+            IndexError: if there is no such row.
+        """
+        if self.probed.data_dim is None:
+            raise InputError(
+                "a posterior for each row of the data", "one for all of them together", "take the target as it is"
+            )
+        if isinstance(rows, int):
+            row = range(self.num_data)[rows]  # of a posterior that still has rows, one
+            rows = slice(row, row + 1)
+        return Target(self.probed, self.x[rows], None if self.y is None else self.y[rows])
+
+    def first(self, num_data: int) -> Target:
+        """The posterior of the first so many data; the whole where all data are one datum."""
+        return self if self.probed.data_dim is None else self[:num_data]
+
+    @cached_property
+    def placing(self) -> Placing:
+        """Where the programs can have several draws; see ``pairs.vectorized.draws_lie``."""
+        return draws_lie(self.probed, self.x, self.y)
+
+    @cached_property
+    def vector(self) -> FlatVector:
+        """How the latents of a datum lie in a vector of D numbers, as one draw shows it."""
         guided = self._template(1)
         with torch.no_grad():
             generated = self._score(guided, 1)
-        self.vector = FlatVector.from_traces(self.probed, guided, generated)
+        return FlatVector.from_traces(self.probed, guided, generated)
 
     @property
     def side_by_side(self) -> bool:
@@ -215,7 +253,16 @@ class Target:
             return torch.cat([self.draw_prior(1) for _ in range(num_samples)])
         with torch.no_grad(), poutine.block(), self.pair.scope():
             p = run(self.pair.model, self.probed, self.x, self.y, self._plated(num_samples))
-        return self.vector.free(p, self._layout(self._template(num_samples), num_samples))[0]
+        return self.free(p, num_samples)
+
+    def free(self, trace: Trace, num_samples: int = 1) -> Float[Tensor, "S N D"]:
+        """The unconstrained latents, shape (S, N, D), of a run of the model without labels in parallel.
+
+        Args:
+            trace: the run.
+            num_samples: S, its draws side by side.
+        """
+        return self.vector.free(trace, self._layout(self._template(num_samples), num_samples))[0]
 
     @property
     def sites(self) -> tuple[FlatSite, ...]:

@@ -125,10 +125,8 @@ class Diagnosis:
             save_posterior(tree, files[0])
             if chains is not None:
                 files.append(folder / "posterior_nuts.nc")
-                x = self.images.x()[: chains.u.shape[2]]
-                save_posterior(
-                    from_chains(chains.u, Target(self.run.probed, x), attrs={"inference": "NUTS"}), files[-1]
-                )
+                target = Target(self.run.probed, self.images.x()).first(chains.u.shape[2])
+                save_posterior(from_chains(chains.u, target, attrs={"inference": "NUTS"}), files[-1])
         return files
 
 

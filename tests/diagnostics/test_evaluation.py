@@ -15,6 +15,7 @@ from pyro_vae.diagnostics import (
 )
 from pyro_vae.diagnostics.evaluation import default_samples
 from pyro_vae.errors import InputError
+from pyro_vae.posterior import Target
 from tests.conftest import LinearGaussian, make_pair
 
 
@@ -68,7 +69,7 @@ def test_the_errors_of_the_likelihood_are_those_of_its_parts(x, monkeypatch):
     found = evaluate(probed, Images(x), num_samples=40)
     nll = nll_per_datum(probed, Images(x), num_samples=40)
     assert found.nll_standard_error == pytest.approx(nll.std().item() / math.sqrt(len(x)))
-    weights = importance_sample(probed, x, num_samples=40)
+    weights = importance_sample(Target(probed, x), num_samples=40)
     assert found.effective_samples == pytest.approx(weights.ess.median().item(), rel=1e-4)
     monkeypatch.setattr("pyro_vae.pairs.memory.NUMBERS_AT_ONCE", 512 * 8 * 3)  # several runs of draws
     assert 1 <= evaluate(probed, Images(x), num_samples=40).effective_samples <= 40

@@ -20,6 +20,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.guides import FullRank, MeanField
 from pyro_vae.models import LinearGaussian
 from pyro_vae.pairs import Pair
+from pyro_vae.posterior import Target
 from pyro_vae.posterior.annealing import Annealing
 from pyro_vae.runs.display import listening
 from tests.conftest import LinearNetwork, make_pair
@@ -84,7 +85,7 @@ class Exact:
 def split(guide, exact, **kwargs):
     torch.manual_seed(0)
     pair = Pair(exact.model, guide)
-    return inference_gap(pair.probe(exact.x), exact.x, **{"refinement": QUICK, "num_samples": 20_000} | kwargs)
+    return inference_gap(Target(pair.probe(exact.x), exact.x), **{"refinement": QUICK, "num_samples": 20_000} | kwargs)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.4])
@@ -129,7 +130,7 @@ def test_the_figures_are_those_of_an_independent_evaluation(x):
     """Two estimates by 4,000 draws each: within 0.1 nats."""
     pair = make_pair("vae")
     probed = pair.probe(x)
-    gap = inference_gap(probed, x, num_samples=4000)
+    gap = inference_gap(Target(probed, x), num_samples=4000)
     known = evaluate(probed, Images(x), num_samples=4000)
     total = gap.approximation_gap.mean + gap.amortization_gap.mean
     assert total == pytest.approx(-known.nll - known.elbo, abs=0.1)
@@ -139,11 +140,11 @@ def test_labels_have_a_posterior_of_their_own(x):
     """The best q(y | x) weighs the best bounds of the classes: L* = log sum_y exp L*_y; within 0.03 nats a datum."""
     pair = make_pair("ss_vae")
     settings = {"num_samples": 4000, "refinement": QUICK}
-    unlabelled = inference_gap(pair.probe(x), x, **settings)
+    unlabelled = inference_gap(Target(pair.probe(x), x), **settings)
     bounds = []
     for k in range(3):
         y = torch.full((7,), k)
-        bounds.append(inference_gap(pair.probe(x, y), x, y, **settings).refined_elbo)
+        bounds.append(inference_gap(Target(pair.probe(x, y), x, y), **settings).refined_elbo)
     best = torch.stack(bounds).logsumexp(0)
     assert unlabelled.refined_elbo.tolist() == pytest.approx(best.tolist(), abs=0.03)
     assert unlabelled.amortization_gap.mean > 0.02
@@ -162,7 +163,7 @@ def test_labels_have_a_posterior_of_their_own(x):
 def test_refining_never_costs(model, guide, x):
     """Gaps of each pair by 1,000 draws: no more below 0 than 0.02 nats, several standard errors."""
     pair = make_pair(model, guide)
-    gap = inference_gap(pair.probe(x), x, num_samples=1000, refinement=Refinement(max_steps=300))
+    gap = inference_gap(Target(pair.probe(x), x), num_samples=1000, refinement=Refinement(max_steps=300))
     assert gap.family == OWN
     assert (gap.refined_elbo - gap.elbo).min() > -0.02
     assert gap.amortization_gap.mean > 0
@@ -171,14 +172,14 @@ def test_refining_never_costs(model, guide, x):
 
 def test_offsets_have_a_row_for_each_datum_and_label(x):
     pair = make_pair("ss_vae")  # q(y | x): two layers; q(z | x, y): the maps of x and y, and both heads at once
-    shapes = [tuple(start.shape) for start in Offsets(pair.probe(x), x).start]
+    shapes = [tuple(start.shape) for start in Offsets(Target(pair.probe(x), x)).start]
     assert shapes == [(7, 16), (7, 3), (7, 16), (3, 1, 7, 4)]
 
 
 @pytest.mark.usefixtures("graph")
 def test_a_compiled_search_climbs_as_an_eager_one(x):
     pair = make_pair("vae")
-    family = Offsets(pair.probe(x), x)
+    family = Offsets(Target(pair.probe(x), x))
     parameters, notes, found = [torch.randn(start.shape) for start in family.start], [], []
     for steps in (10, 10**6):
         with listening(notes.append):
@@ -248,7 +249,7 @@ def test_latents_of_all_data_are_one_datum(family):
 
     x = torch.tensor([0.5, 1.0, 1.5])
     pair = Pair(model, family(model, init_scale=0.5))
-    gap = inference_gap(pair.probe(x), x)
+    gap = inference_gap(Target(pair.probe(x), x))
     evidence = dist.MultivariateNormal(torch.zeros(3), torch.eye(3) + 2).log_prob(x).item()
     precision = torch.eye(2) + 3
     cost = ((precision.diagonal().log().sum() - torch.logdet(precision)) / 2).item() if family is AutoNormal else 0.0
@@ -277,7 +278,7 @@ def test_data_without_finite_figures_are_left_out_and_counted():
     pair = Pair(exact.model, exact.mean_field(0.4))
     probed = pair.probe(exact.x)
     exact.x[3] = math.nan
-    gap = inference_gap(probed, exact.x, refinement=QUICK)
+    gap = inference_gap(Target(probed, exact.x), refinement=QUICK)
     assert gap.num_excluded == 1
     assert gap.amortization_gap.mean == pytest.approx(exact.cost_of(0.4), abs=0.05)
     found = json.loads(json.dumps(gap.as_dict(), allow_nan=False))
@@ -291,7 +292,7 @@ def test_the_same_seed_gives_the_same_figures_and_nothing_else_moves(x):
     pair.train()
     before, weights = torch.get_rng_state(), {name: value.clone() for name, value in pair.state_dict().items()}
     settings = {"num_samples": 20, "refinement": Refinement(max_steps=20)}
-    one, same, other = (inference_gap(probed, x, seed=seed, **settings) for seed in (4, 4, 5))
+    one, same, other = (inference_gap(Target(probed, x), seed=seed, **settings) for seed in (4, 4, 5))
     assert torch.equal(one.refined_elbo, same.refined_elbo)
     assert not torch.equal(one.refined_elbo, other.refined_elbo)
     assert torch.equal(torch.get_rng_state(), before)
@@ -302,6 +303,6 @@ def test_the_same_seed_gives_the_same_figures_and_nothing_else_moves(x):
 def test_bad_settings_are_refused(x):
     pair = make_pair("vae")
     with pytest.raises(InputError, match="at least one draw per datum; got 0"):
-        inference_gap(pair.probe(x), x, num_samples=0)
+        inference_gap(Target(pair.probe(x), x), num_samples=0)
     with pytest.raises(InputError, match="positive numbers to refine by"):
         Refinement(lr=0.0)

@@ -12,6 +12,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.guides import MeanField
 from pyro_vae.models import SSVAE
 from pyro_vae.pairs.pair import Pair
+from pyro_vae.posterior import Target
 from tests.diagnostics.planted import linear_model, linear_pair
 
 
@@ -34,7 +35,7 @@ def normal_weights(scale, num_samples, num_data=1, seed=0):
 def test_the_exact_posterior_has_equal_weights():
     probed = linear_pair()
     x = generated(5)
-    found = importance_sample(probed, x, num_samples=200)
+    found = importance_sample(Target(probed, x), num_samples=200)
     evidence = probed.pair.model.evidence(x).double()
     assert torch.allclose(found.log_likelihood, evidence, atol=1e-4)
     assert torch.allclose(found.elbo, evidence, atol=1e-4)
@@ -50,7 +51,7 @@ def test_the_evidence_is_within_three_standard_errors():
     probed = linear_pair(independent=True, latent_dim=2)
     x = generated(40)
     with torch.no_grad():
-        found = importance_sample(probed, x, num_samples=4000, seed=1)
+        found = importance_sample(Target(probed, x), num_samples=4000, seed=1)
         error = (found.log_likelihood - probed.pair.model.evidence(x)).abs()
     assert (found.k_hat < 0.7).all()
     assert (error > 3 * found.standard_error).sum() <= 2
@@ -97,7 +98,7 @@ def test_two_equal_groups_have_the_mean_of_their_bounds():
 def test_moments_are_those_of_the_posterior(scale, shift):
     """Two latents, 30 data, 4,000 draws: medians over data within 0.06, about five standard errors."""
     probed = linear_pair(scale=scale, shift=shift, latent_dim=2)
-    found = importance_sample(probed, generated(30), num_samples=4000)
+    found = importance_sample(Target(probed, generated(30)), num_samples=4000)
     assert found.sd_ratio.median().item() == pytest.approx(scale, abs=0.06)
     assert found.mean_error.median().item() == pytest.approx(shift, abs=0.06)
 
@@ -131,7 +132,7 @@ def test_labels_are_summed_out_of_the_likelihood():
     model = SSVAE((5,), num_classes=3, latent_dim=2)
     pair = Pair(model, MeanField(model))
     x = torch.rand(4, 5).round()
-    found = importance_sample(pair.probe(x), x, num_samples=5000)
+    found = importance_sample(Target(pair.probe(x), x), num_samples=5000)
     with torch.no_grad():
         z, one_hot = torch.randn(20_000, 2), torch.eye(3)
         p = [model.likelihood(model.decoder(z, label.expand(len(z), 3))) for label in one_hot]
@@ -144,9 +145,9 @@ def test_labels_are_summed_out_of_the_likelihood():
 def test_chunks_are_all_of_the_data(monkeypatch):
     probed = linear_pair(scale=1.5)
     x = generated(7)
-    whole = importance_sample(probed, x, num_samples=3000)
+    whole = importance_sample(Target(probed, x), num_samples=3000)
     monkeypatch.setattr("pyro_vae.pairs.memory.NUMBERS_AT_ONCE", 512 * 1000)
-    parts = importance_sample(probed, x, num_samples=3000)
+    parts = importance_sample(Target(probed, x), num_samples=3000)
     assert parts.log_weights.shape == whole.log_weights.shape == (3000, 7)
     assert torch.allclose(parts.log_likelihood, whole.log_likelihood, atol=0.5)
     assert not torch.equal(parts.log_weights, whole.log_weights)
@@ -164,7 +165,7 @@ def test_global_latents_are_one_datum():
         pyro.sample("mu", dist.Normal(1.5, 0.5))
 
     pair = Pair(model, guide)
-    found = importance_sample(pair.probe(x), x, num_samples=500)
+    found = importance_sample(Target(pair.probe(x), x), num_samples=500)
     exact = dist.MultivariateNormal(torch.zeros(3), torch.eye(3) + torch.ones(3, 3)).log_prob(x)
     assert found.log_likelihood.tolist() == pytest.approx([exact.item()], abs=1e-5)  # the posterior is N(1.5, 1 / 4)
 
@@ -172,14 +173,14 @@ def test_global_latents_are_one_datum():
 def test_no_samples_are_refused():
     probed = linear_pair()
     with pytest.raises(InputError, match=r"at least one sample.*--samples"):
-        importance_sample(probed, generated(2), num_samples=0)
+        importance_sample(Target(probed, generated(2)), num_samples=0)
 
 
 def test_the_random_state_is_left_alone():
     probed = linear_pair()
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    importance_sample(probed, generated(2, seed=3), num_samples=10)
+    importance_sample(Target(probed, generated(2, seed=3)), num_samples=10)
     torch.manual_seed(3)
-    importance_sample(probed, torch.zeros(2, 12), num_samples=10)
+    importance_sample(Target(probed, torch.zeros(2, 12)), num_samples=10)
     assert torch.equal(before, torch.get_rng_state())

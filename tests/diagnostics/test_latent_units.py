@@ -18,6 +18,7 @@ from pyro_vae.diagnostics.two_sample import energy_test
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw_terms
 from pyro_vae.pairs.pair import Pair
+from pyro_vae.posterior import Target
 from tests.conftest import make_pair
 from tests.diagnostics.planted import linear_model, linear_pair
 
@@ -70,7 +71,7 @@ def test_the_energy_distance_of_two_normals():
 def test_the_aggregate_of_the_exact_posterior_is_the_prior():
     """Eighty seeds: at most 10 alarms at 5 %, passed by 99.6 % of all choices of seeds; none at 0.1 % in a unit."""
     probed = linear_pair()
-    found = [aggregate_posterior(probed, data(100, seed), 100, 99, seed) for seed in range(80)]
+    found = [aggregate_posterior(Target(probed, data(100, seed)), 100, 99, seed) for seed in range(80)]
     alarms = sum(each.p_value <= 0.05 for each in found)
     assert binom.sf(10, 80, 0.05) < 0.004
     assert alarms <= 10
@@ -81,7 +82,7 @@ def test_the_aggregate_of_the_exact_posterior_is_the_prior():
 def test_a_shifted_aggregate_is_seen():
     probed = linear_pair(shift=2.0)
     for seed in range(20):
-        found = aggregate_posterior(probed, data(400, seed), 400, 199, seed)
+        found = aggregate_posterior(Target(probed, data(400, seed)), 400, 199, seed)
         assert found.p_value == 1 / 200
         assert (found.shift > 0.2).all()
         worst = found.as_dict()["units"][0]
@@ -92,14 +93,14 @@ def test_a_shifted_aggregate_is_seen():
 def test_a_narrow_aggregate_is_seen():
     probed = linear_pair(scale=0.1)
     for seed in range(20):
-        found = aggregate_posterior(probed, data(400, seed), 400, 199, seed)
+        found = aggregate_posterior(Target(probed, data(400, seed)), 400, 199, seed)
         assert found.p_value == 1 / 200
         assert found.spread.min() < 0.8
 
 
 def test_holm_by_hand():
     probed = linear_pair()
-    found = aggregate_posterior(probed, data(50), 50, 9)
+    found = aggregate_posterior(Target(probed, data(50)), 50, 9)
     raw = [ks_2samp(found.posterior[:, i], found.prior[:, i]).pvalue for i in range(10)]
     order = sorted(range(10), key=raw.__getitem__)
     expected, running = {}, 0.0
@@ -112,7 +113,7 @@ def test_holm_by_hand():
 def test_few_data_and_global_latents_are_refused():
     probed = linear_pair()
     with pytest.raises(InputError, match="at least 20 data with finite latents; got 5"):
-        aggregate_posterior(probed, data(5))
+        aggregate_posterior(Target(probed, data(5)))
     with pytest.raises(InputError, match="at least 2 data and 2 draws of each; got 5 and 1"):
         latent_use(probed, data(5), 1)
 
@@ -125,10 +126,10 @@ def test_few_data_and_global_latents_are_refused():
         pyro.sample("mu", dist.Normal(0.0, 1.0))
 
     x = torch.zeros(30)
-    program = Pair(model, guide)
-    for function in (aggregate_posterior, latent_use):
+    probed = Pair(model, guide).probe(x)
+    for function in (lambda: aggregate_posterior(Target(probed, x)), lambda: latent_use(probed, x)):
         with pytest.raises(InputError, match="every sample site inside"):
-            function(program.probe(x), x)
+            function()
 
 
 def test_activity_and_divergence_in_closed_form():

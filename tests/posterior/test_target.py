@@ -230,6 +230,38 @@ def test_compiled_values_are_the_eager_ones(labelled):
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_rows_have_the_posterior_that_they_have_among_all(labelled):
+    y = torch.tensor([0, 2, 1, 0])
+    known = Target(labelled.pair.probe(labelled.x, y), labelled.x, y)
+    u = torch.randn(5, 4, 2)
+    whole, given = labelled.log_density(u), known.log_density(u)
+    mask = torch.tensor([True, False, False, True])
+    for rows in (slice(1, 3), torch.tensor([3, 0, 3]), mask):
+        assert torch.allclose(labelled[rows].log_density(u[:, rows]), whole[:, rows])
+        assert torch.allclose(known[rows].log_density(u[:, rows]), given[:, rows])
+    assert torch.allclose(labelled[-1].log_density(u[:, 3:]), whole[:, 3:])
+    assert [len(row.x) for row in labelled] == [1, 1, 1, 1]
+    assert labelled.first(2).x.equal(labelled.x[:2])
+
+
+def test_a_posterior_of_all_rows_together_has_no_rows():
+    pyro.clear_param_store()
+    pair = Pair(eight_schools, AutoNormal(eight_schools))
+    found = Target(pair.probe(EFFECTS), EFFECTS)
+    assert found.first(1) is found
+    with pytest.raises(InputError, match="one for all of them together; take the target as it is"):
+        found[:4]
+
+
+def test_a_target_runs_nothing_until_it_is_asked(linear):
+    names, calls = linear.names, []
+    linear.pair.guide.register_forward_pre_hook(lambda _, arguments: calls.append(len(arguments[0])))
+    whole = Target(linear.probed, torch.randn(1000, 5))
+    assert calls == []
+    assert whole[:3].names == names
+    assert set(calls) == {3}
+
+
 def test_few_runs_are_eager(labelled):
     notes = []
     with listening(notes.append):
@@ -256,7 +288,7 @@ def test_a_sampled_discrete_site_is_refused():
             pyro.sample("count", dist.Poisson(x.abs() + 1))
 
     with pytest.raises(InputError, match=r"discrete site 'count'.*enumerate"):
-        target(model, guide, torch.randn(3))
+        target(model, guide, torch.randn(3)).draw(1)
 
 
 def regression(x):

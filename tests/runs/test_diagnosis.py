@@ -6,10 +6,13 @@ import shutil
 
 import arviz
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
 from click.testing import CliRunner
+from pyro.infer.autoguide import AutoNormal
 
 import pyro_vae
 from pyro_vae.arviz_bridge.versions import as_arviz
@@ -184,6 +187,22 @@ def test_weights_that_are_no_numbers_are_said(plain, tmp_path):
     assert found["checks"][0]["num_bad"] == 6000
     assert "posterior.nc was not written: the programs make no data" in done.stderr
     assert not (broken / "posterior.nc").exists()
+
+
+@pytest.mark.exhaustive
+def test_chains_of_shared_latents_are_saved_with_all_rows_of_the_data(tmp_path):
+    def model(x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mu, 1.0).expand([3]).to_event(1), obs=x)
+
+    guide = AutoNormal(model)
+    run = pyro_vae.fit(model, guide, data=np.zeros((40, 3)), out=tmp_path / "run", epochs=1, display=False)
+    found = diagnose(run, 20, Effort(samples=20, nuts=4, nuts_samples=4, only=("nuts",)), split="train")
+    found.save()
+    rows = len(run.split("train"))
+    nuts, own = (xr.open_datatree(tmp_path / "run" / name) for name in ("posterior_nuts.nc", "posterior.nc"))
+    assert nuts["observed_data"]["x"].shape[-2:] == own["observed_data"]["x"].shape[-2:] == (rows, 3)
 
 
 def test_a_run_in_memory_has_no_files():
