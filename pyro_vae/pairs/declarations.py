@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions import constraints
@@ -28,13 +27,12 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.pairs.probing import check_takes_every_row
+from pyro_vae.pairs.probing import check_takes_every_row, other_rows
 from pyro_vae.pairs.series import Series, find_series
 from pyro_vae.pairs.structure import enumerates, vectorized_frames
-from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, value_at
+from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, num_values, support_of, value_at
 
 NUM_RUNS = 15  # of the model, whose values a shared site begins at
-FEW_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -249,7 +247,7 @@ def _site(traces: Sequence[poutine.Trace], name: str, local: bool, given: Sequen
         tuple(value.shape[: value.dim() - d.event_dim]),
         tuple(d.event_shape),
         support,
-        _cardinality(d) if support.is_discrete else None,
+        num_values(d) if support.is_discrete else None,
         local,
         tuple(other for other in given if other in trace.stochastic_nodes),
         any(other not in trace.stochastic_nodes for other in given),
@@ -258,10 +256,7 @@ def _site(traces: Sequence[poutine.Trace], name: str, local: bool, given: Sequen
 
 
 def _support(trace: poutine.Trace, name: str) -> constraints.Constraint:
-    try:
-        support = distribution_at(trace, name).support
-    except NotImplementedError:
-        support = None
+    support = support_of(distribution_at(trace, name))
     if support is None:
         kind = type(distribution_at(trace, name)).__name__
         raise InputError(
@@ -270,14 +265,6 @@ def _support(trace: poutine.Trace, name: str) -> constraints.Constraint:
             "write a guide for this model by hand",
         )
     return support
-
-
-def _cardinality(d: dist.TorchDistribution) -> int | None:
-    """How many values a discrete distribution has, if they can be enumerated."""
-    try:
-        return len(d.enumerate_support(expand=False)) if d.has_enumerate_support else None
-    except NotImplementedError:  # of a binomial whose number of trials differs
-        return None
 
 
 def _plates_over_data(
@@ -334,15 +321,13 @@ def _check_shared(trace: poutine.Trace, other: poutine.Trace, shared: Sequence[s
 
 
 def _on_other_rows(model: Callable[..., Any], args: tuple[Any, ...], rows: int) -> poutine.Trace | None:
-    """A run on fewer rows; None for programs that are written for just these."""
-    few = min(FEW_ROWS, rows - 1) if rows > 1 else 2
+    """A run on another number of rows; None for programs that are written for just these."""
 
-    def cut(value: Any) -> Any:
-        is_data = isinstance(value, Tensor) and value.dim() and len(value) == rows
-        return value[torch.arange(few) % rows] if is_data else value
+    def of_others(value: Any) -> Any:
+        return other_rows(value) if isinstance(value, Tensor) and value.dim() and len(value) == rows else value
 
     try:
-        return _trace(model, tuple(map(cut, args)))
+        return _trace(model, tuple(map(of_others, args)))
     except Exception:  # of whatever kind
         return None
 

@@ -15,7 +15,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.pairs.traces import distribution_at, value_at
+from pyro_vae.pairs.traces import distribution_at, rows_axis, value_at
 
 if TYPE_CHECKING:
     from pyro_vae.pairs.structure import Structure
@@ -41,8 +41,8 @@ def observed_entries(p: Trace, sites: Sequence[str], x: Tensor, plate_dim: int |
         return found
     unseen: dict[str, int] = {}  # sites of entries that no row of these has
     for name in sites:
-        value, d = value_at(p, name), distribution_at(p, name)
-        axis = 0 if plate_dim is None else value.dim() - d.event_dim + plate_dim
+        value = value_at(p, name)
+        axis = rows_axis(value, distribution_at(p, name).event_dim, plate_dim)
         if not 0 <= axis < value.dim() or value.shape[axis] != len(x):
             continue
         places = _places_in_memory(value, x)
@@ -83,7 +83,7 @@ def computed_sites(p: Trace, entries: dict[str, tuple[int, ...]], x: Tensor, pla
     found = []
     for name, places in entries.items():
         value = value_at(p, name)
-        axis = 0 if plate_dim is None else value.dim() - distribution_at(p, name).event_dim + plate_dim
+        axis = rows_axis(value, distribution_at(p, name).event_dim, plate_dim)
         rows, given = value.movedim(axis, 0).reshape(len(x), -1), x.reshape(len(x), -1)[:, list(places)]
         if not torch.equal(rows.to(given.dtype).nan_to_num(), given.nan_to_num()):
             found.append(name)
@@ -135,7 +135,7 @@ def assemble(structure: Structure, template: Tensor, values: Callable[[str], tup
     flat = template.reshape(len(template), -1)
     for name, places in structure.entries.items():
         value, event_dim = values(name)
-        axis = 0 if structure.plate_dim is None else value.dim() - event_dim + structure.plate_dim
+        axis = rows_axis(value, event_dim, structure.plate_dim)
         rows = value.movedim(axis, 0).reshape(value.shape[axis], -1)
         if len(places) == flat.shape[1] and places == tuple(range(len(places))):
             flat = rows

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError, PyroVAEError
 from pyro_vae.pairs.structure import Structure, Traces, read_structure
-from pyro_vae.pairs.traces import distribution_at, value_at
+from pyro_vae.pairs.traces import distribution_at, rows_axis, value_at
+from pyro_vae.shapes import Shaped
 
 if TYPE_CHECKING:
     from pyro_vae.pairs.pair import Pair
@@ -73,8 +74,9 @@ def check_independent(pair: Pair, run: Traces, y: Tensor | None, dim: int) -> No
     """
     others = run.q.copy()
     for name in run.q.stochastic_nodes:
-        value, axis = value_at(run.q, name), dim - distribution_at(run.q, name).event_dim
-        if value.dim() >= -axis and value.shape[axis] == len(run.x):
+        value = value_at(run.q, name)
+        axis = rows_axis(value, distribution_at(run.q, name).event_dim, dim)
+        if axis >= 0 and value.shape[axis] == len(run.x):
             others.nodes[name] = others.nodes[name] | {"value": _with_other_row(value, axis)}
     before = _scored(pair, run.x, y, run.q)
     after = _scored(pair, _with_other_row(run.x, 0), y, others)
@@ -202,14 +204,14 @@ def _on_other_rows(pair: Pair, x: Tensor, y: Tensor | None) -> Traces | None:
     """A run on another number of rows; None for programs that are written for just these."""
     try:
         with pyro.validation_enabled(False):
-            other = traced(pair, *_other_rows(x, y))
+            other = traced(pair, other_rows(x), None if y is None else other_rows(y))
             other.p.compute_log_prob()
     except Exception:  # of whatever kind
         return None
     return other
 
 
-def _other_rows(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """A few rows, but not as many as there are."""
-    rows = torch.arange(FEW_ROWS if len(x) != FEW_ROWS else FEW_ROWS + 1, device=x.device) % len(x)
-    return x[rows], None if y is None else y[rows]
+def other_rows(values: Shaped[Tensor, "N *event"]) -> Shaped[Tensor, "n *event"]:
+    """A few rows, but not as many as there are: what follows them in the shapes of a run is told from what does not."""
+    few = FEW_ROWS if len(values) != FEW_ROWS else FEW_ROWS + 1
+    return values[torch.arange(few, device=values.device) % len(values)]

@@ -17,7 +17,17 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
 from pyro_vae.pairs.observations import computed_sites, observed_entries
-from pyro_vae.pairs.traces import distribution_at, innermost, is_bookkeeping, is_factor, is_independent, value_at
+from pyro_vae.pairs.traces import (
+    distribution_at,
+    innermost,
+    is_bookkeeping,
+    is_factor,
+    is_independent,
+    num_values,
+    rows_axis,
+    support_of,
+    value_at,
+)
 
 LABEL_SITE = "y"
 DATA_PLATE = "data"
@@ -186,11 +196,6 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
     observed = tuple(n for n in p.observation_nodes if not is_bookkeeping(p, n))
     comes_apart = plate_dim is not None and not {*outside} & {*q.stochastic_nodes, *marginal, *observed}
     entries = observed_entries(p, observed, run.x, plate_dim)
-    whole = {place for places in entries.values() for place in places} == set(range(run.x.numel() // max(1, rows)))
-    supports = [_support(distribution_at(p, n)) for n in entries] if whole else []
-    of_entries = (
-        supports and all(other is supports[0] for other in supports) and not getattr(supports[0], "event_dim", 0)
-    )
     sizes = {frame.full_size or rows for frame in run.frames if frame.name in plates} - {rows}
     label = p.nodes.get(LABEL_SITE)
     return Structure(
@@ -198,7 +203,11 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
         enumerated=enumerated,
         marginal=marginal,
         continuous={} if plate_dim is None else {n: _latent_site(p, n, plate_dim) for n in local},
-        combinations=math.prod([_cardinality(q, n) for n in enumerated] + [_cardinality(p, n) for n in marginal]),
+        combinations=math.prod(
+            num_values(distribution_at(trace, n)) or 1
+            for trace, names in ((q, enumerated), (p, marginal))
+            for n in names
+        ),
         nesting=max((-(frame.dim or 0) for frame in run.frames), default=0),
         plate_dim=plate_dim,
         any_rows=other is not None,
@@ -208,7 +217,7 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
         observed=observed,
         factors=tuple(n for n in p.observation_nodes if is_factor(p, n)),
         entries=entries,
-        support=supports[0] if of_entries else None,
+        support=_support_of_entries(run, entries),
         has_label=label is not None and LABEL_SITE in p.stochastic_nodes and LABEL_SITE in q.nodes,
         sequential=any(enumerates(q, n) == "sequential" for n in q.stochastic_nodes),
         score_function=tuple(n for n in sampled if not distribution_at(q, n).has_rsample),
@@ -220,6 +229,16 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
         ),
         same_order=[n for n in p.stochastic_nodes if n in q.stochastic_nodes] == q.stochastic_nodes,
     )
+
+
+def _support_of_entries(run: Traces, entries: dict[str, tuple[int, ...]]) -> constraints.Constraint | None:
+    """The values that an entry of x can take; None where not every entry is observed, or not all of them alike."""
+    seen = {place for places in entries.values() for place in places}
+    if seen != set(range(run.x.numel() // max(1, num_rows(run.x)))):
+        return None
+    supports = [_support_of_one(distribution_at(run.p, name)) for name in entries]
+    alike = bool(supports) and all(other is supports[0] for other in supports)
+    return supports[0] if alike and not getattr(supports[0], "event_dim", 0) else None
 
 
 def _plates_over_data(run: Traces, other: Traces | None) -> tuple[int | None, set[str]]:
@@ -252,14 +271,9 @@ def enumerates(trace: poutine.Trace, name: str) -> str | None:
     return how
 
 
-def _cardinality(trace: poutine.Trace, name: str) -> int:
-    d = distribution_at(trace, name)
-    return len(d.enumerate_support(expand=False)) if d.has_enumerate_support else 1
-
-
 def _latent_site(p: poutine.Trace, name: str, plate_dim: int) -> LatentSite:
     d, value = distribution_at(p, name), value_at(p, name)
-    return LatentSite(tuple(value.movedim(plate_dim - d.event_dim, 0).shape[1:]), _support(d))
+    return LatentSite(tuple(value.movedim(rows_axis(value, d.event_dim, plate_dim), 0).shape[1:]), _support_of_one(d))
 
 
 def _points(run: Traces, names: list[str]) -> tuple[str, ...]:
@@ -272,7 +286,7 @@ def _points(run: Traces, names: list[str]) -> tuple[str, ...]:
 
 
 def _is_discrete(d: dist.TorchDistribution) -> bool:
-    support = _support(d)
+    support = support_of(d)
     return support is not None and bool(support.is_discrete)
 
 
@@ -284,11 +298,9 @@ def _scores_any_point(q: dist.TorchDistribution, value: Tensor) -> bool:
     return True
 
 
-def _support(p: dist.TorchDistribution) -> constraints.Constraint | None:
-    try:
-        support = p.support
-    except NotImplementedError:
-        return None
+def _support_of_one(d: dist.TorchDistribution) -> constraints.Constraint | None:
+    """The values that one number of a value can take; None where the distribution does not say."""
+    support = support_of(d)
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from pyro.distributions import Delta, TorchDistribution, Unit
+from pyro.distributions import Delta, TorchDistribution, Unit, constraints
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
@@ -26,6 +26,17 @@ def value_at(trace: Trace, site: str) -> Tensor:
 def log_prob_at(trace: Trace, site: str) -> Tensor:
     """The log-probability at a sample site, scaled and masked, where it was computed."""
     return trace.nodes[site]["log_prob"]
+
+
+def rows_axis(value: Tensor, event_dim: int, plate_dim: int | None) -> int:
+    """Where the rows lie in the value of a site, counted from the left; negative for one that no plate has expanded.
+
+    Args:
+        value: its value in a run without other draws, or with them on the left.
+        event_dim: its event dimensions.
+        plate_dim: the dimension of the plate over data, or None without one: the rows come first then.
+    """
+    return 0 if plate_dim is None else value.dim() - event_dim + plate_dim
 
 
 def is_independent(d: Distribution) -> bool:
@@ -72,6 +83,23 @@ def innermost(trace: Trace, site: str) -> object:
     while hasattr(d, "base_dist"):  # masks and plates wrap a distribution
         d = d.base_dist
     return d
+
+
+def support_of(d: Distribution) -> constraints.Constraint | None:
+    """The values that a distribution can take; None where it does not say."""
+    try:
+        support: constraints.Constraint | None = d.support
+    except NotImplementedError:
+        return None
+    return support
+
+
+def num_values(d: TorchDistribution) -> int | None:
+    """How many values a discrete distribution has; None where they cannot be enumerated."""
+    try:
+        return len(d.enumerate_support(expand=False)) if d.has_enumerate_support else None
+    except NotImplementedError:  # of a binomial whose number of trials differs
+        return None
 
 
 def mean_at(trace: Trace, site: str) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_vae.pairs.layout import per_datum
 from pyro_vae.pairs.pair import ProbedPair
-from pyro_vae.pairs.traces import distribution_at, log_prob_at, value_at
+from pyro_vae.pairs.traces import distribution_at, log_prob_at, rows_axis, value_at
 
 
 def draw_resampled(probed: ProbedPair, x: Tensor, num_proposals: int) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ def draw_resampled(probed: ProbedPair, x: Tensor, num_proposals: int) -> dict[st
     rows = kept * len(x) + torch.arange(len(x), device=x.device)
     assert probed.data_dim is not None
     return {
-        name: value.index_select(value.dim() - distribution_at(q, name).event_dim + probed.data_dim, rows)
+        name: value.index_select(rows_axis(value, distribution_at(q, name).event_dim, probed.data_dim), rows)
         for name, value in values.items()
     }
 
