@@ -82,16 +82,20 @@ def from_guide(
     chains: dict[str, list[Values]] = {}
     for chain, target in enumerate(targets):
         with seeded(seed + CHAIN_SEED_STRIDE * chain):
-            draws = _draw(target, num_draws)
-            latents = target.values(draws.u) | draws.enumerated
-            latents |= draw_enumerated(target, latents)
-            groups = {"posterior": latents, **_predictions(target, latents, num_draws, num_predictive)}
-        groups["sample_stats"] = _weights(draws)
-        groups["importance"] = _importance(draws)
+            groups = _groups(target, num_draws, num_predictive)
         for name, group in groups.items():
             chains.setdefault(name, []).append(group)
     stacked = {name: {v: torch.stack([g[v] for g in found]) for v in found[0]} for name, found in chains.items()}
     return layout.tree(stacked, {"inference": "variational", "sampling_seed": seed} | dict(attrs or {}))
+
+
+def _groups(target: Target, num_draws: int, num_predictive: int | None) -> dict[str, Values]:
+    """The groups of one chain of draws from a guide, by the global random state."""
+    draws = _draw(target, num_draws)
+    latents = target.values(draws.u) | draws.enumerated
+    latents |= draw_enumerated(target, latents)
+    predictions = _predictions(target, latents, num_draws, num_predictive)
+    return {"posterior": latents, **predictions, "sample_stats": _weights(draws), "importance": _importance(draws)}
 
 
 def from_chains(

@@ -63,6 +63,11 @@ def read_classes(
     if class_names and all(each.isdecimal() and int(each) < len(class_names) for each in names):
         numbers_of = np.array([*map(int, names), UNLABELLED])
         indices, names = numbers_of[indices], class_names
+    _check_classes(indices, names, name)
+    return torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int64)), names
+
+
+def _check_classes(indices: Array, names: tuple[str, ...], name: str) -> None:
     if not (indices >= 0).any():
         raise InputError(f"a label in y of {name}", "none: -1, NaN, None and empty text are no label", NO_LABELS)
     negative = [each for each in names if each.startswith("-") and each[1:].isdecimal()]
@@ -79,7 +84,6 @@ def read_classes(
             else ""
         )
         raise InputError(f"at least two classes in y of {name}", f"1, {names[0]!r}{note}", NO_LABELS)
-    return torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int64)), names
 
 
 def _sorted_classes(values: Array, missing: Array) -> tuple[Array, tuple[str, ...]]:

@@ -52,19 +52,16 @@ def amortize(
 ) -> nn.Module:
     r"""A guide for a model, any Pyro program.
 
-    It is called with what the model is called with.  Arguments that are tensors with as many rows as the data are seen
-    by the encoders, but for one that bears the name of a latent site, such as a label ``y``: where it is given, the
-    site is observed.
+    It is called with what the model is called with.  Its encoders see the arguments that are tensors with as many rows
+    as the data; one that bears the name of a latent site, such as a label ``y``, is an observation of it instead.
 
     Args:
         model: the program.
         family: a guide by name, ``mean_field``, ``iaf:num_transforms=4``, …, for the sites of each row.
         example: what the model is called with: data of some rows, shape (N, \*event_shape); several arguments as a
             tuple.  NaN in one says that values of it may be missing: encoders see zero and an indicator.
-        data_plate: the plate over the rows; None: the one around latent sites that has as many entries as the data have
-            in their first dimension, else in another.
-        sees_shared: whether encoders see the sites that all rows share, if those of a row depend on them; None: where
-            these are at most 64 numbers.
+        data_plate: the plate over the rows; None: the one around latent sites as long as a dimension of the data.
+        sees_shared: whether encoders see the sites that all rows share; None: where these are at most 64 numbers.
         rows_first: whether rows are the first dimension of the data, whatever plates there are.
         network: makes the encoders; default: an MLP.
         classifier: makes the encoder of a discrete site that no other shares; default: ``network``.
@@ -77,16 +74,12 @@ def amortize(
         >>> import pyro.distributions as dist
         >>> from pyro_vae.guides import amortize
         >>> def model(x):
-        ...     spread = pyro.sample("spread", dist.LogNormal(0.0, 1.0))
         ...     with pyro.plate("rows", len(x)):
         ...         rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
-        ...         pyro.sample("x", dist.Normal(rate, spread), obs=x)
-        >>> x = torch.rand(6)
-        >>> guide = amortize(model, "mean_field", x)
+        ...         pyro.sample("x", dist.Normal(rate, 1.0), obs=x)
+        >>> guide, x = amortize(model, "mean_field", torch.rand(6)), torch.rand(50)
         >>> pyro.poutine.trace(guide).get_trace(x).nodes["rate"]["value"].shape
-        torch.Size([6])
-        >>> pyro.infer.Trace_ELBO().loss(model, guide, x) > 0
-        True
+        torch.Size([50])
     """
     if isinstance(model, Model):
         return GUIDES.build(family, model=model, network=network, classifier=classifier)
@@ -95,8 +88,7 @@ def amortize(
     arguments = inputs.bound(args, {})
     sites = declarations(model, args, inputs.sizes(arguments), data_plate, rows_first)
     inputs.look(arguments, {site.name for site in sites.sites}, sites)
-    weights = _weights(model, args, inputs, sites)
-    return Amortized(sites, inputs, family, weights, sees_shared, network, classifier)
+    return Amortized(sites, inputs, family, _weights(model, args, inputs, sites), sees_shared, network, classifier)
 
 
 def _weights(

@@ -79,30 +79,18 @@ def fit(
         >>> run = pyro_vae.fit("vae", "full_rank", data="toy", latent_dim=2, epochs=1, batch_size=800, display=False)
         >>> run
         Run(vae + full_rank on toy, 1 epoch)
-        >>> run.sample(3).shape  # vectors of five numbers
-        torch.Size([3, 5])
     """
-    names = {"model": _name_of(model), "guide": _name_of(guide), "data": _name_of_data(data)}
-    config = FitConfig.from_settings(**names, **settings)
-    check_names(config, model, guide)
-    if not isinstance(model, str) and config.beta == AUTO:
-        config = config.model_copy(update={"beta": 1.0})  # a program of one's own is trained as it stands
-    folder = None if out is None else placing.spelled_out(Path(out))
-    if folder is not None:
-        placing.check_free(folder, overwrite)
+    config = _configured(model, guide, data, settings)
+    folder = _place(out, overwrite)
     device = _device(config.device)
-    one_channel = isinstance(model, (str, Model))
-    reading = reading_of(config, isinstance(model, str), takes_likelihood(model), one_channel)
-    dataset = _dataset(data, reading, download, strict)
-    config = resolve_reading(config, dataset)
-    config = resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
+    dataset = _dataset(data, _reading(config, model), download, strict)
+    config = _resolved(config, dataset, model, guide)
     with seeded(config.seed):
-        pair = _pair(config, dataset, model, guide)
-        under_way, shown = Session(config, dataset, pair, device), choose_display(display)
+        under_way = Session(config, dataset, _pair(config, dataset, model, guide), device)
         with under_way.writing():
             if folder is not None:
                 under_way.create_folder(folder, overwrite)
-            return _finished(under_way.train(shown), shown)
+            return _trained(under_way, choose_display(display))
 
 
 @turns.training()
@@ -165,7 +153,7 @@ def _resumed(
         pair = _pair(config, dataset, model, guide)
         under_way = Session(config, dataset, pair, device)
         under_way.go_on(folder, training)
-        return _finished(under_way.train(display), display)
+        return _trained(under_way, display)
 
 
 @turns.looking()
@@ -213,6 +201,35 @@ def load(
     return Run(config, facts, probed, dataset=dataset, folder=folder, history=folder.history)
 
 
+def _configured(model: NameOrProgram, guide: NameOrProgram, data: Data, settings: dict[str, Any]) -> FitConfig:
+    """The settings of a new run, before its data are read."""
+    names = {"model": _name_of(model), "guide": _name_of(guide), "data": _name_of_data(data)}
+    config = FitConfig.from_settings(**names, **settings)
+    check_names(config, model, guide)
+    if not isinstance(model, str) and config.beta == AUTO:
+        config = config.model_copy(update={"beta": 1.0})  # a program of one's own is trained as it stands
+    return config
+
+
+def _place(out: str | Path | None, overwrite: bool) -> Path | None:
+    if out is None:
+        return None
+    folder = placing.spelled_out(Path(out))
+    placing.check_free(folder, overwrite)
+    return folder
+
+
+def _reading(config: FitConfig, model: NameOrProgram) -> Reading:
+    one_channel = isinstance(model, (str, Model))
+    return reading_of(config, isinstance(model, str), takes_likelihood(model), one_channel)
+
+
+def _resolved(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram) -> FitConfig:
+    """The settings with what ``auto`` means for these data."""
+    config = resolve_reading(config, dataset)
+    return resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
+
+
 def _pair(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram) -> Pair:
     return build_pair(config, dataset, model, guide, dataset.train[:EXAMPLE_ROWS].values())
 
@@ -233,9 +250,11 @@ def _check_unchanged(config: FitConfig, old: FitConfig, path: str | Path) -> Non
             )
 
 
-def _finished(run: Run, display: Display) -> Run:
+def _trained(under_way: Session, display: Display) -> Run:
+    """Train to the end, say what is wrong with the run and write what there is to see of it."""
     from pyro_vae.runs.report import left_out, write_report  # late: it imports matplotlib
 
+    run = under_way.train(display)
     with listening(display.say):
         with left_out("What is wrong with the run"):
             for finding in run.findings:
