@@ -33,18 +33,26 @@ VARIANTS = {"sdgm"}  # of adgm
 ALSO = {("ss_vae", "iaf"), ("ss_vae", "mean_field", "labelled")}  # an enumerated label under a flow, and a known one
 
 
-def combinations(*registries: Iterable[str]) -> list:
-    """Every combination of names; the default run has each name with the usual ones, and the rest are exhaustive."""
+def combinations(*registries: Iterable[str], first: int = 0) -> list:
+    """Every combination of names: by default each name with the usual ones; of the rest, those on the squares of one
+    colour of a chessboard are exhaustive, those on the others slow, so that laws that begin with different colours
+    see every combination between them."""
 
     def is_usual(names: tuple[str, ...]) -> bool:
         return names in ALSO or (len({*names} - USUAL) <= 1 and not {*names} & VARIANTS)
 
-    return [
-        pytest.param(*names, marks=() if is_usual(names) else pytest.mark.exhaustive) for names in product(*registries)
-    ]
+    def marks(names: tuple[str, ...], colour: int) -> tuple[pytest.MarkDecorator, ...]:
+        if is_usual(names):
+            return ()
+        is_exhaustive = (colour + first) % 2 == 0 and not {*names} & VARIANTS
+        return (pytest.mark.exhaustive if is_exhaustive else pytest.mark.slow,)
+
+    numbered = product(*(enumerate(registry) for registry in registries))
+    named = (([i for i, _ in square], tuple(name for _, name in square)) for square in numbered)
+    return [pytest.param(*names, marks=marks(names, sum(place))) for place, names in named]
 
 
-PAIRS = combinations(MODELS, GUIDES)
+PAIRS, OTHER_PAIRS = combinations(MODELS, GUIDES), combinations(MODELS, GUIDES, first=1)
 
 
 @pytest.fixture(autouse=True)

@@ -62,8 +62,9 @@ def test_the_regression_s_formula_is_that_of_conditioning_the_joint_normal():
     np.testing.assert_allclose(names["effect"][1], np.sqrt(np.diag(add @ covariance @ add.T)), rtol=1e-5)
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("batch_size", [100, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "batch_size", [pytest.param(100, marks=pytest.mark.exhaustive), pytest.param(200, marks=pytest.mark.slow)]
+)
 def test_hierarchical_regression(batch_size):
     """Minibatches and the whole set alike."""
     within(hierarchical_regression.main(batch_size))

@@ -20,7 +20,7 @@ from tests.conftest import NUM_CLASSES, SMALL, LinearGaussian, LinearNetwork, co
 
 SINGLE_DRAW = ["iwae:num_samples=1", "renyi:alpha=0,num_samples=1", "renyi:alpha=0.5,num_samples=1", "stl"]
 LABEL_FIRST = [model for model in MODELS if model not in ("adgm", "sdgm")]  # whose label is not given a draw
-FIRST = combinations(LABEL_FIRST, GUIDES)
+FIRST = combinations(LABEL_FIRST, GUIDES, first=1)
 ANY_POINT = combinations(LABEL_FIRST, [guide for guide in GUIDES if guide != "planar"])
 
 
