@@ -116,7 +116,7 @@ def _entries(kind: str) -> dict[str, dict[str, Any]]:
     return {name: {"description": registry.describe(name), "options": registry.options(name)} for name in registry}
 
 
-def _described(name: str, description: str, options: dict[str, Any]) -> str:
+def _described(name: str, description: str, options: dict[str, Any]) -> list[str]:
     """What a thing is and, on a line of its own, how its options are typed after its name."""
     typed = ",".join(f"{option}={shown(default)}" for option, default in options.items())
-    return f"{description}\n{name}:{typed}" if typed else description
+    return [description, f"{name}:{typed}"] if typed else [description]

@@ -100,7 +100,7 @@ def _shown(value: Any) -> str:
 
 
 def table(title: str, rows: dict[str, Any]) -> None:
-    """Print names and values under a title."""
+    """Print names and values under a title; a list is several lines, and text from elsewhere is never more than one."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -109,7 +109,8 @@ def table(title: str, rows: dict[str, Any]) -> None:
     console.print(title, style="bold", soft_wrap=True, markup=False)
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in rows.items():
-        table.add_row(Text(name), Text(as_text(value, LONGEST)))
+        lines = value if isinstance(value, list) else [value]
+        table.add_row(Text(name), Text("\n".join(as_text(line, LONGEST) for line in lines)))
     console.print(table)
     click.echo()
 

@@ -92,7 +92,9 @@ def test_list(command):
         assert name in everything
     content = json.loads(command("list", "models", "--json").stdout)
     assert set(content["models"]) >= {"vae", "ss_vae"}
-    assert "iaf:num_transforms=2" in everything
+    assert "\\x" not in everything
+    (line,) = (line for line in everything.splitlines() if "iaf:num_transforms=2" in line)
+    assert line.strip() == "iaf:num_transforms=2"  # a line of its own, below what it is
     assert json.loads(command("list", "guides", "--json").stdout)["guides"]["low_rank"]["options"] == {"rank": 2}
 
 
