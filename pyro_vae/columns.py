@@ -51,7 +51,7 @@ class Column:
 
     @property
     def num_seen(self) -> int:
-        """How many numbers networks see of it."""
+        """The count of numbers that networks see of it."""
         return len(self.categories) or 1
 
 
@@ -93,7 +93,7 @@ class SeenColumns(nn.Module):
         self.register_buffer(name, torch.tensor(values), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is seen of x of shape (..., D), shape (..., size); of a missing category, NaN, all indicators are 0."""
+        """The view of x of shape (..., D), shape (..., size); of a missing category, NaN, all indicators are 0."""
         values = x[..., self.places]
         numbers = torch.where(self.logarithmic, values.clamp(min=0).log1p(), values)
         indicators = (values == self.codes).to(x.dtype)

@@ -58,7 +58,7 @@ class _Settings(BaseModel):
 
 
 class DataConfig(_Settings):
-    """Which data, and how much of it the training may see.
+    """The data, and how much of them the training may see.
 
     Example:
         >>> from pyro_vae.config import DataConfig
@@ -100,7 +100,7 @@ class DataConfig(_Settings):
 
 
 class ProgramConfig(_Settings):
-    """Which programs, and how large.
+    """The programs, and how large they are.
 
     A part is chosen by its name, with options if it takes any: ``iaf`` or ``iaf:num_transforms=4``.
 
@@ -122,7 +122,7 @@ class ProgramConfig(_Settings):
 
 
 class TrainingConfig(_Settings):
-    """How to train.
+    """The settings of the training.
 
     Example:
         >>> from pyro_vae.config import TrainingConfig
@@ -189,7 +189,7 @@ class TrainingConfig(_Settings):
 
 
 class FitConfig(TrainingConfig, DataConfig, ProgramConfig):
-    """Everything a run is made from.
+    """The settings of a run.
 
     Example:
         >>> from pyro_vae.config import FitConfig

@@ -14,6 +14,13 @@ def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
     Args:
         package: its ``__name__``.
         homes: the module of each name, below the package.
+
+    Example:
+        >>> import pyro_vae.diagnostics
+        >>> from pyro_vae.lazy import attach
+        >>> load, names = attach("pyro_vae.diagnostics", {"accuracy": "classifier"})
+        >>> load("accuracy").__module__
+        'pyro_vae.diagnostics.classifier'
     """
     namespace = vars(sys.modules[package])
 

@@ -42,7 +42,7 @@ SizeOrNone = Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width
 
 
 def wanted(errors: Iterable[Mapping[str, Any]]) -> str:
-    """What a value should have been, from pydantic's errors about it.
+    """The value that was wanted, from pydantic's errors about another.
 
     Example:
         >>> from pydantic import TypeAdapter, ValidationError
@@ -85,7 +85,7 @@ def _wanted(error: Mapping[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it is typed: 256,256 for a tuple, true for a truth, none for None.
+    """The text by which a value is typed: 256,256 for a tuple, true for a truth, none for None.
 
     Example:
         >>> from pyro_vae.option_types import shown

@@ -17,7 +17,14 @@ from pyro_vae.errors import InputError
 
 @runtime_checkable
 class KnowsMissing(Protocol):
-    """A distribution whose log-probability of one pixel depends on which others are there."""
+    """A distribution whose log-probability of one pixel depends on which others are there.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro_vae.seen_pixels import KnowsMissing
+        >>> isinstance(dist.Normal(0.0, 1.0), KnowsMissing)  # scores a pixel whatever the others are
+        False
+    """
 
     def log_prob_of_seen(self, value: Tensor, missing: Tensor) -> Tensor:
         """The log-probability of each pixel, 0 where it is missing."""

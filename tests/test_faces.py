@@ -9,6 +9,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,17 +69,49 @@ def test_the_old_names_are_handed_on_with_a_warning():
     assert CompiledTrace_ELBO is pyro_vae.compiled.CompiledTrace_ELBO
 
 
-SINGLE = ("priors", "likelihoods", "conditionals", "config", "registry", "option_types", "errors")
+SINGLE = ("columns", "conditionals", "config", "errors", "lazy", "option_types", "registry", "seen_pixels")
+OPEN = [*(name for name in FACES if name not in (*PRIVATE, "inference")), *SINGLE]
+NAMES_NOTHING = ("As", "From", "How", "It", "Its", "Of", "That", "The same", "Their", "They", "Those", "What", "Where")
 
 
-@pytest.mark.parametrize("face", [*(name for name in FACES if name not in (*PRIVATE, "inference")), *SINGLE])
-def test_every_public_name_has_an_example(face):
+def classes_and_functions(face: str) -> dict[str, object]:
+    """Those that a face hands on."""
     module = importlib.import_module(f"pyro_vae.{face}")
     own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
     names = getattr(module, "__all__", [name for name in own if not name.startswith("_")])
     things = {name: getattr(module, name) for name in names}
-    called = {name: thing for name, thing in things.items() if inspect.isclass(thing) or inspect.isfunction(thing)}
-    assert [name for name, thing in called.items() if ">>>" not in (thing.__doc__ or "")] == []
+    return {name: thing for name, thing in things.items() if inspect.isclass(thing) or inspect.isfunction(thing)}
+
+
+@pytest.mark.parametrize("face", OPEN)
+def test_every_public_name_has_an_example(face):
+    assert [name for name, thing in classes_and_functions(face).items() if ">>>" not in (thing.__doc__ or "")] == []
+
+
+@pytest.mark.parametrize("face", OPEN)
+def test_the_first_line_of_a_docstring_names_its_thing(face):
+    found = {}
+    for name, thing in classes_and_functions(face).items():
+        found[name] = thing.__doc__
+        for own, member in vars(thing).items() if inspect.isclass(thing) else ():
+            member = (
+                getattr(member, "fget", None) or getattr(member, "__func__", None) or getattr(member, "func", member)
+            )
+            if inspect.isfunction(member) and not own.startswith("_"):
+                found[f"{name}.{own}"] = member.__doc__
+    lines = {name: text.strip().splitlines()[0] for name, text in found.items() if text}
+    vague = re.compile(rf"(?:{'|'.join(NAMES_NOTHING)})\b|.{{1,2}}$")
+    assert {name: line for name, line in lines.items() if vague.match(line)} == {}
+
+
+def test_the_design_has_every_room_on_its_floor():
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    floors = {place: set(layer.split(" | ")) for place, layer in enumerate(reversed(layers), 1)}
+    rows = re.findall(r"^\| (\d+) \| (`.*?`) \|", (ROOT / "docs/design.md").read_text(), re.MULTILINE)
+    told: dict[int, set[str]] = {}
+    for floor, rooms in rows:
+        told.setdefault(int(floor), set()).update(re.findall(r"`(\w+)`", rooms))
+    assert told == floors
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

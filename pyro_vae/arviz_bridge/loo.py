@@ -60,7 +60,7 @@ class LeaveOneOut:
         return (len(self.pointwise) * self.pointwise.var(correction=0)).sqrt().item()
 
     def as_dict(self) -> dict[str, float]:
-        """The figures by name."""
+        """The metrics by name."""
         unreliable = int((self.k_hat > USABLE_K_HAT).sum())
         return {"elpd": self.elpd, "standard_error": self.standard_error, "unreliable": unreliable}
 

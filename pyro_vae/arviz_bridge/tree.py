@@ -287,7 +287,7 @@ def _weights(draws: PosteriorDraws) -> Values:
 
 
 def _importance(draws: PosteriorDraws) -> Values:
-    """Figures per datum, shape (N,)."""
+    """Metrics per datum, shape (N,)."""
     weights = draws.log_evidence_weight
     smoothed, k_hat = psis(weights)
     return {

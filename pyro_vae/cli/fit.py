@@ -87,11 +87,11 @@ def fit(
         begin = partial(fitting.fit, **config.model_dump(), overwrite=overwrite, download=download, strict=strict)
         fitted = begin(out=out) if out else _fit_at_next_free(begin, f"{parse_choice(config.model)[0]}-{data}")
     assert fitted.folder is not None
-    figures = fitted.folder.evaluated
+    metrics = fitted.folder.evaluated
     if as_json:
-        print_json(figures | {"run": str(fitted.path), "epochs": len(fitted.history), "stopped": fitted.stopped})
+        print_json(metrics | {"run": str(fitted.path), "epochs": len(fitted.history), "stopped": fitted.stopped})
         return
-    table(f"{fitted.config.model} on {fitted.config.data}, test set", rows(figures))
+    table(f"{fitted.config.model} on {fitted.config.data}, test set", rows(metrics))
     click.echo(f"Run:     {fitted.path}")
     click.echo(
         f"Figures: {', '.join(sorted(p.name for p in fitted.folder.figures.glob('*.png')))} in {fitted.folder.figures}"
@@ -105,7 +105,7 @@ def fit(
     "--samples",
     type=int,
     envvar="PYRO_VAE_SAMPLES",
-    help="importance samples per image; for figures to publish 5000  [default: 500; fewer if labels are summed over]",
+    help="importance samples per image; for numbers to publish 5000  [default: 500; fewer if labels are summed over]",
 )
 @split_option
 @checkpoint_option
@@ -119,17 +119,17 @@ def evaluate(
     """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
     opened = open_run(run, checkpoint, device, data)
     with listening(partial(click.echo, err=True)):
-        figures = opened.evaluate(split=split, num_samples=samples, seed=seed, track=track)
+        metrics = opened.evaluate(split=split, num_samples=samples, seed=seed, track=track)
     assert opened.folder is not None
     try:
-        figures = opened.folder.save_evaluation(figures, opened.findings)
+        metrics = opened.folder.save_evaluation(metrics, opened.findings)
     except OSError as error:
-        figures |= {"findings": [asdict(finding) for finding in opened.findings]}
+        metrics |= {"findings": [asdict(finding) for finding in opened.findings]}
         click.echo(f"The evaluation is not saved in {run}: {first_line(error)}", err=True)
     if as_json:
-        print_json(figures)
+        print_json(metrics)
     else:
-        table(f"{figures['model']} + {figures['guide']} on {figures['data']}, {split} set", rows(figures))
+        table(f"{metrics['model']} + {metrics['guide']} on {metrics['data']}, {split} set", rows(metrics))
         for finding in opened.findings:
             click.echo(f"Note: {finding}")
 

@@ -39,7 +39,7 @@ KINDS = (*REGISTRIES, "presets")
 @run_argument
 @json_option
 def info(run: Path, as_json: bool) -> None:
-    """Say what a run is: its settings, data, epochs and last figures."""
+    """Say what a run is: its settings, data, epochs and last metrics."""
     from dataclasses import asdict
 
     from pyro_vae.runs.folder import RunFolder

@@ -83,12 +83,12 @@ def config_options(command: F) -> F:
     return command
 
 
-def rows(figures: dict[str, Any], skip: str = "") -> dict[str, str]:
-    """Figures as text for a table, without what its title says already."""
+def rows(metrics: dict[str, Any], skip: str = "") -> dict[str, str]:
+    """Metrics as text for a table, without what its title says already."""
     hidden = {"model", "guide", "data", "split", "findings", skip}
     return {
         name: f"{value:.4g}" if isinstance(value, float) and name in ("accuracy", "ece") else _shown(value)
-        for name, value in figures.items()
+        for name, value in metrics.items()
         if name not in hidden
     }
 
@@ -116,7 +116,7 @@ def table(title: str, rows: dict[str, Any]) -> None:
 
 
 def grid(title: str, rows: list[dict[str, str]]) -> None:
-    """Print rows under a heading, the first column to the left and figures to the right, and a title above."""
+    """Print rows under a heading, the first column to the left and metrics to the right, and a title above."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -2,7 +2,7 @@ r"""Guides against NUTS and, where it is known, the exact posterior.
 
 The model is held fixed and each guide is fitted to the same few data (see ``guide_fits``), so that the families are
 compared.  The reference is the exact posterior where the model has a method ``posterior(x)``, else NUTS where its
-chains have mixed without divergences, else there is none and the figures that need one are left out.  What each figure
+chains have mixed without divergences, else there is none and the metrics that need one are left out.  What each metric
 is, and how it is found, stands with ``Comparison.rows`` and in ``methods``.
 """
 
@@ -103,7 +103,7 @@ class Comparison:
         """The rows for a person, under short headings and with the correlations; a dash for what is not known."""
         found = []
         for row in self.rows:
-            figures = {
+            metrics = {
                 "mean err": row["mean_error"],
                 "sd ratio": row["sd_ratio"],
                 "corr err": self.correlation_errors[row["method"]],
@@ -111,7 +111,7 @@ class Comparison:
                 "k-hat": row["k_hat"],
                 "ELBO": row["elbo"],
             }
-            shown = {key: "-" if value is None else f"{value:.3f}" for key, value in figures.items()}
+            shown = {key: "-" if value is None else f"{value:.3f}" for key, value in metrics.items()}
             found.append({"method": row["method"]} | shown | {"s": f"{row['seconds']:.1f}"})
         return found
 

@@ -32,7 +32,7 @@ NUM_DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Method:
-    """What one method says of the posteriors of N data.
+    """The answer of one method about the posteriors of N data.
 
     Args:
         name: the name of the guide, or ``nuts`` or ``exact``.
@@ -73,7 +73,7 @@ class Method:
 
 
 def of_guide(name: str, target: Target, seconds: float) -> Method:
-    """What the guide of a target says."""
+    """The answer of the guide of a target."""
     parts = [target.draw(DRAWS_AT_ONCE) for _ in range(NUM_DRAWS // DRAWS_AT_ONCE)]
     u = torch.cat([part.u for part in parts])
     weights = torch.cat([part.log_weight for part in parts])
@@ -84,7 +84,7 @@ def of_guide(name: str, target: Target, seconds: float) -> Method:
 
 
 def of_nuts(chains: Chains) -> Method:
-    """What NUTS says."""
+    """The answer of NUTS."""
     moments = normal_of(chains.draws)
     return Method(NUTS, chains.draws, moments.mean, moments.covariance_matrix, False, chains.seconds)
 

@@ -52,7 +52,7 @@ class Arguments:
         self.form = (len(args), tuple(kwargs), tuple(self._form))
 
     def exchanged(self, tensors: list[Tensor], numbers: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The same arguments with other tensors, and with tensors in the place of some numbers."""
+        """These arguments with other tensors, and with tensors in the place of some numbers."""
         following = iter(tensors)
 
         def exchange(path: str, value: Any) -> Any:

@@ -118,7 +118,7 @@ class CompiledELBO(ELBO):
         return loss
 
     def num_graphs(self, model: Program, guide: Program) -> int:
-        """How many graphs were recorded for a pair of programs so far."""
+        """The number of graphs that were recorded for a pair of programs so far."""
         return self._known(model, guide).pair.num_graphs
 
     def _evaluate(

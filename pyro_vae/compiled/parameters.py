@@ -77,7 +77,7 @@ def used(trace: Trace) -> list[Parameter]:
 
 
 def find(parameters: Sequence[Parameter]) -> list[Tensor] | None:
-    """Their present unconstrained values; None if the parameter store was cleared."""
+    """The parameters' present unconstrained values; None if the parameter store was cleared."""
     store = dict(pyro.get_param_store().named_parameters())
     found = [store.get(parameter.name) if parameter.own is None else parameter.own for parameter in parameters]
     present = [tensor for tensor in found if tensor is not None]

@@ -4,7 +4,7 @@ A recorded graph is replayed operation by operation, without the programs' Pytho
 saves a fifth to a quarter of a step for the second of a recording.  Compiling a graph of n operations takes about
 3 s + n 25 ms.  Each run of it saves what Python and torch's dispatcher take for an operation, about 6 us, and most of
 the memory traffic of intermediate results, which single operations write and read again at about 8 GB/s (measured on
-two cores, for graphs of 200 to 2,500 operations).  The figures are rough, but they are the same on every run, so that
+two cores, for graphs of 200 to 2,500 operations).  These numbers are rough, but they are the same on every run, so that
 the same command chooses alike each time: a choice by the clock would make the last digits of a run depend on what else
 the computer did.
 """

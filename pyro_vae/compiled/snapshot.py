@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Snapshot:
-    """What it was, when this was made.
+    """The state of some programs, as it was when this was made.
 
     Args:
         tensors: those whose values are kept, beside the random states.

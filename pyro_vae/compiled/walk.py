@@ -144,7 +144,7 @@ class Walk:
         return {**numbers, **changed} if changed else numbers
 
     def trained(self) -> list[bool]:
-        """Of each tensor whether it has a gradient."""
+        """Whether each tensor has a gradient."""
         return [tensor.requires_grad for tensor in self.tensors.values()]
 
     def visit(self, path: str, thing: Any) -> str:

@@ -43,7 +43,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees; None where there are no rows of that kind.
+    """The rows of one training step; None where there are none of a kind.
 
     Example:
         >>> from pyro_vae.data import Batches, load_data

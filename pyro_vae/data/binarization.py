@@ -152,7 +152,7 @@ def fitting_likelihood(data: Dataset) -> str:
 
 
 def describe_pixels(data: Dataset) -> str:
-    """What the pixels of a data set are, in words.
+    """The pixels of a data set in words.
 
     Example:
         >>> from pyro_vae.data import describe_pixels, load_data

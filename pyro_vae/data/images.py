@@ -16,7 +16,7 @@ PixelKind = Literal["counts", "intensities", "binary", "numbers"]
 
 @dataclass(frozen=True)
 class Images:
-    r"""One split of a data set.
+    r"""The rows of one split of a data set.
 
     Args:
         pixels: shape (N, \*event_shape); uint8 where the source has whole numbers (a quarter of the memory), else
@@ -50,7 +50,7 @@ class Images:
         return self._each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> Images:
-        """The same images on another device."""
+        """These images on another device."""
         return self._each(lambda tensor: tensor.to(device))
 
     def values(self) -> Tensor:
@@ -78,7 +78,7 @@ class Images:
         return self if known.all() else self[known.nonzero().squeeze(1)]
 
     def with_holes(self) -> Images:
-        """The same images, with NaN among the pixels as missing ones."""
+        """These images, with NaN among the pixels as missing ones."""
         if not (self.pixels.is_floating_point() and (holes := self.pixels.isnan()).any()):
             return self
         missing = holes if self.missing is None else holes | self.missing
@@ -142,7 +142,7 @@ class Dataset:
         return any(part.missing is not None for part in self.splits)
 
     def with_holes(self) -> Dataset:
-        """The same data set, with NaN among the pixels of a split as missing ones."""
+        """This data set, with NaN among the pixels of a split as missing ones."""
         train, validation, test = (part.with_holes() for part in (self.train, self.validation, self.test))
         return replace(self, train=train, validation=validation, test=test)
 

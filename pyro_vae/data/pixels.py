@@ -38,7 +38,7 @@ UNKNOWN_CODE = -1  # of a category that is missing
 
 @dataclass(frozen=True)
 class Reading:
-    """How arrays are to be read, where it is not to be found out.
+    """The instructions for reading arrays, where they are not to be found out.
 
     Args:
         scale: the number that pixels are divided by; None: by the rule.

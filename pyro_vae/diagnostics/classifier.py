@@ -147,7 +147,7 @@ def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = NUM_BINS)
 
 
 def confusion_matrix(probabilities: Tensor, labels: Tensor) -> Int[Tensor, "K K"]:
-    """How often a datum of a class (the row) gets each class as its most probable one (the column), shape (K, K).
+    """The number of data of each class (row) by their most probable class (column), shape (K, K).
 
     Args:
         probabilities: shape (N, K).

@@ -74,7 +74,7 @@ class Convergence:
         return bool(self.converged_parameters.all())
 
     def as_dict(self) -> dict[str, Any]:
-        """The worst figures, the share of parameters that have converged, and the five with the largest R-hat."""
+        """The worst metrics, the share of parameters that have converged, and the five with the largest R-hat."""
         order = self.r_hat.argsort(descending=True)[:5].tolist()
         worst = [
             {

@@ -1,4 +1,4 @@
-"""The checks of a pair on some data, made one after another; what follows from their figures is in ``verdicts``."""
+"""The checks of a pair on some data, made one after another; what follows from their metrics is in ``verdicts``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NULL_DRAWS = 999  # of a test's law: p-values down to 0.001
 
 @dataclass(frozen=True)
 class LabelQuality:
-    """What q(y | x) is worth on data with labels.
+    """The quality of q(y | x) on data with labels.
 
     Args:
         accuracy: the share of labels that it gets right.

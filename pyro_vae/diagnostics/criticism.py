@@ -11,7 +11,7 @@ r"""One question, asked in every way there is: can this posterior be believed?
     labels             accuracy and calibration of q(y | x)                            (``classifier``)
 
 No one of them sees everything.  Weights cannot show a mode that the guide never visits, calibration speaks of the
-model's own data, NUTS of a few data.  What is made of the figures is in ``verdicts``.
+model's own data, NUTS of a few data.  What is made of the metrics is in ``verdicts``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ GROUPS = ("posterior", "model", "labels")
 
 @dataclass(frozen=True)
 class Criticism:
-    """What was found of a guide, check by check; None is what was left out or cannot be said.
+    """The findings about a guide, check by check; None is what was left out or cannot be said.
 
     Args:
         importance: the weights of the guide's draws.
@@ -67,7 +67,7 @@ class Criticism:
         >>> found = criticise(model, MeanField(model), x, num_samples=100, num_simulated=50)  # a guide without training
         >>> print(found.verdict)
         do not trust
-        >>> found.importance.k_hat.shape, found.chains  # a figure per datum; NUTS was not asked for
+        >>> found.importance.k_hat.shape, found.chains  # a number per datum; NUTS was not asked for
         (torch.Size([30]), None)
     """
 
@@ -83,7 +83,7 @@ class Criticism:
 
     @property
     def verdict(self) -> Verdict:
-        """On the posterior: the worst of the checks of it."""
+        """The verdict on the posterior: the worst of its checks."""
         return Verdict.worst(check.verdict for check in self.checks if check.group == "posterior" and check.verdict)
 
     @property
@@ -97,7 +97,7 @@ class Criticism:
         return "\n".join([*lines, f"{'the posterior':{width}}  {self.verdict.value}"])
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict, and the figures of every check; those that are not finite are None."""
+        """The verdict, and the metrics of every check; those that are not finite are None."""
         return {"verdict": self.verdict.value, "checks": [plain(check.as_dict()) for check in self.checks]}
 
 

@@ -13,7 +13,7 @@ from pyro_vae.shapes import Float, Shaped
 
 @dataclass(frozen=True)
 class Effort:
-    """How much of each check to make; 0 leaves it out.
+    """The amount of each check; 0 leaves it out.
 
     Args:
         samples: importance samples per datum.

@@ -1,4 +1,4 @@
-r"""The figures of a fitted pair on a set of images.
+r"""The metrics of a fitted pair on a set of images.
 
 The bound and its terms are averages over the data of ``pairs.terms``; the importance-weighted estimate is a
 log-mean-exp over S samples per datum.  Log-probabilities are those of the programs, without the scales that they train
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compiled.payoff import FEWEST_RUNS, Way, compile_if_it_pays
-from pyro_vae.compiled.replay import Replay
+from pyro_vae.compiled.replay import Replay, replayed
 from pyro_vae.data.images import Images
 from pyro_vae.diagnostics.classifier import accuracy, expected_calibration_error
 from pyro_vae.errors import InputError
@@ -40,7 +40,7 @@ RUNS_PER_DATUM, MIN_SAMPLES = 500, 50  # of the decoder, where nobody says how m
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one split; log-probabilities are nats per datum.
+    """Metrics of one split; log-probabilities are nats per datum.
 
     Args:
         num_data: the number of images N.
@@ -83,7 +83,7 @@ class Evaluation:
     ece: float | None = None
 
     def as_dict(self) -> dict[str, float | int]:
-        """The figures by name, without those that do not apply."""
+        """The metrics by name, without those that do not apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -101,7 +101,7 @@ def evaluate(
     compiled: bool = True,
     track: Track = lambda chunks, total: chunks,
 ) -> Evaluation:
-    """Evaluate a pair.
+    """Evaluate a pair on a set of images.
 
     Args:
         probed: the model and the guide, with what ``pair.probe`` said of them.
@@ -130,15 +130,15 @@ def evaluate(
     found = _per_datum(probed, images, num_samples, seed, compiled, track)
     columns = {name: values.double().cpu() for name, values in found.items()}
     means = columns.pop("means")
-    figures = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
+    metrics = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
     nll = columns["nll"]
-    figures["nll_standard_error"] = (nll.std() / math.sqrt(len(nll))).item() if len(nll) > 1 else math.inf
-    figures["effective_samples"] = columns["effective_samples"].median().item()
+    metrics["nll_standard_error"] = (nll.std() / math.sqrt(len(nll))).item() if len(nll) > 1 else math.inf
+    metrics["effective_samples"] = columns["effective_samples"].median().item()
     active = int((means.var(0) > ACTIVE_VARIANCE).sum()) if min(means.shape) > 0 and len(means) > 1 else 0
     labelled: dict[str, float] = {}
     if "probabilities" in columns and images.labels is not None and (images.labels >= 0).any():
         labelled = _of_labels(columns["probabilities"], images.labels.cpu())
-    return Evaluation(num_data=len(images), num_samples=num_samples, active_units=active, **figures, **labelled)
+    return Evaluation(num_data=len(images), num_samples=num_samples, active_units=active, **metrics, **labelled)
 
 
 def _of_labels(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
@@ -159,7 +159,7 @@ def nll_per_datum(
         images: the data, binarized for good where the likelihood needs it.
         num_samples: importance samples per datum.
         seed: the seed of the samples.
-        by_itself: whether each datum is run by itself and with the same noise as every other, so that its figure does
+        by_itself: whether each datum is run by itself and with the same noise as every other, so that its number does
             not depend, to the last bit, on which data come with it; takes a few times as long.
 
     Example:
@@ -185,7 +185,7 @@ def _per_datum(
     track: Track = lambda chunks, total: chunks,
     by_itself: bool = False,
 ) -> dict[str, Tensor]:
-    """The figures of each datum, shapes as for ``_Sampler.figures``."""
+    """The metrics of each datum, shapes as for ``_Sampler.metrics``."""
     probed = probed.by_row
     check_data_plate(probed)
     check_densities(probed)
@@ -202,16 +202,16 @@ def _per_datum(
             sampler.compile(images, only_replayed=by_itself)
         chunks = track(images.chunks(size), math.ceil(len(images) / size))
 
-        def figures(chunk: Images) -> dict[str, Tensor]:
+        def metrics(chunk: Images) -> dict[str, Tensor]:
             if by_itself:
                 torch.manual_seed(seed)
-            return sampler.figures(chunk)
+            return sampler.metrics(chunk)
 
-        return _filled(map(figures, chunks), len(images))
+        return _filled(map(metrics, chunks), len(images))
 
 
 def _filled(parts: Iterable[dict[str, Tensor]], num_rows: int) -> dict[str, Tensor]:
-    """The figures of all chunks in tensors made beforehand.
+    """The metrics of all chunks in tensors made beforehand.
 
     Kept as they are, small results would lie between the large buffers of the next runs, and the heap would grow with
     every chunk: to 24 GB for 10,000 images.
@@ -229,7 +229,7 @@ def _filled(parts: Iterable[dict[str, Tensor]], num_rows: int) -> dict[str, Tens
 
 
 class _Sampler:
-    """The figures of chunks of images from several runs of draws, most of them of one shape."""
+    """The metrics of chunks of images from several runs of draws, most of them of one shape."""
 
     def __init__(self, probed: ProbedPair, size: int, counts: list[int]) -> None:
         self.probed, self.size, self.counts = probed, size, counts
@@ -247,29 +247,28 @@ class _Sampler:
                 "evaluation", lambda: Replay(lambda: self._run(chunk, count), chunk.tensors()), runs, way
             )
 
-    def figures(self, images: Images) -> dict[str, Tensor]:
+    def metrics(self, images: Images) -> dict[str, Tensor]:
         """Per datum: shape (n,), but for the latent means (n, D) and the label probabilities (n, K)."""
         runs = [self._any_run(images, count) for count in self.counts]
         num_samples = sum(self.counts)
         log_sum, log_sum_of_squares = (
             torch.stack([run.pop(name) for run in runs]).logsumexp(0) for name in ("log_sum", "log_sum_of_squares")
         )
-        figures = {
+        metrics = {
             name: torch.stack(
                 [run[name] * (count / num_samples) for run, count in zip(runs, self.counts, strict=True)]
             ).sum(0)
             for name in runs[0]
         }
-        figures["nll"] = math.log(num_samples) - log_sum
-        figures["effective_samples"] = (2 * log_sum - log_sum_of_squares).exp()
+        metrics["nll"] = math.log(num_samples) - log_sum
+        metrics["effective_samples"] = (2 * log_sum - log_sum_of_squares).exp()
         if self.probed.has_label:
-            figures["probabilities"] = label_distribution(self.probed.pair, images.values(), LABEL_DRAWS).probs
-        return figures
+            metrics["probabilities"] = label_distribution(self.probed.pair, images.values(), LABEL_DRAWS).probs
+        return metrics
 
     def _any_run(self, images: Images, count: int) -> dict[str, Tensor]:
-        if self._replay is None or len(images) != self.size or count != self.counts[0]:
-            return self._run(images, count)
-        return self._replay(images.tensors())
+        replay = self._replay if count == self.counts[0] else None
+        return replayed(replay, images.tensors(), lambda: self._run(images, count))
 
     def _run(self, images: Images, count: int) -> dict[str, Tensor]:
         """Means over ``count`` draws, and the logarithms of the sums of the importance weights and of their squares."""

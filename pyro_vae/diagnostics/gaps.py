@@ -37,7 +37,7 @@ CHOOSING = 200  # draws per datum for the choice between q and q*
 BY_REFINED = "importance weights of the refined guide"
 BY_GUIDE = "importance weights of the guide"
 BY_ANNEALING = "annealed importance sampling"
-Figures = Callable[[int], tuple[Tensor, Tensor]]
+Estimates = Callable[[int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Gap:
 
     @classmethod
     def from_values(cls, per_datum: Float[Tensor, "N"]) -> Gap:
-        """From figures of shape (N,)."""
+        """The mean and its error from numbers of shape (N,)."""
         error = per_datum.std().item() / math.sqrt(len(per_datum)) if len(per_datum) > 1 else math.nan
         return cls(per_datum.mean().item(), error)
 
@@ -71,7 +71,7 @@ class InferenceGap:
         refined: whether a better member was found, bool.
         family: the family that q* is from; the guide's own, if it could be searched.
         source: where the estimate of log p(x) comes from.
-        num_samples: draws per datum and figure.
+        num_samples: draws per datum and estimate.
         steps: the steps of the search.
         converged: whether the mean ELBO had stopped rising when it ended.
         trace: the mean ELBO of each round of the search.
@@ -103,22 +103,22 @@ class InferenceGap:
 
     @property
     def inference_gap(self) -> Gap:
-        """Log p(x) - L[q], the sum of the other two."""
+        """The inference gap, log p(x) - L[q]: the sum of the other two."""
         return self._gap(self.log_likelihood, self.elbo)
 
     @property
     def approximation_gap(self) -> Gap:
-        """Log p(x) - L[q*]: what the family costs."""
+        """The approximation gap, log p(x) - L[q*]: what the family costs."""
         return self._gap(self.log_likelihood, self.refined_elbo)
 
     @property
     def amortization_gap(self) -> Gap:
-        """L[q*] - L[q]: what one network for all data costs."""
+        """The amortization gap, L[q*] - L[q]: what one network for all data costs."""
         return self._gap(self.refined_elbo, self.elbo)
 
     @property
     def num_excluded(self) -> int:
-        """The data with a figure that is not finite; no mean of theirs has them in it."""
+        """The data with a number that is not finite; no mean of theirs has them in it."""
         return int((~self._finite).sum())
 
     @property
@@ -130,14 +130,14 @@ class InferenceGap:
 
     def as_dict(self) -> dict[str, Any]:
         """Means and their standard errors as plain numbers, None where one is not known."""
-        figures: dict[str, Any] = {"num_data": len(self.elbo), "num_excluded": self.num_excluded}
+        metrics: dict[str, Any] = {"num_data": len(self.elbo), "num_excluded": self.num_excluded}
         for name in ("elbo", "refined_elbo", "log_likelihood"):
-            figures[name] = _plain(getattr(self, name)[self._finite].mean().item())
+            metrics[name] = _plain(getattr(self, name)[self._finite].mean().item())
         for name in ("inference_gap", "approximation_gap", "amortization_gap"):
             gap: Gap = getattr(self, name)
-            figures |= {name: _plain(gap.mean), f"{name}_standard_error": _plain(gap.standard_error)}
+            metrics |= {name: _plain(gap.mean), f"{name}_standard_error": _plain(gap.standard_error)}
         names = ("family", "source", "num_samples", "steps", "converged")
-        return figures | {name: getattr(self, name) for name in names}
+        return metrics | {name: getattr(self, name) for name in names}
 
 
 def inference_gap(
@@ -179,7 +179,7 @@ def inference_gap(
     with target.pair.looked_at(seed, gradients=True):
         family = local_family(target)
         search = refine(family, refinement or Refinement())
-        best = _Better(_guide(target), partial(family.figures, search.parameters), sizes)
+        best = _Better(_guide(target), partial(family.estimates, search.parameters), sizes)
     candidates = {BY_REFINED: best.log_likelihood, BY_GUIDE: best.guide_log_likelihood}
     if annealing is not None:
         bound = annealed_bound(target, annealing, seed)
@@ -209,7 +209,7 @@ def _split(
 class _Better:
     """The better of the guide and the refined guide for each datum, chosen and estimated by different draws."""
 
-    def __init__(self, guide: Figures, refined: Figures, sizes: tuple[int, int, int]) -> None:
+    def __init__(self, guide: Estimates, refined: Estimates, sizes: tuple[int, int, int]) -> None:
         num_samples, size, seed = sizes
         first, second = (_estimate(q, CHOOSING, size, seed + 1)[0] for q in (guide, refined))
         self.refined = second.nan_to_num(-math.inf) > first.nan_to_num(-math.inf)
@@ -219,7 +219,7 @@ class _Better:
         self.log_likelihood = torch.where(self.refined, log_likelihood, self.guide_log_likelihood)
 
 
-def _guide(target: Target) -> Figures:
+def _guide(target: Target) -> Estimates:
     """The ELBO, shape (N,), and log importance weights, shape (S, N), of S draws from the guide."""
     if target.probed.data_dim is None:
 
@@ -238,18 +238,18 @@ def _guide(target: Target) -> Figures:
 
 
 def _estimate(
-    figures: Figures, num_samples: int, size: int, seed: int
+    estimates: Estimates, num_samples: int, size: int, seed: int
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
     """The ELBO and the importance-weighted log-likelihood, shape (N,), a few draws at a time."""
     torch.manual_seed(seed)
     elbo, totals = torch.zeros((), dtype=torch.float64), []
     for start in range(0, num_samples, size):
         count = min(size, num_samples - start)
-        found, log_weights = figures(count)
+        found, log_weights = estimates(count)
         elbo = elbo + found.double().cpu() * (count / num_samples)
         totals.append(log_weights.double().cpu().logsumexp(0))
     return elbo, torch.stack(totals).logsumexp(0) - math.log(num_samples)
 
 
-def _plain(figure: float) -> float | None:
-    return figure if math.isfinite(figure) else None
+def _plain(number: float) -> float | None:
+    return number if math.isfinite(number) else None

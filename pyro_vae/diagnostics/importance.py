@@ -33,7 +33,7 @@ from pyro_vae.shapes import Float, Int
 
 @dataclass(frozen=True)
 class Importance:
-    """Importance weights of S draws for each of N data; all figures per datum have shape (N,).
+    """Importance weights of S draws for each of N data; all metrics per datum have shape (N,).
 
     Args:
         log_weights: log p(x, z) - log q(z | x), labels summed out, nats, shape (S, N).
@@ -61,12 +61,12 @@ class Importance:
 
     @property
     def num_samples(self) -> int:
-        """S."""
+        """The number of samples per datum, S."""
         return self.log_weights.shape[0]
 
     @cached_property
     def num_bad(self) -> Int[Tensor, "N"]:
-        """How many weights are NaN or infinite; they are left out of every other figure but k-hat."""
+        """The number of weights that are NaN or infinite; every metric but k-hat leaves them out."""
         return (self.log_weights.isnan() | self.log_weights.isposinf()).sum(0)
 
     @cached_property
@@ -107,7 +107,7 @@ class Importance:
 
     @property
     def k_limit(self) -> float:
-        """Up to what k-hat the weights are of use: min(1 - 1 / log10 S, 0.7)."""
+        """The largest k-hat with which the weights are of use: min(1 - 1 / log10 S, 0.7)."""
         return min(1 - 1 / math.log10(self.num_samples), USABLE_K_HAT) if self.num_samples > 10 else 0.0
 
     def curve(self, sizes: Sequence[int]) -> dict[int, Float[Tensor, "N"]]:
@@ -132,7 +132,7 @@ class Importance:
 
     @property
     def mean_error(self) -> Float[Tensor, "N"]:
-        """How far the guide's mean is from the posterior's, in its standard deviations: root mean square over D."""
+        """The distance of the guide's mean from the posterior's, in its standard deviations: root mean square of D."""
         mean, sd = self.moments
         return ((self.u.double().mean(0) - mean) / sd).square().mean(-1).sqrt()
 

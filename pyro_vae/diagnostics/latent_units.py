@@ -49,7 +49,7 @@ NO_DIVERGENCE = 0.1  # nats
 
 @dataclass(frozen=True)
 class SiteUse:
-    """What a continuous latent site of D units is used for.
+    """The use of a continuous latent site of D units.
 
     Args:
         name: the site.
@@ -85,7 +85,7 @@ class SiteUse:
 
     @property
     def fault(self) -> tuple[str, str] | None:
-        """What is wrong with the site, and what would mend it; None where nothing is."""
+        """The fault of the site, and what would mend it; None where there is none."""
         size, active = len(self.activity), self.num_active
         if active > FEW * size:
             return None
@@ -111,7 +111,7 @@ class SiteUse:
 
 @dataclass(frozen=True)
 class LatentUse:
-    """What the latents are used for.
+    """The use of the latents: active units and divergences.
 
     Args:
         sites: the continuous ones, in the guide's order.
@@ -165,11 +165,11 @@ class LatentUse:
 
     @property
     def warning(self) -> str:
-        """What is wrong, site by site; empty where nothing is."""
+        """The faults in words, site by site; empty where there are none."""
         return "; ".join(site.warning for site in self.sites if site.warning)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain figures, site by site."""
+        """Plain metrics, site by site."""
         sites = {
             site.name: {
                 "kl": site.kl,
@@ -238,7 +238,7 @@ def _site(name: str, structure: Structure, columns: dict[str, Tensor]) -> SiteUs
 
 
 def _use(draws: Draws) -> dict[str, Tensor]:
-    """Figures per datum, by kind and site: shape (n,), or (n, D)."""
+    """Metrics per datum, by kind and site: shape (n,), or (n, D)."""
     terms, found = draws.terms, {}
     weights = terms.probabilities  # (E, S, n)
 

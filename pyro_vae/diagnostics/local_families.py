@@ -49,7 +49,7 @@ class LocalFamily(Protocol):
     def bound(self, parameters: Sequence[Tensor], num_samples: int) -> Float[Tensor, "N"]:
         """The ELBO, nats, shape (N,), by fresh draws; its gradient in the parameters is that of the exact one."""
 
-    def figures(
+    def estimates(
         self, parameters: Sequence[Tensor], num_samples: int
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
         """The ELBO, shape (N,), and log importance weights, labels summed out, shape (S, N), by fresh draws."""
@@ -81,7 +81,7 @@ class Offsets:
             bound = bound + score - score.detach()
         return bound
 
-    def figures(
+    def estimates(
         self, parameters: Sequence[Tensor], num_samples: int
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
         with torch.no_grad():
@@ -129,7 +129,7 @@ class LocalNormal:
     def bound(self, parameters: Sequence[Tensor], num_samples: int) -> Float[Tensor, "N"]:
         return self._log_weights(parameters, num_samples).mean(0)
 
-    def figures(
+    def estimates(
         self, parameters: Sequence[Tensor], num_samples: int
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "S N"]]:
         with torch.no_grad():

@@ -1,10 +1,10 @@
 r"""The best member of a variational family for each datum: q*_n = argmax_q E_q[log p(x_n, z) - log q(z)].
 
 The ELBO of all data is raised by Adam on the parameters of each datum; the weights of model and guide stay as they are.
-Every step draws anew, so the mean ELBO over a round of steps is an unbiased figure of it, and is compared with the best
-of the rounds before.  Where it rose by less than a tolerance the step size is lowered, and where that was done three
-times the search has converged.  The answer is the average of the parameters over the last round, which has less of the
-noise of the gradients than any one of them (Polyak and Juditsky, *Acceleration of Stochastic Approximation by
+Every step draws anew, so the mean ELBO over a round of steps is an unbiased estimate of it, and is compared with the
+best of the rounds before.  Where it rose by less than a tolerance the step size is lowered, and where that was done
+three times the search has converged.  The answer is the average of the parameters over the last round, which has less
+of the noise of the gradients than any one of them (Polyak and Juditsky, *Acceleration of Stochastic Approximation by
 Averaging*, 1992).
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compiled.payoff import compile_if_it_pays
-from pyro_vae.compiled.replay import Replay
+from pyro_vae.compiled.replay import Replay, replayed
 from pyro_vae.diagnostics.local_families import LocalFamily
 from pyro_vae.errors import InputError
 
@@ -27,7 +27,7 @@ MAX_LR_CUTS = 3
 
 @dataclass(frozen=True)
 class Refinement:
-    """How q is refined for each datum.
+    """The settings of the search for the best q of each datum.
 
     Args:
         num_samples: draws per datum and step.
@@ -120,7 +120,7 @@ def ascent(
         A function that gives the ELBO, shape (N,), and its gradients in the parameters, by fresh draws.
     """
 
-    def figures() -> dict[str, Tensor]:
+    def bound_and_gradients() -> dict[str, Tensor]:
         with torch.enable_grad():
             leaves = [parameter.detach().requires_grad_() for parameter in parameters]
             bound = family.bound(leaves, refinement.num_samples)
@@ -129,10 +129,10 @@ def ascent(
         return {"bound": bound.detach()} | {str(i): gradient for i, gradient in enumerate(used)}
 
     runs = refinement.max_steps // 2
-    replay, _ = compile_if_it_pays("refinement", lambda: Replay(figures, parameters), runs)
+    replay, _ = compile_if_it_pays("refinement", lambda: Replay(bound_and_gradients, parameters), runs)
 
     def run() -> tuple[Tensor, list[Tensor]]:
-        bound, *found = (figures() if replay is None else replay(parameters)).values()
+        bound, *found = replayed(replay, parameters, bound_and_gradients).values()
         return bound, found
 
     return run

@@ -60,8 +60,8 @@ class Coverage:
     def as_dict(self) -> dict[str, float]:
         """The mean over the coordinates, and the lowest and highest."""
         observed = {"mean": self.observed.mean(), "lowest": self.observed.min(), "highest": self.observed.max()}
-        figures = {"level": self.level, "nominal": self.nominal, "standard_error": self.error}
-        return figures | {name: value.item() for name, value in observed.items()}
+        metrics = {"level": self.level, "nominal": self.nominal, "standard_error": self.error}
+        return metrics | {name: value.item() for name, value in observed.items()}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class SBC:
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """What is wrong with each quantity, empty where nothing was found at the level 1 %.
+        """The fault of each quantity in words, empty where nothing was found at the level 1 %.
 
         For a coordinate "too narrow", "too wide", "shifted up", "shifted down" (the guide, against the truth), for
         log p(x, z) "draws too probable" or "draws too improbable"; "misshapen" where none of these stands out.
@@ -133,7 +133,7 @@ class SBC:
         return tuple(coverage(ranks, self.num_draws, level) for level in LEVELS)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain figures: the test, the coverage, and what was found wrong, the worst first."""
+        """Plain metrics: the test, the coverage, and what was found wrong, the worst first."""
         found = [
             {"name": name, "direction": direction, "p_value": p}
             for p, name, direction in sorted(zip(self.p_values.tolist(), self.names, self.directions, strict=True))

@@ -40,7 +40,7 @@ class EnergyTest:
     p_value: float
 
     def as_dict(self) -> dict[str, float]:
-        """The figures by name."""
+        """The metrics by name."""
         return {"distance": self.distance, "relative": self.relative, "p_value": self.p_value}
 
 

@@ -1,6 +1,6 @@
-"""From figures to plain words: whether a posterior can be believed, check by check.
+"""From metrics to plain words: whether a posterior can be believed, check by check.
 
-Each check looks at one result and gives a verdict with the figures that it rests on.  The thresholds are those of the
+Each check looks at one result and gives a verdict with the metrics that it rests on.  The thresholds are those of the
 literature where there are any:
 
 - k-hat up to min(1 - 1 / log10 S, 0.7) is usable (Vehtari et al. 2024); the guide is believed where nine data in ten
@@ -68,21 +68,21 @@ class Check:
     Args:
         name: the name of the check.
         verdict: what follows from it; None where it could not be made.
-        finding: the figures that the verdict rests on, in a sentence.
-        figures: all its figures, by name.
+        finding: the metrics that the verdict rests on, in a sentence.
+        metrics: all its metrics, by name.
         group: what it is about.
     """
 
     name: str
     verdict: Verdict | None
     finding: str
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     group: Subject = "posterior"
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, plain."""
         verdict = None if self.verdict is None else self.verdict.value
-        return {"name": self.name, "group": self.group, "verdict": verdict, "finding": self.finding} | self.figures
+        return {"name": self.name, "group": self.group, "verdict": verdict, "finding": self.finding} | self.metrics
 
 
 def judge_weights(found: Importance) -> Check:
@@ -100,8 +100,8 @@ def judge_k_hat(found: Importance) -> Check:
     verdict = _graded(share > FEW_BAD, share > MANY_BAD)
     finding = f"{100 * (1 - share):.0f} % of data up to {limit:.2f}; median {_number(k_hat.median())}, "
     finding += f"largest {_number(k_hat.max())}"
-    figures = {"limit": limit, "share_above_limit": share, "share_above_half": middling}
-    return Check("Pareto k-hat", verdict, finding, figures | _spread(k_hat))
+    metrics = {"limit": limit, "share_above_limit": share, "share_above_half": middling}
+    return Check("Pareto k-hat", verdict, finding, metrics | _spread(k_hat))
 
 
 def judge_gap(found: Importance, dimensions: int) -> Check:
@@ -116,7 +116,7 @@ def judge_gap(found: Importance, dimensions: int) -> Check:
     finding = f"log p(x) {found.log_likelihood.mean():.2f}, ELBO {found.elbo.mean():.2f}: a gap of {gap:.2f} nats "
     finding += f"over {dimensions} {'dimension' if dimensions == 1 else 'dimensions'} in use"
     error = found.standard_error.square().mean().sqrt().item() / math.sqrt(len(found.k_hat))
-    figures = {
+    metrics = {
         "log_likelihood": found.log_likelihood.mean().item(),
         "log_likelihood_standard_error": error,
         "elbo": found.elbo.mean().item(),
@@ -125,7 +125,7 @@ def judge_gap(found: Importance, dimensions: int) -> Check:
         "ess": found.ess.median().item(),
     }
     wrong = not math.isfinite(each)
-    return Check("inference gap", _graded(wrong or each > SMALL_GAP, wrong or each > LARGE_GAP), finding, figures)
+    return Check("inference gap", _graded(wrong or each > SMALL_GAP, wrong or each > LARGE_GAP), finding, metrics)
 
 
 def judge_split(found: InferenceGap, dimensions: int) -> Check:
@@ -168,11 +168,11 @@ def judge_chains(mean_error: Float[Tensor, "N"], sd_ratio: Float[Tensor, "N"], c
     """
     usable = chains.usable.cpu()
     num_usable = int(usable.sum())
-    figures = chains.as_dict() | {"num_usable": num_usable}
+    metrics = chains.as_dict() | {"num_usable": num_usable}
     if 2 * num_usable < len(usable):
-        return Check("NUTS", None, f"no reference: {'; '.join(chains.reasons)}", figures)
+        return Check("NUTS", None, f"no reference: {'; '.join(chains.reasons)}", metrics)
     error, ratio = mean_error[usable].median().item(), sd_ratio[usable].median().item()
-    check = _moments("NUTS", error, ratio, f"{num_usable} data", figures)
+    check = _moments("NUTS", error, ratio, f"{num_usable} data", metrics)
     left = len(usable) - num_usable
     return replace(check, finding=f"{check.finding}; no reference for {left} more") if left else check
 
@@ -187,8 +187,8 @@ def judge_calibration(found: SBC) -> Check:
     directions = [direction for direction in found.directions if direction]
     if wrong and directions:
         finding += f"; most often {max(set(directions), key=directions.count)}"
-    figures = found.as_dict() | {"largest_coverage_error": off}
-    return Check("calibration (SBC)", _graded(wrong, wrong and off > CLOSE_COVERAGE), finding, figures)
+    metrics = found.as_dict() | {"largest_coverage_error": off}
+    return Check("calibration (SBC)", _graded(wrong, wrong and off > CLOSE_COVERAGE), finding, metrics)
 
 
 def judge_latent_units(found: LatentUse) -> Check:
@@ -207,26 +207,26 @@ def judge_convergence(found: Convergence) -> Check:
 
 def judge_aggregate(found: AggregatePosterior) -> Check:
     """Whether the latents of the data are spread as the prior says."""
-    relative, figures = found.test.relative, found.as_dict()
+    relative, metrics = found.test.relative, found.as_dict()
     finding = f"relative energy distance {relative:.3f}, p = {found.p_value:.3f}"
     differs = found.p_value <= SMALLEST_P and relative > CLOSE_AGGREGATE
     if differs:
         worst = found.worst[0]
         shift, spread = found.shift[worst].item(), found.spread[worst].item()
         finding += f"; most of all {found.names[worst]}, shifted by {shift:.2f} sd, {spread:.2f} as wide"
-    return Check("aggregate posterior", _graded(differs, False), finding, figures, "model")
+    return Check("aggregate posterior", _graded(differs, False), finding, metrics, "model")
 
 
 def judge_labels(accuracy: float, found: Reliability) -> Check:
     """Whether q(y | x) is as sure as it is right."""
     error = found.expected_error
     finding = f"accuracy {100 * accuracy:.1f} %, calibration error {100 * error:.1f} %"
-    figures = {"accuracy": accuracy, "ece": error}
-    return Check("labels", _graded(error > LARGEST_ECE, False), finding, figures, "labels")
+    metrics = {"accuracy": accuracy, "ece": error}
+    return Check("labels", _graded(error > LARGEST_ECE, False), finding, metrics, "labels")
 
 
 def plain(value: Any) -> Any:
-    """Figures as JSON has them: None for a number that is NaN or infinite."""
+    """Metrics as JSON has them: None for a number that is NaN or infinite."""
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -234,12 +234,12 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _moments(name: str, error: float, ratio: float, of: str, figures: dict[str, Any]) -> Check:
+def _moments(name: str, error: float, ratio: float, of: str, metrics: dict[str, Any]) -> Check:
     off = max(ratio, 1 / ratio) if ratio > 0 else math.inf
     care, refuse = off > CLOSE_SD or error > CLOSE_MEAN, off > FAR_SD or error > FAR_MEAN
     word = "too narrow" if ratio < 1 / CLOSE_SD else "too wide" if ratio > CLOSE_SD else "as wide as the posterior"
     finding = f"{word}: sd ratio {ratio:.2f}; means off by {error:.2f} sd (medians of {of})"
-    return Check(name, _graded(care, refuse), finding, {"mean_error": error, "sd_ratio": ratio} | figures)
+    return Check(name, _graded(care, refuse), finding, {"mean_error": error, "sd_ratio": ratio} | metrics)
 
 
 def _graded(care: bool, refuse: bool) -> Verdict:

@@ -71,7 +71,7 @@ def reliability_diagram(curve: Reliability) -> Figure:
 
 
 def confusion(matrix: Tensor, class_names: Sequence[str]) -> Figure:
-    """How the data of each class (row) were classified (column): shares of the row in colour, counts in the cells.
+    """The classes of the data (rows) by what they were taken for (columns): shares in colour, counts in the cells.
 
     Args:
         matrix: counts, shape (K, K).

@@ -25,7 +25,7 @@ MOST_ROWS = 12
 
 
 def overlay(comparison: Comparison, datum: int = 0, across: int | None = None, up: int | None = None) -> Figure:
-    """A panel a guide: its contours over the draws of NUTS and the contours of the exact posterior.
+    """A panel per guide: its contours over the draws of NUTS and the contours of the exact posterior.
 
     Contours hold 50 and 90% of the probability.
 

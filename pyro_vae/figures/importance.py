@@ -19,7 +19,7 @@ COLUMNS = 10
 
 
 def weights(found: Importance) -> Figure:
-    """Where k-hat of the data lies, and how the bound rises with the number of samples.
+    """The k-hat of the data, and the rise of the bound with the number of samples.
 
     Args:
         found: the weights.

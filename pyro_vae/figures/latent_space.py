@@ -110,7 +110,7 @@ def traversal(
 def latent_map(
     means: Tensor, labels: Tensor | None, class_names: Sequence[str], site: str = "z", title: str = ""
 ) -> Figure:
-    """Where the images lie in the latent space, coloured by class.
+    """The places of the images in the latent space, coloured by class.
 
     One dimension makes a histogram, two make the plane itself, more are projected on their first two principal
     components.

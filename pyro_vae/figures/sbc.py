@@ -62,7 +62,7 @@ def ranks(sbc: SBC) -> Figure:
 
 
 def coverage(sbc: SBC) -> Figure:
-    """How often central credible intervals hold the truth, against their content, a line a coordinate.
+    """The share of central credible intervals that hold the truth, against their content, a line per coordinate.
 
     Args:
         sbc: the calibration.

@@ -206,7 +206,7 @@ def plot_loo_pit(tree: xr.DataTree, site: str = "x") -> Figure:
 
 
 def loo_pit(tree: xr.DataTree, site: str = "x") -> np.ndarray:
-    """Its numbers, shape (N,); arguments and errors as ``plot_loo_pit``.
+    """The probability integral transforms of ``plot_loo_pit``, shape (N,); arguments and errors as there.
 
     Example:
         >>> import pyro

@@ -200,7 +200,7 @@ def write_picture(path: Path, write: Callable[[Path], None], what: str = "a pict
 
 
 def unwritable(path: Path, error: OSError, expected: str, mend: str) -> PyroVAEError:
-    """What to raise where a place cannot be written: the place was badly chosen, or the disk takes no more.
+    """The error for a place that cannot be written: it was badly chosen, or the disk takes no more.
 
     Args:
         path: the place.
@@ -212,7 +212,7 @@ def unwritable(path: Path, error: OSError, expected: str, mend: str) -> PyroVAEE
 
 
 def unreadable(path: Path, error: OSError, expected: str, mend: str) -> PyroVAEError:
-    """What to raise where a file cannot be read; arguments are those of ``unwritable``."""
+    """The error for a file that cannot be read; arguments are those of ``unwritable``."""
     if isinstance(error, PermissionError):
         mend = "see to it that you may read it"
     return _fault_of_the_system(path, error, "read") or InputError(expected, why(error), mend)
@@ -225,7 +225,7 @@ def _fault_of_the_system(path: Path, error: OSError, what: str) -> StorageError 
 
 
 def why(error: OSError) -> str:
-    """What the system says of an error, without its number: ``No space left on device``."""
+    """The words of the system for an error, without its number: ``No space left on device``."""
     return error.strerror or str(error) or type(error).__name__
 
 

@@ -53,7 +53,7 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def view(self) -> nn.Module:
-        r"""What an encoder sees x through, a module without parameters: x itself, unless a likelihood says otherwise.
+        r"""The module, without parameters, through which an encoder sees x: the identity, unless said otherwise.
 
         It maps x of shape (N, \*event_shape) to shape (N, \*seen_shape); what is missing, NaN, may stay so.
         """

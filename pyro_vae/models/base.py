@@ -100,7 +100,7 @@ class Declares(Protocol):
 
 
 class BesideCovariates(nn.Module):
-    """What an encoder sees of rows whose last columns are covariates: the others through a module, and these."""
+    """The view of rows whose last columns are covariates: the others through a module, and these."""
 
     def __init__(self, view: nn.Module, covariates: SeenColumns, num_covariates: int) -> None:
         super().__init__()
@@ -177,13 +177,13 @@ class Model(NamedModule):
         return [self.covariates.size] if self.num_covariates else []
 
     def view(self) -> nn.Module:
-        """What an encoder sees x through."""
+        """The module through which an encoder sees x."""
         view = self.likelihood.view()
         view = BesideIndicator(view, len(self.event_shape)) if self.missing else view
         return BesideCovariates(view, self.covariates, self.num_covariates) if self.num_covariates else view
 
     def split(self, x: Tensor | None) -> tuple[Tensor | None, tuple[Tensor, ...]]:
-        r"""What is observed of x, and what a decoder is given beside latents.
+        r"""The entries of x that are observed, and those that a decoder is given beside latents.
 
         Args:
             x: data of shape (N, \*event_shape), or None.

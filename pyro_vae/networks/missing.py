@@ -45,7 +45,7 @@ def indicator_shape(event_shape: Shape, seen_shape: Shape | None = None) -> Shap
 
 
 class BesideIndicator(nn.Module):
-    """What is seen of values through a module, and beside it the indicator of the missing ones.
+    """The view of values through a module, with the indicator of the missing ones beside it.
 
     Args:
         view: the module.

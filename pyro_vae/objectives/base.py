@@ -74,7 +74,7 @@ class Objective:
         self._prepared: dict[bool, Any] = {False: self.prepare(probed)}
 
     def prepare(self, probed: ProbedPair) -> Any:
-        """What ``loss`` needs to know of these programs, probed with the labels given or latent.
+        """The facts that ``loss`` needs of these programs, probed with the labels given or latent.
 
         Raises:
             InputError: if it cannot bound the evidence of such programs.

@@ -9,7 +9,7 @@ ADVICE = {
     "importance weights": "Look at the rows that diagnosis.json names, then divide the data (--scale), "
     "or fit with a smaller --lr.",
     "Pareto k-hat": "Fit a guide with wider tails or a richer family (--guide full_rank, --guide iaf); "
-    "until then, do not rely on importance-weighted figures of data above the limit.",
+    "until then, do not rely on importance-weighted numbers of data above the limit.",
     "inference gap": "Ask whether family or encoder is to blame: python cli.py diagnose RUN --check gap.",
     "moments": "Fit a richer --guide, or take draws of NUTS for the data that matter: "
     "python cli.py diagnose RUN --nuts 16.",
@@ -28,7 +28,7 @@ ENCODER = (
     "The encoder is the larger part, not the family: train longer, let the rate fall (--lr-schedule cosine), "
     "or make it larger (--hidden 400,400)."
 )
-UNKNOWN = "docs/diagnosis.md says what the check asks, and from which figure on it says what."
+UNKNOWN = "docs/diagnosis.md says what the check asks, and from which number on it says what."
 
 
 def advice(check: Mapping[str, Any]) -> str:

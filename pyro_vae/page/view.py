@@ -106,7 +106,7 @@ class View:
         measured: the evaluation: name, value, meaning.
         measured_on: which rows it is of, in words.
         findings: what the run found wrong with itself: what, and what would mend it.
-        numbers: figures for comparing, by name.
+        numbers: metrics for comparing, by name.
         criticism: the diagnosis.
         plots: the figures, by name.
         diagnosed: the figures of the diagnosis.

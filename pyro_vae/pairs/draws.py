@@ -29,7 +29,7 @@ from pyro_vae.shapes import Float, Shaped
 
 @dataclass(frozen=True)
 class Draws:
-    """What one vectorized run shows.
+    """The draws of one vectorized run, and their densities under both programs.
 
     Args:
         p: the model's trace, log-probabilities computed.
@@ -104,7 +104,7 @@ class Draws:
 
     @property
     def shared_kl(self) -> Tensor:
-        """What the latents that all rows share cost, log q(w) - log p(w) of each draw, nats, shape (S,)."""
+        """The KL term of the latents that all rows share, log q(w) - log p(w) of each draw, nats, shape (S,)."""
         probed, shape = replace(self.structure, data_dim=None), self.layout.num_samples
         layout = Layout(probed, self.q, shape, self.layout.zero)
         latents = [name for name in self.structure.shared_latents if name in self.p.nodes]
@@ -115,7 +115,7 @@ class Draws:
         return difference.reshape(-1, shape)[0]
 
     def _own(self, names: Iterable[str]) -> list[str]:
-        """Those sites that belong to a datum, of some."""
+        """The sites that belong to a datum, of some."""
         return [name for name in names if name not in self.structure.shared]
 
     def beside(self, term: Float[Tensor, "E S N"], value: Tensor) -> Float[Tensor, "..."]:

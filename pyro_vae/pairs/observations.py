@@ -155,7 +155,7 @@ def _places_in_memory(value: Tensor, x: Tensor) -> Tensor | None:
 
 
 def _places_of_copies(value: Tensor, x: Tensor) -> tuple[int, ...] | None:
-    """The same by the values in all rows, of (N, k) among (N, D); None unless every column has just one like it."""
+    """The places of copied columns, (N, k) among (N, D); None unless each has just one like it in all rows."""
     if value.shape == x.shape and torch.equal(value.to(x.dtype), x):
         return tuple(range(x.shape[1]))
     if value.shape[1] * x.numel() > MAX_COMPARISONS:

@@ -71,7 +71,7 @@ class Pair:
         return pair
 
     def with_guide(self, guide: Program) -> Pair:
-        """The same model with another form of the guide: on the same parameters and modules, bearing draws alike."""
+        """A pair of this model and another form of the guide, with the same parameters and the same place for draws."""
         pair = copy.copy(self)
         pair.guide = guide
         return pair
@@ -91,7 +91,7 @@ class Pair:
                 self._scope.entered = False
 
     def arguments(self, x: Tensor, y: Shaped[Tensor, "N"] | None) -> tuple[Tensor, ...]:
-        """What both programs are called with: (x, y), or (x) where there is no label or it is not taken."""
+        """The arguments of both programs: (x, y), or (x) where there is no label or it is not taken."""
         return (x, y) if y is not None and self._takes_label else (x,)
 
     def probe(self, x: Tensor, y: Shaped[Tensor, "N"] | None = None, num_rows: int | None = None) -> ProbedPair:
@@ -157,7 +157,7 @@ class Pair:
         return dict(self._scope.store["params"])
 
     def trained(self) -> dict[str, Tensor]:
-        """What is trained, unconstrained, by names that do not change from process to process, as in ``state_dict``."""
+        """The trained parameters, unconstrained, by names that no process changes, as in ``state_dict``."""
         parameters, seen = {}, set()
         for role, module in self.modules().items():
             for name, value in module.named_parameters():
@@ -232,7 +232,7 @@ class _Scope:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbedPair(Structure):
-    """A pair, and what one run of it has shown; ``Pair.probe`` makes it.
+    """A pair together with its structure; ``Pair.probe`` makes it.
 
     Args:
         pair: the model and the guide.

@@ -59,7 +59,7 @@ class LatentSite:
 
 @dataclass(frozen=True)
 class Structure:
-    """What one run of a pair shows of it.
+    """The sites, plates and dimensions of a pair, as one run shows them.
 
     Args:
         latent: the guide's sample sites, in order.

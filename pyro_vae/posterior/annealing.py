@@ -40,7 +40,7 @@ JITTER = 0.2  # of a step size, either way: no trajectory returns to where it be
 
 @dataclass(frozen=True)
 class Annealing:
-    """How annealed importance sampling is run.
+    """The settings of annealed importance sampling.
 
     Args:
         num_chains: S, chains per datum.
@@ -70,7 +70,7 @@ class Annealing:
 
     @property
     def temperatures(self) -> list[float]:
-        """t_0 = 0, …, t_K = 1."""
+        """The temperatures t_0 = 0, …, t_K = 1."""
         last = math.tanh(SHARPNESS / 2)  # of sigmoid(s) = (1 + tanh(s / 2)) / 2
         places = (2 * k / self.num_temperatures - 1 for k in range(self.num_temperatures + 1))
         return [(math.tanh(SHARPNESS / 2 * place) / last + 1) / 2 for place in places]
@@ -99,7 +99,7 @@ class AnnealedBound:
     def from_weights(
         cls, log_weight: Float[Tensor, "S N"], acceptance: Float[Tensor, "N"], upper: bool
     ) -> AnnealedBound:
-        """From log weights of shape (S, N)."""
+        """The bound from log weights of shape (S, N)."""
         num_chains = len(log_weight)
         total = log_weight.logsumexp(0)
         ess = (2 * total - (2 * log_weight).logsumexp(0)).exp()

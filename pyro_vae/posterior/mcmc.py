@@ -47,7 +47,7 @@ ValueAndGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How much to draw by NUTS.
+    """The numbers of draws, of warm-up steps and of chains of NUTS.
 
     Args:
         num_samples: draws of each chain.
@@ -144,7 +144,7 @@ class Chains:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why the draws are not a reference; empty where they are one."""
+        """The reasons why the draws are not a reference; empty where they are one."""
         total, found = self.u.shape[0] * self.u.shape[1], []
         if self.divergences:
             found.append(f"{self.divergences:,} of {total:,} transitions diverged")
@@ -163,7 +163,7 @@ class Chains:
         return tuple(found)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures, without the draws."""
+        """The metrics, without the draws."""
         return {
             "num_chains": self.u.shape[0],
             "num_samples": self.u.shape[1],

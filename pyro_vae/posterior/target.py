@@ -99,12 +99,12 @@ class Target:
 
     @cached_property
     def placing(self) -> Placing:
-        """Where the programs can have several draws; see ``pairs.vectorized.draws_lie``."""
+        """The place that the programs have for several draws; see ``pairs.vectorized.draws_lie``."""
         return draws_lie(self.probed, self.x, self.y)
 
     @cached_property
     def vector(self) -> FlatVector:
-        """How the latents of a datum lie in a vector of D numbers, as one draw shows it."""
+        """The vector in which the latents of a datum lie, as one draw shows it."""
         guided = self._template(1)
         with torch.no_grad():
             generated = self._score(guided, 1)
@@ -116,7 +116,7 @@ class Target:
         return self.placing == "beside"
 
     def on_rows(self, num_samples: int) -> Target:
-        """The same for draws that lie among the data: one draw for each of S N rows."""
+        """The posterior for draws that lie among the data: one draw for each of S N rows."""
         if num_samples not in self._wide:
             y = None if self.y is None else repeated(self.y, num_samples)
             self._wide = {num_samples: Target(self.probed, repeated(self.x, num_samples), y)}
@@ -186,7 +186,7 @@ class Target:
         u = torch.zeros(num_samples, self.num_data, self.size, device=self.x.device)
         temperature = torch.ones((), device=self.x.device)
 
-        def figures() -> dict[str, Tensor]:
+        def value_and_gradient() -> dict[str, Tensor]:
             with torch.enable_grad():
                 leaf = u.detach().requires_grad_()
                 value = self.log_density(leaf, temperature)
@@ -197,7 +197,7 @@ class Target:
             self.on_rows(num_samples)
         else:
             self._template(num_samples)  # drawn before the recording, not in it
-        replay, _ = compile_if_it_pays("posterior", lambda: Replay(figures, [u, temperature]), runs)
+        replay, _ = compile_if_it_pays("posterior", lambda: Replay(value_and_gradient, [u, temperature]), runs)
         if replay is None:
             return self.value_and_gradient
 
@@ -271,7 +271,7 @@ class Target:
 
     @property
     def size(self) -> int:
-        """D."""
+        """The dimension of the vector, D."""
         return self.vector.size
 
     @property

@@ -2,11 +2,11 @@
 
 "Convolutional Variational Autoencoder", tensorflow.org/tutorials/generative/cvae: pixels binarized at 0.5, two strided
 convolutions of 32 and 64 maps and their mirror image, Bernoulli logits, the Monte Carlo ELBO with one draw, Adam at
-1e-4, batches of 32, z of two dimensions, 10 epochs.  Its figures, in nats on the 10,000 test images: about -156 as it
+1e-4, batches of 32, z of two dimensions, 10 epochs.  Its results, in nats on the 10,000 test images: about -156 as it
 stands, -78.3 with ``latent_dim`` 50 and 100 epochs.
 
 Here 5,000 of the 60,000 training images validate, the decoder starts from 64 maps instead of 32, and the tutorial's
-figure, a mean over one draw an image, is the same quantity as ``elbo``.
+number, a mean over one draw an image, is the same quantity as ``elbo``.
 """
 
 SETTINGS = {

@@ -84,7 +84,7 @@ def _keep(run: Run, folder: RunFolder, epoch: int) -> None:
 
 
 def frame(run: Run) -> Image.Image:
-    """What the run makes of the same latent points each time: completions, a row per class, a manifold or samples."""
+    """The pictures of the same latent points each time: completions, a row per class, a manifold or samples."""
     if run.conditional:
         images, columns = run.complete(run.split("test")[: SIDE**2].x())[0], SIDE
     elif run.class_matters:

@@ -78,12 +78,12 @@ def checked_evaluation(content: Content) -> Content:
         ValueError: if it is something else.
     """
     findings = content.get("findings", [])
-    figures = [value for name, value in content.items() if name != "findings"]
+    metrics = [value for name, value in content.items() if name != "findings"]
     if not (
         isinstance(findings, list)
         and all(isinstance(each, dict) and set(each) == {"kind", "found", "mend"} for each in findings)
         and all(isinstance(value, str) for each in findings for value in each.values())
-        and all(value is None or isinstance(value, str | int | float) for value in figures)
+        and all(value is None or isinstance(value, str | int | float) for value in metrics)
     ):
         raise ValueError("not an evaluation")
     texts = [{name: as_text(value, MAX_TEXT) for name, value in each.items()} for each in findings]

@@ -1,4 +1,4 @@
-"""The criticism of a run as its user gets it: figures of a split of its data, files in its directory.
+"""The criticism of a run as its user gets it: metrics of a split of its data, files in its directory.
 
 diagnosis.json         verdict, checks, the worst data
 posterior.nc           the guide's posterior in ArviZ's groups; where NUTS was run, posterior_nuts.nc beside it

@@ -86,7 +86,7 @@ class Bar(Silent):
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             TimeRemainingColumn(compact=True),
             console=self._console,
             expand=True,
@@ -107,7 +107,7 @@ class Bar(Silent):
         self._epochs, self._trainer = trainer.config.num_epochs, trainer
         self._steps = trainer.batches.num_steps
         self._figures = trainer.progress.history[-1] if trainer.progress.history else {}
-        self._task = self._bar.add_task("", total=self._epochs * self._steps, figures="")
+        self._task = self._bar.add_task("", total=self._epochs * self._steps, metrics="")
         self._show(trainer.progress)
 
     def step(self, progress: Progress) -> None:
@@ -126,7 +126,7 @@ class Bar(Silent):
             self._task,
             completed=done,
             description=f"epoch {min(progress.epoch + 1, self._epochs)}/{self._epochs}",
-            figures="  ".join([*shown, f"beta {beta:.3g}"]),
+            metrics="  ".join([*shown, f"beta {beta:.3g}"]),
         )
 
     def epoch(self, row: Row) -> None:

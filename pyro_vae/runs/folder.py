@@ -4,7 +4,7 @@
     history.csv                one row per epoch
     checkpoints/current.json   which of the other files there count
     checkpoints/…              weights (.safetensors) and states to resume from (.pt), under names never used before
-    evaluation.json            the figures of the last evaluation
+    evaluation.json            the metrics of the last evaluation
     diagnosis.json             what the last diagnosis found, with posterior.nc and figures/diagnosis/
     figures/                   PNG files, and GIF
     frames/0000.png, …         one small picture per epoch, of runs of pictures
@@ -71,7 +71,7 @@ class RunFolder:
         self._history: HistoryFile | None = None
         self._content: dict[str, Any] = {}
         self._current: Current | None = None
-        self.evaluated: dict[str, Any] = {}  # the figures of this process's last evaluation, saved or not
+        self.evaluated: dict[str, Any] = {}  # the metrics of this process's last evaluation, saved or not
 
     @classmethod
     def create(
@@ -183,7 +183,7 @@ class RunFolder:
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
-        """The figures of the last evaluation, if there was one.
+        """The metrics of the last evaluation, if there was one.
 
         Raises:
             InputError: if the file is not as it was written.
@@ -311,13 +311,13 @@ class RunFolder:
         for epoch in epochs:
             self._frame(epoch).unlink(missing_ok=True)
 
-    def save_evaluation(self, figures: dict[str, Any], findings: Iterable[Finding]) -> dict[str, Any]:
-        """Replace the last evaluation: its figures, and what was found wrong with the run; returns what was written.
+    def save_evaluation(self, metrics: dict[str, Any], findings: Iterable[Finding]) -> dict[str, Any]:
+        """Replace the last evaluation: its metrics, and what was found wrong with the run; returns what was written.
 
         Raises:
             OSError: if it cannot be written.
         """
-        self.evaluated = content = figures | {"findings": [asdict(finding) for finding in findings]}
+        self.evaluated = content = metrics | {"findings": [asdict(finding) for finding in findings]}
         write_whole(self._at / EVALUATION, to_bytes(content))
         return content
 

@@ -56,7 +56,7 @@ class Generator:
 
     @property
     def structure(self) -> Structure:
-        """What ``Pair.probe`` said of them."""
+        """The structure of the programs, as ``Pair.probe`` read it."""
         return self.probed
 
     @property

@@ -38,7 +38,7 @@ TRAVERSED_IMAGES, MAPPED_IMAGES = 1000, 2000
 def write_report(run: Run) -> None:
     """Write ``evaluation.json`` and the figures of a run that has a directory.
 
-    A program without a plate over data has no figures per datum, and data that are not images have no pictures.
+    A program without a plate over data has no metrics per datum, and data that are not images have no pictures.
     What cannot be measured, drawn or written is left out, and that is said: the run is done.
     """
     assert run.folder is not None
@@ -112,7 +112,7 @@ def samples_figure(run: Run, num_samples: int, label: int | None = None, seed: i
 
 
 def completions_figure(run: Run, seed: int = 0) -> Figure:
-    """What a conditional model makes of the visible part of the first test images."""
+    """The completions that a conditional model makes of the visible part of the first test images."""
     images = run.split("test")[slice(0, COMPLETED_IMAGES)]
     filled = run.complete(images.x(), COMPLETIONS, seed)
     return completions(run.model.visible(images.x()), filled, images.values())
@@ -135,7 +135,7 @@ def reconstructions_table(run: Run, num_rows: int, split: str = "test") -> pd.Da
 
 
 def classes_figure(run: Run) -> Figure:
-    """The same styles in every class, typical ones of draws from the prior that differ."""
+    """Typical styles, of draws from the prior that differ, in every class."""
     names = run.facts.class_names
     images = torch.stack([run.sample(STYLES_DRAWN, y=label) for label in range(len(names))])
     return class_samples(images[:, latent_points.representatives(images.transpose(0, 1), STYLES)], names)

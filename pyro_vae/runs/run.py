@@ -146,7 +146,7 @@ class Run(Generator):
         seed: int = 0,
         track: Track = lambda chunks, total: chunks,
     ) -> dict[str, Any]:
-        """The figures of the run on a split, in nats per datum; see ``diagnostics.Evaluation``.
+        """The metrics of the run on a split, in nats per datum; see ``diagnostics.Evaluation``.
 
         Args:
             split: train, validation or test.
@@ -156,7 +156,7 @@ class Run(Generator):
             track: shows how far it is; see ``diagnostics.evaluate``.
         """
         begin = time.perf_counter()
-        figures = diagnostics.evaluate(
+        metrics = diagnostics.evaluate(
             self.probed,
             self.split(split),
             default_samples(self.structure) if num_samples is None else read_count(num_samples, *SAMPLES),
@@ -165,11 +165,11 @@ class Run(Generator):
             track=track,
         ).as_dict()
         names = {"model": self.config.model, "guide": self.config.guide, "data": self.config.data, "split": split}
-        return names | figures | {"seconds": round(time.perf_counter() - begin, 3)}
+        return names | metrics | {"seconds": round(time.perf_counter() - begin, 3)}
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """What is wrong with the run, by its history and its first validation data; empty where nothing was found."""
+        """The faults of the run, by its history and its first validation data; empty where nothing was found."""
         found: list[Finding] = []
         images = self.split("validation")[slice(0, NUM_JUDGED)]
         if self.structure.continuous and self.structure.data_dim is not None and len(images) > 1:

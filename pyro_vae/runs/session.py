@@ -145,7 +145,7 @@ class Session:
 
     def _units(self) -> str:
         computed = self.probed.computed
-        return f"\n{computed[0]} observes what is computed of x: figures and draws are in its units" if computed else ""
+        return f"\n{computed[0]} observes what is computed of x: metrics and draws are in its units" if computed else ""
 
     def _stopping(self) -> str:
         patience = self.config.patience

@@ -35,7 +35,7 @@ class Averaging(Protocol):
         """A context in which the pair has the averages."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What to resume from, beside the averages: the weights that train."""
+        """The state to resume from, beside the averages: the weights that train."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what ``state_dict`` gave, into a pair that has the averages now."""

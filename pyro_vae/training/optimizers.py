@@ -56,7 +56,7 @@ class Optimizer:
     sizes = ""  # the name of what torch keeps of the gradients' sizes
 
     def of_torch(self, parameters: Sequence[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-        """One of torch's, whose state is that of the recorded steps too."""
+        """An optimizer of torch, whose state is that of the recorded steps too."""
         raise NotImplementedError
 
     def moments(self, parameter: Tensor) -> State:
@@ -65,7 +65,7 @@ class Optimizer:
         return state | {name: torch.zeros_like(parameter) for name in ("exp_avg", self.sizes)}
 
     def update(self, lr: Tensor, step: Tensor, kept: Number) -> Update:
-        """What a step does to a parameter, called with it, its gradient and its state.
+        """The effect of a step on a parameter, called with it, its gradient and its state.
 
         Args:
             lr: the rate, shape ().

@@ -53,7 +53,7 @@ class Resampling:
         """
 
     def weights(self, probed: ProbedPair, images: Images, groups: Tensor) -> Tensor | None:
-        """How often to draw each row, up to a factor, shape (N,); None for shuffled passes over all of them.
+        """The frequency of each row, up to a factor, shape (N,); None for shuffled passes over all of them.
 
         Args:
             probed: the model and the guide, with what ``pair.probe`` said of them.

@@ -28,16 +28,16 @@ class Schedule(Protocol):
 
     @property
     def final(self) -> float:
-        """The value where it stays in the end."""
+        """The value at which it stays in the end."""
 
     @property
     def length(self) -> float:
-        """After how many epochs it stays there."""
+        """The number of epochs after which it stays there."""
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The same value throughout.
+    """A schedule that has the same value throughout.
 
     Example:
         >>> from pyro_vae.training import Constant
@@ -87,7 +87,7 @@ class _Ramp:
 
 @dataclass(frozen=True)
 class Linear(_Ramp):
-    """From ``start`` to ``end`` in a straight line over ``epochs``, step by step, and ``end`` from then on.
+    """A schedule from ``start`` to ``end`` in a straight line over ``epochs``, step by step; ``end`` from then on.
 
     Example:
         >>> from pyro_vae.training import Linear
@@ -114,7 +114,7 @@ class Linear(_Ramp):
 
 @dataclass(frozen=True)
 class Cyclical(_Ramp):
-    """In each of ``cycles`` cycles up from ``start`` to ``end`` for half of it, then there; ``end`` after ``epochs``.
+    """A schedule that rises from ``start`` to ``end`` in half of each of ``cycles`` cycles; ``end`` after ``epochs``.
 
     Fu et al., *Cyclical Annealing Schedule: A Simple Approach to Mitigating KL Vanishing*, 2019.
 

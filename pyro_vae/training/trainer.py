@@ -73,7 +73,7 @@ class Progress:
 
 
 class Trainer:
-    """Trains a pair.
+    """The training of a pair, epoch by epoch.
 
     Args:
         probed: the model and the guide, with what ``Pair.probe`` said of them, without labels.

@@ -75,7 +75,7 @@ def test_lost_correlations_ask_for_care():
     found = criticise_pair(linear_pair(independent=True), linear_data(100, 0), Effort())
     assert found.verdict is Verdict.CARE, str(found)
     gap = next(check for check in found.checks if check.name == "inference gap")
-    assert 1.2 < gap.figures["gap"] < 2.2
+    assert 1.2 < gap.metrics["gap"] < 2.2
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_nuts_measures_width_and_place(scale, verdict, tolerance):
     found = criticise_pair(linear_pair(scale=scale), x, effort)
     check = next(check for check in found.checks if check.name == "NUTS")
     assert check.verdict is verdict
-    assert check.figures["sd_ratio"] == pytest.approx(scale, abs=tolerance)
-    assert check.figures["mean_error"] < 0.1
+    assert check.metrics["sd_ratio"] == pytest.approx(scale, abs=tolerance)
+    assert check.metrics["mean_error"] < 0.1
 
 
 def test_chains_that_disagree_are_no_reference():
@@ -122,8 +122,8 @@ def test_data_whose_chains_have_not_mixed_are_left_out():
         return next(check for check in found.checks if check.name == "NUTS")
 
     most = check_of(torch.tensor([0.0, 0.0, 3.0]))
-    assert most.figures["num_usable"] == 2
-    assert not most.figures["is_reference"]
+    assert most.metrics["num_usable"] == 2
+    assert not most.metrics["is_reference"]
     assert most.verdict is Verdict.TRUST
     assert "(medians of 2 data); no reference for 1 more" in most.finding
     least = check_of(torch.tensor([0.0, 3.0, 3.0]))
@@ -146,7 +146,7 @@ def test_bad_weights_are_counted_and_refused():
     assert found.verdict is Verdict.REFUSE
     (check,) = (check for check in found.checks if check.name == "importance weights")
     expected = 10_000 * dist.Normal(0.0, 1.0).cdf(torch.tensor(-(2**0.5))).item()  # z > 1 of N(0, 1 / 2)
-    assert check.figures["num_bad"] == pytest.approx(expected, abs=5 * expected**0.5)
+    assert check.metrics["num_bad"] == pytest.approx(expected, abs=5 * expected**0.5)
     assert "NaN or infinite" in check.finding
     json.dumps(found.as_dict(), allow_nan=False)
 
