@@ -4,7 +4,7 @@
     python benchmarks/semi_supervised.py mnist             # 100 labels (needs PYRO_VAE_DATA)
     python benchmarks/semi_supervised.py mnist --labels 3000
 
-Prints one row a seed and the mean; k-nearest neighbours and logistic regression are scikit-learn's, on the same
+Prints one row per seed and the mean; k-nearest neighbours and logistic regression are scikit-learn's, on the same
 labelled gray images.  The figure to beat on MNIST is that of Pyro's own tutorial: an accuracy of 0.932 with 100
 labels, 0.958 with 3,000 (test errors 6.81 % and 4.18 %).
 """

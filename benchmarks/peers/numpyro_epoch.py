@@ -1,7 +1,7 @@
 """A worker: the VAE in NumPyro, the whole training loop one compiled program.
 
-    python -m benchmarks.peers.numpyro_epoch epoch      # n steps a call, in a fori_loop
-    python -m benchmarks.peers.numpyro_epoch step       # one step a call
+    python -m benchmarks.peers.numpyro_epoch epoch      # n steps per call, in a fori_loop
+    python -m benchmarks.peers.numpyro_epoch step       # one step per call
 
 The networks are JAX's stax, as in NumPyro's own VAE example; ``SVI`` with ``Trace_ELBO`` and Adam.  What is fair about
 it: in ``epoch`` gathering, binarizing, gradient and update are compiled together, nothing returns to Python between the

@@ -2,7 +2,7 @@ r"""Leave-one-out cross-validation of posteriors whose latents are shared by all
 
 The log predictive density of a datum left out is estimated from draws of the whole posterior by Pareto-smoothed
 importance sampling (Vehtari, Gelman and Gabry, *Practical Bayesian Model Evaluation Using Leave-One-Out
-Cross-Validation and WAIC*, 2017).  Draws of a guide are no draws of the posterior: with log_weight = log p(x, z) -
+Cross-Validation and WAIC*, 2017).  Draws of a guide are not draws of the posterior: with log_weight = log p(x, z) -
 log q(z | x),
 
     elpd_i = log sum_s w_si p(x_i | z_s),   log w_si = psis(log_weight_s - log p(x_i | z_s)),

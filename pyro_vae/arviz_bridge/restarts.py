@@ -81,7 +81,7 @@ def to_datatree(
 def training_trace(histories: Sequence[pd.DataFrame], seeds: Sequence[int]) -> xr.Dataset:
     """Histories side by side, dimensions (run, step).
 
-    No dimension is a chain: the trace of a bound is no Markov chain, and R-hat or the effective sample size of it say
+    No dimension is a chain: the trace of a bound is not a Markov chain, and its R-hat or effective sample size say
     nothing of convergence.
 
     Args:

@@ -97,7 +97,7 @@ def _saved(found: Diagnosis) -> list[Path]:
 )
 @click.option("--latent-dim", type=int, default=10, show_default=True, help="dimensions of z")
 @click.option("--num-data", type=int, default=2, show_default=True, help="data drawn from the model")
-@click.option("--samples", type=int, default=2000, show_default=True, help="NUTS draws a chain")
+@click.option("--samples", type=int, default=2000, show_default=True, help="NUTS draws per chain")
 @click.option("--warmup", type=int, default=500, show_default=True, help="NUTS transitions before them")
 @click.option("--chains", type=int, default=4, show_default=True, help="NUTS chains")
 @click.option("--steps", type=int, default=2000, show_default=True, help="training steps of each guide")

@@ -124,7 +124,7 @@ def traverse(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Walk through the latent space: a grid over a plane, or a row a dimension."""
+    """Walk through the latent space: a grid over a plane, or a row per dimension."""
     from pyro_vae.runs import report
 
     opened = open_run(run, checkpoint, device, data)

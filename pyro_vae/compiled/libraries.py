@@ -31,7 +31,7 @@ def is_library(thing: Any) -> bool:
         module = getattr(thing, "__module__", None) or "builtins"
     else:
         return False
-    return str(module).split(".")[0] in _LIBRARIES  # of some types in C it is no text
+    return str(module).split(".")[0] in _LIBRARIES  # of some types in C it is not text
 
 
 @functools.lru_cache(maxsize=1024)

@@ -261,7 +261,7 @@ def reference(thing: Any) -> Callable[[], Any]:
 
 
 def _are_equal(keys: Collection[Any], others: Sequence[Any]) -> bool:
-    """Whether two rows of keys are the same; those that are no plain values, by identity."""
+    """Whether two rows of keys are the same; those that are not plain values, by identity."""
     return len(keys) == len(others) and all(
         one is other or (type(one) in PLAIN and type(one) is type(other) and one == other)
         for one, other in zip(keys, others, strict=True)

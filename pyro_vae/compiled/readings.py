@@ -125,11 +125,11 @@ class Reader:
         self._version += 1
 
     def difference(self, before: int, after: int) -> list[str]:
-        """What differs between the programs' forms, one text an entry."""
+        """What differs between the programs' forms, one text per entry."""
         return self._programs.difference(before, after)
 
     def changes(self, before: Reading, after: Reading) -> list[str]:
-        """What a run has changed of its own programs, one text an entry; its numbers are not lifted any more."""
+        """What a run has changed of its own programs, one text per entry; its numbers are not lifted any more."""
         if after.state is before.state:
             return []
         texts = self.difference(before.state.form, after.state.form)

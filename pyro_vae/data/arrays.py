@@ -53,13 +53,13 @@ def split_at_random(
 def from_arrays(x: Any, y: Any = None, name: str = "arrays", missing: Any = None, reading: Reading = READ) -> Dataset:
     r"""A data set from images and, if there are any, their labels.
 
-    ``data.pixels`` says by which rule numbers become pixels, ``data.classes`` what a label is and what is none.  A
+    ``data.pixels`` says by which rule numbers become pixels, ``data.classes`` what is a label and what is not.  A
     tenth of the rows validates, a tenth tests.
 
     Args:
         x: images of shape (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C): an array or tensor of any type, a list, a
             table.  NaN and masked values are missing.
-        y: one label per row, or one-hot rows; -1, NaN, None and "" are no label.
+        y: one label per row, or one-hot rows; -1, NaN, None and "" are not labels.
         name: what to call it in messages and in the run's configuration.
         missing: true where a number of x is missing, bool of the shape of x, or None.
         reading: what is not to be found out.

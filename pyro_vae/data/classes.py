@@ -69,7 +69,7 @@ def read_classes(
 
 def _check_classes(indices: Array, names: tuple[str, ...], name: str) -> None:
     if not (indices >= 0).any():
-        raise InputError(f"a label in y of {name}", "none: -1, NaN, None and empty text are no label", NO_LABELS)
+        raise InputError(f"a label in y of {name}", "none: -1, NaN, None and empty text are not labels", NO_LABELS)
     negative = [each for each in names if each.startswith("-") and each[1:].isdecimal()]
     if negative and (indices < 0).any():
         raise InputError(
@@ -79,7 +79,7 @@ def _check_classes(indices: Array, names: tuple[str, ...], name: str) -> None:
         )
     if len(names) < 2:
         note = (
-            ", and -1, which is no label: name the classes 'minus' and 'plus' if it is one"
+            ", and -1, which is not a label: name the classes 'minus' and 'plus' if it is one"
             if (indices < 0).any()
             else ""
         )
@@ -107,7 +107,7 @@ def _from_one_hot(y: Array, name: str) -> tuple[Array, tuple[str, ...]]:
 
 
 def _label(value: Any, name: str) -> int | str | None:
-    """One label as a whole number or text; None where it is none."""
+    """One label as a whole number or text; None where it is not one."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if value is None or (isinstance(value, str) and value.strip() in ("", "-1")):

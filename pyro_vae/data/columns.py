@@ -8,7 +8,7 @@
 | other integers, none negative, with a variance of at least their mean | ``negative_binomial`` |
 | other numbers | ``gaussian`` |
 
-Counts given z vary at least as much as their mean, so that integers which vary less, such as years, are no counts.
+Counts given z vary at least as much as their mean, so that integers which vary less, such as years, are not counts.
 What a column is said to have goes before the rule; ``drop`` leaves it out.
 """
 

@@ -32,7 +32,7 @@ from pyro_vae.shapes import Float
 DIAGONAL = "diagonal normal on the unconstrained latents"
 FULL_RANK = "full-rank normal on the unconstrained latents"
 OWN = "the guide's own"
-MOMENTS = 10, 50  # runs, and draws a run, of the guide that a normal takes its moments from
+MOMENTS = 10, 50  # runs, and draws per run, of the guide that a normal takes its moments from
 
 
 class LocalFamily(Protocol):

@@ -32,7 +32,7 @@ class Refinement:
     Args:
         num_samples: draws per datum and step.
         max_steps: where the search ends at the latest.
-        round_steps: steps a round.
+        round_steps: steps per round.
         lr: Adam's step size at first.
         tolerance: the least rise of the mean ELBO in a round that counts as one, nats per datum.
 

@@ -24,7 +24,7 @@ def as_drawn(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text that matplotlib shows as it is: dollar signs in the name of a class or a site are no formula."""
+    """A text that matplotlib shows as it is: dollar signs in the name of a class or a site are not a formula."""
     return as_text(text, LONGEST_TITLE).replace("$", r"\$")
 
 

@@ -54,7 +54,7 @@ def read_json(path: Path, most: int = MAX_JSON) -> Any:
     """What a JSON file holds.
 
     Raises:
-        ValueError: if it is no JSON in UTF-8, too long or too deep.
+        ValueError: if it is not JSON in UTF-8, too long or too deep.
         OSError: if it cannot be read.
     """
     content = read_bounded(path, most)
@@ -75,7 +75,7 @@ def read_json_object(path: Path, required: tuple[str, ...] = (), most: int = MAX
         most: the bytes that it may have.
 
     Raises:
-        ValueError: if it is no JSON object in UTF-8, lacks a name, or is too long or too deep.
+        ValueError: if it is not a JSON object in UTF-8, lacks a name, or is too long or too deep.
         OSError: if it cannot be read.
     """
     value = read_json(path, most)

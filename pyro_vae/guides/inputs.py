@@ -31,7 +31,7 @@ class Inputs(nn.Module):
 
     Attributes:
         shapes: the event shape of each input, by the name of the argument.
-        sequences: the size of a step of each input that is one, likewise.
+        sequences: the size of a step of each input that is a sequence.
 
     Raises:
         InputError: if Python cannot tell what the model is called with.

@@ -3,7 +3,7 @@ r"""The part of a guide for sites that are there at each step of a sequence, one
     q(z_1, …, z_T | x) = prod_t q(z_t | z_{t-1}, h_t),        h = GRU(x) from both ends
 
 is the faithful inverse of a Markov chain p(z_1) p(z_t | z_{t-1}) p(x_t | z_t); Krishnan, Shalit, Sontag, *Structured
-Inference Networks for Nonlinear State Space Models* (2017).  Where the model is no Markov chain, a second GRU over
+Inference Networks for Nonlinear State Space Models* (2017).  Where the model is not a Markov chain, a second GRU over
 the z before t stands in the place of z_{t-1}.  Steps that a row does not have are passed over: its summaries, and
 so its posterior, are the same however far it is padded.
 """

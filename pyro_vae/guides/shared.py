@@ -1,4 +1,4 @@
-r"""The part of a guide for a site that all rows share: a normal whose parameters are no function of data.
+r"""The part of a guide for a site that all rows share: a normal whose parameters are not a function of data.
 
     q(v) = N(T^{-1}(v); mu, diag sigma^2) |det dT^{-1}/dv|,
 
@@ -19,7 +19,7 @@ from torch.distributions import biject_to
 from pyro_vae.guides.site_distribution import is_identity
 
 INIT_SCALE = 0.1
-FARTHEST_START = 10.0  # from 0 in an unconstrained space; a corner of a simplex is no place to start from
+FARTHEST_START = 10.0  # from 0 in an unconstrained space; a corner of a simplex is not a place to start from
 
 
 class SharedNormal(nn.Module):

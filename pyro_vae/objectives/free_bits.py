@@ -29,7 +29,7 @@ class FreeBits(ReparameterizedObjective):
 
     Args:
         probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
-        floor: lambda, nats a latent dimension.
+        floor: lambda, nats per latent dimension.
 
     Example:
         >>> from pyro_vae.guides import MeanField

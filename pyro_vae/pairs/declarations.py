@@ -208,7 +208,7 @@ def _graph(model: Callable[..., Any], args: tuple[Any, ...], trace: poutine.Trac
 
 
 def _order(trace: poutine.Trace, latents: Sequence[str], local: Sequence[str], steps: Sequence[str]) -> list[str]:
-    """Shared sites in the model's order, discrete local ones likewise, and the other ones from the data upwards."""
+    """Shared sites and then discrete local ones in the model's order, and the others from the data upwards."""
     discrete = [name for name in local if _support(trace, name).is_discrete]
     upwards = [name for name in reversed(local) if name not in discrete and name not in steps]
     return [*(name for name in latents if name not in local), *discrete, *upwards]

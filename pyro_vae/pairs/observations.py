@@ -145,7 +145,7 @@ def assemble(structure: Structure, template: Tensor, values: Callable[[str], tup
 
 
 def _places_in_memory(value: Tensor, x: Tensor) -> Tensor | None:
-    """Which entry of x each entry of a view of it is, in the shape of the view; None for what is no view."""
+    """Which entry of x each entry of a view of it is, in the shape of the view; None for what is not a view."""
     if value.untyped_storage().data_ptr() != x.untyped_storage().data_ptr() or not x.is_contiguous():
         return None
     if value.dtype != x.dtype:

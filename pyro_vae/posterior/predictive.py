@@ -38,7 +38,7 @@ class ModelSite:
         batch: the sizes of all its plates, padded to the nesting of the program.
         event_shape: the event shape of a value.
         data_axis: where in ``batch`` the data lie, None where all data are one.
-        is_observed: whether it is data that a model generates; a label that was given is none.
+        is_observed: whether it is data that a model generates; a label that was given is not.
         shape: the shape of its value in that run.
     """
 

@@ -94,7 +94,7 @@ class Target:
         return Target(self.probed, self.x[rows], None if self.y is None else self.y[rows])
 
     def first(self, num_data: int) -> Target:
-        """The posterior of the first so many data; the whole where all data are one datum."""
+        """The posterior of the first ``num_data`` data; the whole where all data are one datum."""
         return self if self.probed.data_dim is None else self[:num_data]
 
     @cached_property
@@ -160,7 +160,7 @@ class Target:
         return marginal_total(p, layout, weights)
 
     def _counts(self, name: str) -> bool:
-        """Whether a site belongs to the data: a factor that all rows share is none of a row."""
+        """Whether a site belongs to the data: a factor that all rows share does not."""
         return self.probed.data_dim is None or name not in self.probed.shared
 
     def value_and_gradient(

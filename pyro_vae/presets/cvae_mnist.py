@@ -6,7 +6,7 @@ convolutions of 32 and 64 maps and their mirror image, Bernoulli logits, the Mon
 stands, -78.3 with ``latent_dim`` 50 and 100 epochs.
 
 Here 5,000 of the 60,000 training images validate, the decoder starts from 64 maps instead of 32, and the tutorial's
-number, a mean over one draw an image, is the same quantity as ``elbo``.
+number, a mean over one draw per image, is the same quantity as ``elbo``.
 """
 
 SETTINGS = {

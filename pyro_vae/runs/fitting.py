@@ -71,7 +71,7 @@ def fit(
 
     Raises:
         InputError: if anything asked for does not fit; nothing was written then.
-        TrainingError: if the loss became no finite number; the run directory holds the last good checkpoint.
+        TrainingError: if the loss became a number that is not finite; the run directory holds the last good checkpoint.
         Interrupted: after Ctrl-C or SIGTERM, with the run as far as it came.
 
     Example:

@@ -194,7 +194,7 @@ class Generator:
 
         Args:
             num_samples: how many.
-            y: the class to generate, by its index or name, or one an image, for models with labels; default: drawn
+            y: the class to generate, by its index or name, or one per image, for models with labels; default: drawn
                 from p(y).
             seed: the seed of the draws.
             mean: whether to return E[x | z], which is what pictures show, instead of a draw of x itself; default: for

@@ -95,7 +95,7 @@ def check_free(path: Path, overwrite: bool) -> None:
 def taken(path: Path) -> TakenError:
     """The refusal of a place where something is."""
     run = is_run(path)
-    what = "a run" if run else "something that is no run"
+    what = "a run" if run else "something that is not a run"
     mend = "use --overwrite to replace it, --resume to go on with it" if run else "choose another"
     return TakenError(f"a new folder for --out {path}", f"{what} that is there already", f"{mend}, or another --out")
 

@@ -92,7 +92,7 @@ def with_codes(values: Tensor, model: Any, has_missing: bool) -> Tensor:
     """Rows of arrays, NaN in the place of codes of -1 where the likelihood is of categories and values may be missing.
 
     Raises:
-        InputError: if another value is no code.
+        InputError: if another value is not a code.
     """
     likelihood = getattr(model, "likelihood", None)
     if not isinstance(likelihood, Categorical):

@@ -198,7 +198,7 @@ def _read_labels(y: Array) -> tuple[Array, Labels]:
         classes, unlabelled = np.unique(y), np.zeros(len(y), bool)
     if len(classes) < 2:
         count = "1 class" if len(classes) else "0 classes"
-        raise InputError("labels of at least 2 classes in y", count, "label rows of another class; -1 is no label")
+        raise InputError("labels of at least 2 classes in y", count, "label rows of another class; -1 is not a label")
     indices = np.full(len(y), UNLABELLED, dtype=np.int64)
     indices[~unlabelled] = np.searchsorted(classes, y[~unlabelled])
     return classes, Labels(indices, tuple(map(str, classes)))

@@ -152,7 +152,7 @@ def parse_schedule(text: float | str) -> Schedule:
     """Read a schedule from a number or from text such as ``linear:0:1:10``.
 
     Raises:
-        InputError: if it is neither, or a value is negative or no number.
+        InputError: if it is neither, or a value is negative or not a number.
 
     Example:
         >>> from pyro_vae.training import parse_schedule

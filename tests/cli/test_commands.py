@@ -274,7 +274,7 @@ def test_overwrite_spares_what_is_no_run(command, toy_npz, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.txt").write_text("miau")
     result = command("fit", "--data", toy_npz, "--out", "photos", "--overwrite")
-    assert_refused(result, "something that is no run")
+    assert_refused(result, "something that is not a run")
     assert (tmp_path / "photos/cat.txt").read_text() == "miau"
 
 

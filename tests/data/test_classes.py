@@ -62,9 +62,9 @@ def _args(labels):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        ([-1] * 4, "a label in y of pets; got none: -1, NaN, None and empty text are no label; leave y out"),
+        ([-1] * 4, "a label in y of pets; got none: -1, NaN, None and empty text are not labels; leave y out"),
         ([None, "", np.nan, pd.NA], "a label in y of pets; got none"),
-        ([1, -1, 1, -1], r"at least two classes in y of pets; got 1, '1', and -1, which is no label: name the classes"),
+        ([1, -1, 1, -1], "got 1, '1', and -1, which is not a label: name the classes"),
         ([-5, -1, 0, 1], "and -1 for no label; got -5 beside -1, which may be a class; use y - y.min"),
         (["cat", "nan", "dog", "cat"], "got the text 'nan', which is what a missing label becomes as text"),
         (["cat", " ", "cat", None], "at least two classes in y of pets; got 1, 'cat'"),

@@ -350,7 +350,7 @@ def test_overwriting_through_a_link_spares_the_link(run, tmp_path):
 def test_a_place_that_is_taken_meanwhile_is_respected(tmp_path, monkeypatch):
     monkeypatch.setattr(placing, "check_free", lambda path, overwrite: None)
     (tmp_path / "run").mkdir()
-    with pytest.raises(InputError, match="something that is no run that is there already"):
+    with pytest.raises(InputError, match="something that is not a run that is there already"):
         quietly(data="toy", labels="none", out=tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
