@@ -8,22 +8,20 @@ beta-VAE*, 2018, equation 8; they use a large beta, such as 100 here.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from pyro_vae.objectives.base import OBJECTIVES, ReparameterizedObjective
-from pyro_vae.objectives.divergences import check_sites_apart, label_divergence, site_divergence
+from pyro_vae.objectives.base import OBJECTIVES
+from pyro_vae.objectives.divergences import PenaltyObjective, label_divergence, site_divergence
 from pyro_vae.option_types import NotNegative
-from pyro_vae.pairs.draws import draw
+from pyro_vae.pairs.draws import Draws
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.pair import ProbedPair
-from pyro_vae.shapes import Float, Shaped
+from pyro_vae.shapes import Float
 
 
 @OBJECTIVES.register("capacity")
-class Capacity(ReparameterizedObjective):
+class Capacity(PenaltyObjective):
     """The ELBO with its KL term pulled to a target that rises.
 
     Args:
@@ -43,20 +41,15 @@ class Capacity(ReparameterizedObjective):
         25.0
     """
 
+    name = "capacity"
+
     def __init__(self, probed: ProbedPair, nats: NotNegative = 25.0, epochs: NotNegative = 40.0) -> None:
         self.nats, self.epochs = nats, epochs
         super().__init__(probed)
 
-    def prepare(self, probed: ProbedPair) -> ProbedPair:
-        check_sites_apart(probed, "capacity")
-        return super().prepare(probed)
-
-    def loss(
-        self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number
-    ) -> Float[Tensor, ""]:
-        draws = draw(prepared, x, y)
+    def penalty(self, draws: Draws, epoch: Number) -> Float[Tensor, ""]:
         kl = label_divergence(draws).mean()
         for site in draws.sampled:
             kl = kl + site_divergence(draws, site).mean(0).sum()
         target = self.nats * torch.as_tensor(epoch / self.epochs).clamp(max=1.0) if self.epochs else self.nats
-        return beta * (kl - target).abs() - draws.terms.log_likelihood.mean()
+        return (kl - target).abs()

@@ -7,28 +7,55 @@ one.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch.distributions as torch_dist
 from torch import Tensor
 
 from pyro_vae.errors import InputError
-from pyro_vae.pairs.draws import Draws
-from pyro_vae.pairs.structure import Structure
+from pyro_vae.objectives.base import ReparameterizedObjective
+from pyro_vae.pairs.draws import Draws, draw
+from pyro_vae.pairs.handlers import Number
+from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.traces import distribution_at, is_independent
-from pyro_vae.shapes import Float
+from pyro_vae.shapes import Float, Shaped
 
 
-def check_sites_apart(structure: Structure, objective: str) -> None:
-    """Refuse programs whose KL term has no part for each site.
+class PenaltyObjective(ReparameterizedObjective):
+    """An objective that has a penalty in the place of the KL term: -E_q[log p(x | z)] + beta penalty.
 
-    Raises:
-        InputError: if the model sums a site out.
+    Args:
+        probed: the model and the guide, with what ``Pair.probe`` said of them without labels.
+
+    Attributes:
+        name: what it is registered as.
     """
-    if structure.marginal:
-        raise InputError(
-            f"latent sites with a prior each, for the objective {objective!r}",
-            f"the site {structure.marginal[0]!r}, which the model sums out",
-            "sample or enumerate it in the guide, or use --objective elbo",
-        )
+
+    name: ClassVar[str]
+
+    def prepare(self, probed: ProbedPair) -> ProbedPair:
+        if probed.marginal:
+            raise InputError(
+                f"latent sites with a prior each, for the objective {self.name!r}",
+                f"the site {probed.marginal[0]!r}, which the model sums out",
+                "sample or enumerate it in the guide, or use --objective elbo",
+            )
+        return super().prepare(probed)
+
+    def loss(
+        self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number
+    ) -> Float[Tensor, ""]:
+        draws = draw(prepared, x, y)
+        return beta * self.penalty(draws, epoch) - draws.terms.log_likelihood.mean()
+
+    def penalty(self, draws: Draws, epoch: Number) -> Float[Tensor, ""]:
+        """The penalty, a scalar in nats per datum, made of ``label_divergence`` and ``site_divergence``.
+
+        Args:
+            draws: of one run.
+            epoch: how far training is.
+        """
+        raise NotImplementedError
 
 
 def label_divergence(draws: Draws) -> Float[Tensor, "N"]:

@@ -9,22 +9,20 @@ where the KL is known dimension by dimension, else whole sites.  The KL of a lab
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
-from pyro_vae.objectives.base import OBJECTIVES, ReparameterizedObjective
-from pyro_vae.objectives.divergences import check_sites_apart, label_divergence, site_divergence
+from pyro_vae.objectives.base import OBJECTIVES
+from pyro_vae.objectives.divergences import PenaltyObjective, label_divergence, site_divergence
 from pyro_vae.option_types import NotNegative
-from pyro_vae.pairs.draws import draw
+from pyro_vae.pairs.draws import Draws
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.traces import value_at
-from pyro_vae.shapes import Float, Shaped
+from pyro_vae.shapes import Float
 
 
 @OBJECTIVES.register("free_bits")
-class FreeBits(ReparameterizedObjective):
+class FreeBits(PenaltyObjective):
     """The ELBO with a floor under its KL term.
 
     Args:
@@ -43,21 +41,16 @@ class FreeBits(ReparameterizedObjective):
         20.0
     """
 
+    name = "free_bits"
+
     def __init__(self, probed: ProbedPair, floor: NotNegative = 0.5) -> None:
         self.floor = floor
         super().__init__(probed)
 
-    def prepare(self, probed: ProbedPair) -> ProbedPair:
-        check_sites_apart(probed, "free_bits")
-        return super().prepare(probed)
-
-    def loss(
-        self, prepared: Any, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None, beta: Number, epoch: Number
-    ) -> Float[Tensor, ""]:
-        draws = draw(prepared, x, y)
+    def penalty(self, draws: Draws, epoch: Number) -> Float[Tensor, ""]:
         kl = label_divergence(draws).mean()
         for site in draws.sampled:
             groups = site_divergence(draws, site).mean(0)
             floor = self.floor * value_at(draws.q, site).shape[-1] / len(groups)
             kl = kl + groups.clamp(min=floor).sum()
-        return beta * kl - draws.terms.log_likelihood.mean()
+        return kl
