@@ -234,7 +234,7 @@ class Amortized(NamedModule):
     def _at_rows(self, value: Tensor) -> Tensor:
         """A value for each row, with a dimension of one entry for each plate inside that over data."""
         dim = self._sites.data_dim or -1
-        return value.reshape(len(value), *[1] * (-dim - 1), *value.shape[1:])
+        return value.reshape(value.shape[0], *[1] * (-dim - 1), *value.shape[1:])
 
     def posterior(self, *args: Any, **kwargs: Any) -> dict[str, dist.TorchDistribution]:
         """The distribution of every site, given draws of those before it, outside of any inference.

@@ -156,7 +156,7 @@ class Inputs(nn.Module):
             value = (value - getattr(self, f"mean_{key}")) / getattr(self, f"spread_{key}")
             event_dim = value.dim() - 1
             value = with_indicator(value, event_dim) if name in self._missing else value
-            values[name] = value.reshape(len(value), *[1] * self._trailing, *value.shape[1:])
+            values[name] = value.reshape(value.shape[0], *[1] * self._trailing, *value.shape[1:])
         return values
 
 

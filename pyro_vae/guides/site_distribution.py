@@ -212,10 +212,10 @@ class SiteDistribution(dist.TorchDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            return self._value(self.base.sample(torch.Size(sample_shape)))
+            return self.image(self.base.sample(torch.Size(sample_shape)))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        return self._value(self.base.rsample(torch.Size(sample_shape)))
+        return self.image(self.base.rsample(torch.Size(sample_shape)))
 
     def vector(self, value: Tensor) -> Tensor:
         """The vector of a value: of its own last draw, the one that it was made of."""
@@ -232,7 +232,8 @@ class SiteDistribution(dist.TorchDistribution):
         jacobian = jacobian.reshape(*jacobian.shape[:batch], -1).sum(-1)
         return self.base.log_prob(u) / layout.num_entries - jacobian - layout.spread.log().sum()
 
-    def _value(self, u: Tensor) -> Tensor:
+    def image(self, u: Tensor) -> Tensor:
+        """The value that a vector becomes."""
         value: Tensor = self.layout.transform(self.layout.free(u))
         self._drawn[:] = [(value, u)]
         return value

@@ -162,7 +162,7 @@ def draw(
         torch.Size([3])
     """
     check_data_plate(probed)
-    plate, x, y = _placed(probed, x, y, num_samples)
+    plate, x, y = placed(probed, x, y, num_samples)
     as_rows = plate is None
     with probed.pair.scope():
         q = run_guide(probed, x, y, plate, scaled)
@@ -218,7 +218,7 @@ def draw_means(
 
 
 def _draw_means(probed: ProbedPair, x: Tensor, num_samples: int) -> dict[str, Tensor]:
-    plate, x, _ = _placed(probed, x, None, num_samples)
+    plate, x, _ = placed(probed, x, None, num_samples)
     q = run_guide(probed, x, None, plate)
     q.compute_log_prob(lambda name, _: name in probed.enumerated)
     layout = Layout(probed, q, num_samples, x, as_rows=plate is None)
@@ -232,7 +232,7 @@ def _counts(probed: ProbedPair, x: Tensor, num_samples: int) -> list[int]:
     return [1] * num_samples if draws_lie(probed, x, None) == "alone" else [num_samples]
 
 
-def _placed(
+def placed(
     probed: ProbedPair, x: Tensor, y: Tensor | None, num_samples: int
 ) -> tuple[int | None, Tensor, Tensor | None]:
     """The size of the plate over draws, None without one, and the data that the programs run on.
@@ -271,7 +271,7 @@ def draw_along_paths(
         \*event): every gradient from the scores to the guide's parameters passes through these, and once.
     """
     check_data_plate(probed)
-    plate, x, y = _placed(probed, x, y, num_samples)
+    plate, x, y = placed(probed, x, y, num_samples)
     as_rows = plate is None
     noise = torch.get_rng_state()
     with probed.pair.scope():

@@ -39,7 +39,7 @@ class Layout:
         self.num_dims = self.num_labels + 1 + structure.nesting
         shapes = (value_at(guided, name).shape for name in structure.enumerated)
         self.labels = tuple(torch.broadcast_shapes((1,) * self.num_dims, *shapes)[: self.num_labels])
-        num_data = 1 if structure.data_dim is None else len(x)
+        num_data = 1 if structure.data_dim is None else x.shape[0]  # len would make a recorded number a plain one
         self._zero = x.new_zeros((1,) * self.num_labels + (1 if as_rows else num_samples, num_data))
         self.zero = self._apart(self._zero, -1)
 

@@ -132,7 +132,7 @@ def assemble(structure: Structure, template: Tensor, values: Callable[[str], tup
         template: shape (N, \*event_shape); its entries stay where no site observes them.
         values: from a site to its value and its event dimension.
     """
-    flat = template.reshape(len(template), -1)
+    flat = template.reshape(template.shape[0], -1)
     for name, places in structure.entries.items():
         value, event_dim = values(name)
         axis = rows_axis(value, event_dim, structure.plate_dim)

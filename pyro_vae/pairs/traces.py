@@ -79,7 +79,11 @@ def _is_deterministic(trace: Trace, site: str) -> bool:
 
 def innermost(trace: Trace, site: str) -> object:
     """The distribution at a site without the masks, plates and event dimensions around it."""
-    d = trace.nodes[site]["fn"]
+    return innermost_of(trace.nodes[site]["fn"])
+
+
+def innermost_of(d: object) -> object:
+    """A distribution without the masks, plates and event dimensions around it."""
     while hasattr(d, "base_dist"):  # masks and plates wrap a distribution
         d = d.base_dist
     return d

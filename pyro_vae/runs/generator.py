@@ -92,7 +92,7 @@ class Generator:
         for label in (0, 1):
             with self._quiet():
                 given = {LABEL_SITE: torch.full((2,), label, device=self.device)}
-                images.append(self._generate(template, given, mean=True))
+                images.append(self.generate(template, given, mean=True))
         return not torch.equal(*images)
 
     @property
@@ -167,7 +167,7 @@ class Generator:
         given = {site: values} | self._given_class(y, len(values))
         template = self._template(len(values), x, seed)
         with self._quiet(seed):
-            return self._made(self._generate(template, given, mean=True))
+            return self._made(self.generate(template, given, mean=True))
 
     def latent_site(self, site: str | None = None) -> str:
         """The name of a continuous latent site; default: the last one, which a hierarchy has at its top.
@@ -207,7 +207,7 @@ class Generator:
         template = self._template(num_samples, x, seed)
         mean = not self.facts.columns if mean is None else mean
         with self._quiet(seed):
-            return self._made(self._generate(template, given, mean))
+            return self._made(self.generate(template, given, mean))
 
     def complete(
         self,
@@ -242,7 +242,7 @@ class Generator:
         with self._quiet(seed):
             values = self._values(x)
             if self.conditional:
-                return torch.stack([self._generate(values, {}, mean) for _ in range(num_samples)])
+                return torch.stack([self.generate(values, {}, mean) for _ in range(num_samples)])
             there, missing = values.cpu(), values.isnan().cpu()
             filled = [there] * num_samples
             if missing.any():
@@ -260,7 +260,7 @@ class Generator:
         filled = []
         for x in values.split(size):
             latent = draw_resampled(self.probed, x, num_proposals)
-            filled.append(self._generate(x, latent | draw_marginal(self.probed, x, latent), mean, whole=False))
+            filled.append(self.generate(x, latent | draw_marginal(self.probed, x, latent), mean, whole=False))
         return torch.cat(filled)
 
     def reconstruct(self, x: ArrayLike | Tensor, seed: int = 0, mean: bool = True) -> Any:
@@ -279,7 +279,7 @@ class Generator:
         """
         with self._quiet(seed):
             values = self._values(x)
-            made = self._generate(values, self._latent(values), mean, whole=False)
+            made = self.generate(values, self._latent(values), mean, whole=False)
         return self._made(made, x) if self._comes_as_table(x) else made
 
     def _comes_as_table(self, x: Any) -> bool:
@@ -324,7 +324,7 @@ class Generator:
         latent = {name: value_at(q, name) for name in self.structure.latent}
         return latent | draw_marginal(self.probed, values, latent)
 
-    def _generate(self, template: Tensor, latent: dict[str, Tensor], mean: bool, whole: bool = True) -> Tensor:
+    def generate(self, template: Tensor, latent: dict[str, Tensor], mean: bool, whole: bool = True) -> Tensor:
         """Run the model forwards on the rows of a template, some of its sites given.
 
         Latents that all rows share are drawn from the guide, which knows the training data.
