@@ -86,7 +86,8 @@ def fit(
         data = Path(os.path.realpath(parse_choice(config.data)[0])).stem
         begin = partial(fitting.fit, **config.model_dump(), overwrite=overwrite, download=download, strict=strict)
         fitted = begin(out=out) if out else _fit_at_next_free(begin, f"{parse_choice(config.model)[0]}-{data}")
-    assert fitted.folder is not None
+    if fitted.folder is None:  # another process of the training has it
+        return
     metrics = fitted.folder.evaluated
     if as_json:
         print_json(metrics | {"run": str(fitted.path), "epochs": len(fitted.history), "stopped": fitted.stopped})

@@ -14,6 +14,7 @@ import click
 
 from pyro_vae.cli.streams import discard_output, flush_output, open_missing_streams, take_any_text
 from pyro_vae.config import FitConfig
+from pyro_vae.distributed import ElsewhereError, is_one_of_several, may_speak
 from pyro_vae.errors import InputError, PyroVAEError
 from pyro_vae.files.bounded import as_text, first_line
 
@@ -36,6 +37,8 @@ class OneLineErrors(click.Group):
             super().main(args, prog_name or "pyro-vae", **(extra | {"standalone_mode": False}))
             flush_output()
             sys.exit(0)
+        except ElsewhereError as error:
+            sys.exit(error.exit_status)
         except PyroVAEError as error:
             _fail(str(error), error.exit_status)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -48,7 +51,10 @@ class OneLineErrors(click.Group):
             _fail(error.format_message(), 2)
         except (click.Abort, KeyboardInterrupt) as error:
             stopped = error.__cause__ or error  # click wraps it
-            _fail(_how_to_go_on(stopped), getattr(stopped, "exit_status", STOPPED), label="")
+            status = getattr(stopped, "exit_status", STOPPED)
+            if is_one_of_several() and not _has_path(stopped):  # the process that writes the run says where it is
+                sys.exit(status)
+            _fail(_how_to_go_on(stopped), status, label="")
         except OSError as error:
             discard_output()
             _fail(_of_the_system(error), 2 if error.errno in _OF_A_PATH else 1)
@@ -194,7 +200,8 @@ def _metavar(default: Any) -> str:
 
 def _fail(message: str, status: int, label: str = "Error: ") -> NoReturn:
     with contextlib.suppress(OSError, ValueError):  # nobody may be listening
-        click.echo(as_text(f"{label}{message}", LONGEST), err=True)
+        if may_speak():
+            click.echo(as_text(f"{label}{message}", LONGEST), err=True)
     with contextlib.suppress(OSError, ValueError):
         flush_output()
     sys.exit(status)
@@ -224,10 +231,15 @@ def _unforeseen(error: Exception) -> str:
     return f"unforeseen, {type(error).__name__}: {reason}; PYRO_VAE_TRACEBACK=1 shows where"
 
 
+def _has_path(error: BaseException) -> bool:
+    """Whether it is a training that was stopped, whose run has a directory."""
+    return getattr(getattr(error, "run", None), "path", None) is not None
+
+
 def _how_to_go_on(error: BaseException) -> str:
-    run = getattr(error, "run", None)
-    if run is None or run.path is None:
+    if not _has_path(error):
         return "Stopped."
+    run = error.run  # type: ignore[attr-defined]
     from pyro_vae.runs.run import count  # late: it imports torch, which a stopped run has
 
     done = count(len(run.history), "whole epoch")

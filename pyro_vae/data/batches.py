@@ -17,6 +17,8 @@ from torch import Tensor
 
 from pyro_vae.data.binarization import Binarization, binarize
 from pyro_vae.data.images import Images
+from pyro_vae.distributed import ALONE, Part, World
+from pyro_vae.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Rows:
         x: what the programs see, binarized where the likelihood wants it, shape (B, \*event_shape).
         pixels: the same rows as they are, shape (B, \*event_shape).
         y: their labels, shape (B,), or None.
+        part: which rows of the whole batch they are; None: all.
 
     Example:
         >>> from pyro_vae.data import Rows, binarize
@@ -39,6 +42,7 @@ class Rows:
     x: Tensor
     pixels: Tensor
     y: Tensor | None = None
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Batches:
         batch_size: rows a stream and step; a stream with fewer rows gives all it has.
         binarization: applied to every batch.
         seed: the order of the rows.
+        world: the processes that share each batch, every one of which has its own part of the rows of either stream.
+
+    Raises:
+        InputError: if there are more processes than rows in a batch.
 
     Example:
         >>> from pyro_vae.data import Batches, labelled_rows, load_data
@@ -93,7 +101,13 @@ class Batches:
     """
 
     def __init__(
-        self, images: Images, labelled: Tensor, batch_size: int, binarization: Binarization, seed: int
+        self,
+        images: Images,
+        labelled: Tensor,
+        batch_size: int,
+        binarization: Binarization,
+        seed: int,
+        world: World = ALONE,
     ) -> None:
         self.images = images
         self.binarization = binarization
@@ -104,6 +118,10 @@ class Batches:
         self.num_steps = math.ceil(max(len(self.unlabelled_rows), len(labelled)) / batch_size)
         self.generator = torch.Generator().manual_seed(seed)
         self.weights: Tensor | None = None
+        self._parts = {
+            False: _own(world, len(self.unlabelled_rows), batch_size, "row"),
+            True: _own(world, len(labelled), batch_size, "labelled row"),
+        }
 
     @property
     def groups(self) -> Tensor:
@@ -127,20 +145,33 @@ class Batches:
         return map(self.batch, self.indices(start))
 
     def indices(self, start: int = 0) -> Iterator[Indices]:
-        """The rows of these batches; ``batch`` makes them."""
+        """This process's rows of these batches; ``batch`` makes them."""
         unlabelled, labelled = self._passes(self.unlabelled_rows), self._passes(self.labelled_rows)
         for step in range(start, self.num_steps):
             yield Indices(
-                None if unlabelled is None else unlabelled[step],
-                None if labelled is None else labelled[step],
+                None if unlabelled is None else unlabelled[step][self._parts[False].rows],
+                None if labelled is None else labelled[step][self._parts[True].rows],
             )
 
-    def batch(self, indices: Indices) -> Batch:
-        """The rows themselves, binarized anew."""
+    def example(self, part: Part) -> Batch:
+        """A part of a small batch of the first rows of either stream."""
+        streams = []
+        for rows in (self.unlabelled_rows, self.labelled_rows):
+            wanted = torch.arange(part.start, part.stop)
+            streams.append(rows[wanted % len(rows)].to(self.images.pixels.device) if len(rows) else None)
+        return self.batch(Indices(*streams), part)
+
+    def batch(self, indices: Indices, part: Part | None = None) -> Batch:
+        """The rows themselves, binarized anew.
+
+        Args:
+            indices: which they are.
+            part: of which batch of either stream; default: of those of ``indices``.
+        """
         unlabelled, labelled = indices.unlabelled, indices.labelled
         return Batch(
-            None if unlabelled is None else self._rows(unlabelled, with_labels=False),
-            None if labelled is None else self._rows(labelled, with_labels=True),
+            None if unlabelled is None else self._rows(unlabelled, part or self._parts[False], with_labels=False),
+            None if labelled is None else self._rows(labelled, part or self._parts[True], with_labels=True),
         )
 
     def _passes(self, rows: Tensor) -> Tensor | None:
@@ -156,10 +187,24 @@ class Batches:
         indices = rows[order[: self.num_steps * size]].view(self.num_steps, size)
         return indices.to(self.images.pixels.device)
 
-    def _rows(self, indices: Tensor, with_labels: bool) -> Rows:
+    def _rows(self, indices: Tensor, part: Part, with_labels: bool) -> Rows:
         images = self.images[indices]
         pixels = images.values()
-        x = binarize(pixels, self.binarization)
+        x = binarize(pixels, self.binarization, part=part)
         if images.missing is not None and self.binarization != "none":
             x = x.masked_fill(images.missing, torch.nan)
-        return Rows(x, pixels, images.labels if with_labels else None)
+        return Rows(x, pixels, images.labels if with_labels else None, part)
+
+
+def _own(world: World, num_rows: int, batch_size: int, what: str) -> Part:
+    """The rows of this process in each batch of a stream.
+
+    Raises:
+        InputError: if there are more processes than rows.
+    """
+    rows = min(batch_size, num_rows)
+    if rows and rows < world.size:
+        most = "1 process" if rows == 1 else f"{rows} processes"
+        mend = "a larger --batch-size" if num_rows > rows else f"--nproc-per-node {rows}"
+        raise InputError(f"at most {most}, one per {what} of a batch", str(world.size), f"use {mend}")
+    return world.part(rows)

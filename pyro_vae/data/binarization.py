@@ -6,6 +6,7 @@ Burda et al. 2016 use it), ``threshold`` asks x >= 0.5, and ``none`` passes x on
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -16,18 +17,22 @@ from torch.distributions.constraints import Constraint
 
 from pyro_vae.data.images import Dataset, Images
 from pyro_vae.data.pixels import DARK
+from pyro_vae.distributed import Part
 from pyro_vae.errors import InputError, nearest
 
 Binarization = Literal["dynamic", "threshold", "none"]
 
 
-def binarize(x: Tensor, how: Binarization, generator: torch.Generator | None = None) -> Tensor:
+def binarize(
+    x: Tensor, how: Binarization, generator: torch.Generator | None = None, part: Part | None = None
+) -> Tensor:
     """Binarize pixels in [0, 1], keeping shape and dtype.
 
     Args:
         x: pixels of any shape.
         how: ``dynamic``, ``threshold`` or ``none``.
         generator: the source of the draws; default: torch's own.
+        part: of which batch the rows of x are a part, and get their draws; default: of none.
 
     Raises:
         InputError: if there is no such binarization.
@@ -43,20 +48,22 @@ def binarize(x: Tensor, how: Binarization, generator: torch.Generator | None = N
     if how not in get_args(Binarization):
         raise InputError("a binarization", repr(how), nearest(how, get_args(Binarization)))
     if how == "dynamic":
-        return _below(x, generator).to(x.dtype)
+        return _below(x, generator, part).to(x.dtype)
     return (x >= 0.5).to(x.dtype) if how == "threshold" else x
 
 
-def _below(x: Tensor, generator: torch.Generator | None) -> Tensor:
+def _below(x: Tensor, generator: torch.Generator | None, part: Part | None) -> Tensor:
     """Whether a uniform number lies below each pixel, in a way that is many times faster than torch.bernoulli.
 
     On the CPU, where torch draws one number after another, four pixels share the 64 bits of one draw: the probability
     is then x rounded to a multiple of 2^-16.
     """
+    whole, mine = (x.shape, ...) if part is None else ((part.total, *x.shape[1:]), part.rows)
     if x.device.type != "cpu":
-        return torch.rand(x.shape, dtype=x.dtype, device=x.device, generator=generator) < x
-    words = torch.randint(-(2**63), 2**63 - 1, ((x.numel() + 3) // 4,), generator=generator)
-    high, low = words.view(torch.uint8)[: 2 * x.numel()].view(2, *x.shape).to(x.dtype)
+        return torch.rand(whole, dtype=x.dtype, device=x.device, generator=generator)[mine] < x
+    numbers = math.prod(whole)
+    words = torch.randint(-(2**63), 2**63 - 1, ((numbers + 3) // 4,), generator=generator)
+    high, low = words.view(torch.uint8)[: 2 * numbers].view(2, *whole)[:, mine].to(x.dtype)
     return high * 256 + low < x * 2**16 - 0.5
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from pyro_vae import __version__
 from pyro_vae.config import FitConfig
 from pyro_vae.data import Dataset, Reading, from_data, load_data
 from pyro_vae.data.containers import is_path
+from pyro_vae.distributed import World, join
 from pyro_vae.errors import InputError
 from pyro_vae.models import Model
 from pyro_vae.pairs import Pair, turns
@@ -31,7 +33,15 @@ from pyro_vae.runs.assembly import (
     takes_likelihood,
 )
 from pyro_vae.runs.config_file import CHANGEABLE
-from pyro_vae.runs.data_facts import IN_MEMORY, DataFacts, check_same, load_same_data, reading_again, reading_of
+from pyro_vae.runs.data_facts import (
+    IN_MEMORY,
+    DataFacts,
+    check_same,
+    facts_of,
+    load_same_data,
+    reading_again,
+    reading_of,
+)
 from pyro_vae.runs.display import Display, choose_display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
@@ -81,16 +91,18 @@ def fit(
         Run(vae + full_rank on toy, 1 epoch)
     """
     config = _configured(model, guide, data, settings)
-    folder = _place(out, overwrite)
+    world = join(config.device)
+    folder = world.together(lambda: _place(out, overwrite, world))
     device = _device(config.device)
-    dataset = _dataset(data, _reading(config, model), download, strict)
+    dataset = world.in_turn(lambda: _dataset(data, _reading(config, model), download, strict))
+    _check_alike(world, config, dataset)
     config = _resolved(config, dataset, model, guide)
     with seeded(config.seed):
-        under_way = Session(config, dataset, _pair(config, dataset, model, guide), device)
+        under_way = Session(config, dataset, _pair(config, dataset, model, guide), device, world)
         with under_way.writing():
             if folder is not None:
                 under_way.create_folder(folder, overwrite)
-            return _trained(under_way, choose_display(display))
+            return _trained(under_way, choose_display(display if world.is_writer else False))
 
 
 @turns.training()
@@ -125,15 +137,22 @@ def resume(
         >>> pyro_vae.resume("run", data=x, epochs=3, display=False).history["epoch"].tolist()
         [1, 2, 3]
     """
-    folder = RunFolder.open_to_write(Path(path))
+    world = join(str(settings.get("device", AUTO)))
+    folder = world.in_turn(lambda: (RunFolder.open_to_write if world.is_writer else RunFolder.open)(Path(path)))
+    shown = choose_display(display if world.is_writer else False)
     try:
-        return _resumed(folder, {"model": model, "guide": guide}, data, settings, choose_display(display))
+        return _resumed(folder, {"model": model, "guide": guide}, data, settings, shown, world)
     finally:
         folder.release()
 
 
 def _resumed(
-    folder: RunFolder, given: dict[str, Any], data: Data | None, settings: dict[str, Any], display: Display
+    folder: RunFolder,
+    given: dict[str, Any],
+    data: Data | None,
+    settings: dict[str, Any],
+    display: Display,
+    world: World,
 ) -> Run:
     """Go on with a run that this process alone may write, with the programs and data that are given, if any."""
     old, path = folder.config, folder.path
@@ -147,11 +166,13 @@ def _resumed(
         raise InputError(f"more epochs than the {done} that {path} has", f"{epochs}", f"use --epochs {done + epochs}")
     device = _device(config.device)
     is_named = data is None or (is_path(data) and os.fspath(data) == old.data)
-    dataset = load_same_data(config, folder.facts) if is_named else _same(data, config, folder.facts)
+    facts = folder.facts
+    dataset = world.in_turn(lambda: load_same_data(config, facts) if is_named else _same(data, config, facts))
+    _check_alike(world, config, dataset)
     model, guide = (given[name] or getattr(old, name) for name in ("model", "guide"))
     with torch.random.fork_rng():
         pair = _pair(config, dataset, model, guide)
-        under_way = Session(config, dataset, pair, device)
+        under_way = Session(config, dataset, pair, device, world)
         under_way.go_on(folder, training)
         return _trained(under_way, display)
 
@@ -211,12 +232,12 @@ def _configured(model: NameOrProgram, guide: NameOrProgram, data: Data, settings
     return config
 
 
-def _place(out: str | Path | None, overwrite: bool) -> Path | None:
-    if out is None:
-        return None
-    folder = placing.spelled_out(Path(out))
-    placing.check_free(folder, overwrite)
-    return folder
+def _place(out: str | Path | None, overwrite: bool, world: World) -> Path | None:
+    """Where a run shall lie, which the process that writes it has looked at."""
+    place = None if out is None else placing.spelled_out(Path(out))
+    if place is not None and world.is_writer:
+        placing.check_free(place, overwrite)
+    return place
 
 
 def _reading(config: FitConfig, model: NameOrProgram) -> Reading:
@@ -228,6 +249,14 @@ def _resolved(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: 
     """The settings with what ``auto`` means for these data."""
     config = resolve_reading(config, dataset)
     return resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
+
+
+def _check_alike(world: World, config: FitConfig, dataset: Dataset) -> None:
+    """Refuse processes of one training that have other versions, settings or data."""
+    versions = {"version of pyro_vae": __version__, "version of torch": torch.__version__}
+    settings = {name.replace("_", " "): str(value) for name, value in config}
+    data = {"data (their fingerprint)": facts_of(dataset).digest} if world.size > 1 else {}
+    world.check_alike(versions | settings | data, "start all of them alike")
 
 
 def _pair(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram) -> Pair:
@@ -255,6 +284,8 @@ def _trained(under_way: Session, display: Display) -> Run:
     from pyro_vae.runs.report import left_out, write_report  # late: it imports matplotlib
 
     run = under_way.train(display)
+    if not under_way.world.is_writer:
+        return run
     with listening(display.say):
         with left_out("What is wrong with the run"):
             for finding in run.findings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from pyro_vae.data import (
     random_affine_of_seen,
 )
 from pyro_vae.diagnostics.findings import Finding
+from pyro_vae.distributed import ALONE, World, note_run
 from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.pairs import Pair, ProbedPair
 from pyro_vae.priors import meet_first_batch
@@ -46,8 +48,10 @@ ROWS = 11  # that programs are looked at with: a number that few plates but that
 class Session:
     """One fit under way."""
 
-    def __init__(self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device) -> None:
-        self.dataset, self.pair = dataset, pair
+    def __init__(
+        self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device, world: World = ALONE
+    ) -> None:
+        self.dataset, self.pair, self.world = dataset, pair, world
         self.facts = facts_of(dataset)
         if dataset.columns:
             supports = supports_of(pair.model, dataset.columns)
@@ -61,7 +65,7 @@ class Session:
             check_labels(self.probed, *_labelled(dataset, device))
         labels = config.labels if self.probed.has_label else "none"
         rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed, dataset.class_names)
-        batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed)
+        batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed, world)
         validation = binarize_once(dataset.validation, binarization).to(device)
         affine = random_affine_of_seen if dataset.has_missing else random_affine
         augment = affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
@@ -69,13 +73,23 @@ class Session:
         config = settle(config, batches.num_steps, self.probed.sums)
         self.config = config.model_copy(update={"binarization": binarization})
         meet_first_batch(pair, first_batch(batches, device), config.seed)
-        self.trainer = Trainer(self.probed, batches, validation, config, augment, resampling)
+        self.trainer = Trainer(self.probed, batches, validation, config, augment, resampling, world)
         rehearse(self.probed, self.trainer.loss.objective, validation[:ROWS].x(), self.trainer.beta.final)
-        self.folder: RunFolder | None = None
+        self.folder: RunFolder | None = None  # of the process that writes
+        self.path: Path | None = None
 
     def create_folder(self, path: Path, overwrite: bool) -> None:
-        weights, training = self.trainer.weights(), self.trainer.state_dict()
-        self.folder = RunFolder.create(path, self.config, self.facts, weights, training, overwrite)
+        self.path, weights, training = path, self.trainer.weights(), self.trainer.state_dict()
+        self.folder = self.world.together(lambda: self._create(path, weights, training, overwrite))
+
+    def _create(
+        self, path: Path, weights: dict[str, Any], training: dict[str, Any], overwrite: bool
+    ) -> RunFolder | None:
+        if not self.world.is_writer:
+            return None
+        folder = RunFolder.create(path, self.config, self.facts, weights, training, overwrite)
+        note_run(os.path.abspath(path))
+        return folder
 
     def go_on(self, folder: RunFolder, training: dict[str, Any]) -> None:
         """Take up a run where it stopped.
@@ -87,8 +101,10 @@ class Session:
         self.pair.load_state_dict(folder.weights("last"))
         self.trainer.load_state_dict(training)
         self.trainer.progress.stopped = ""
-        folder.begin(self.config, training)
-        self.folder = folder
+        self.path = folder.path
+        if self.world.is_writer:
+            folder.begin(self.config, training)
+            self.folder = folder
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -102,7 +118,8 @@ class Session:
     def train(self, display: Display) -> Run:
         trainer = self.trainer
         best = trainer.weights() if self.folder is None else self.folder.weights("best")
-        with stopping(trainer) as signals, display, listening(display.say):
+        watched = self.world.watching(None if self.path is None else str(self.path))
+        with stopping(trainer) as signals, display, listening(display.say), watched:
             display.say(self._describe())
             display.start(trainer)
             animation.begin(self._run())
@@ -127,6 +144,7 @@ class Session:
             self.pair.load_state_dict(trainer.weights())
             raise Interrupted(self._run(), *signals[:1])
         self.pair.load_state_dict(best)
+        self.world.share(list(self.pair.state_dict().values()))
         return self._run()
 
     def _describe(self) -> str:
@@ -154,9 +172,11 @@ class Session:
         return f" or fewer, if {patience} in a row bring nothing"
 
     def _save(self, best: bool) -> None:
-        if self.folder is None:
+        if self.path is None:
             return
-        self.folder.save(self.trainer.weights(), self.trainer.state_dict(), best)
+        weights, training = self.trainer.weights(), self.trainer.state_dict()
+        if self.folder is not None:
+            self.folder.save(weights, training, best)
 
     def _run(self) -> Run:
         progress = self.trainer.progress

@@ -14,6 +14,9 @@ random change of the image that leaves its class alone (the identity unless aske
 The fourth, the consistency term, asks the same answer for an image and for a changed one, on the rows whose answer is
 sure (max_y q >= 0.95; the others count as 0): the unlabelled loss of Sohn et al., *FixMatch*, 2020, with the soft
 answer as its target.  Both act on the guide's label site alone and leave the bound as it is.
+
+Where processes share a batch, each has some rows u and some rows l, whose means count by their numbers, so that the
+mean of all losses is the loss of the batch.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.config import TrainingConfig
-from pyro_vae.data.batches import Batch
+from pyro_vae.data.batches import Batch, Rows
+from pyro_vae.distributed import Noise, Part
 from pyro_vae.objectives import Objective
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.labels import label_distribution
@@ -42,12 +46,19 @@ class StepLoss:
         labelled_fraction: N_l / N.
         config: the weights of the classification and the consistency term.
         augment: a, from pixels of shape (B, \*event_shape) to the same; None for the identity, without consistency.
+        noise: where the noise of a batch's rows comes from; default: torch's generator.
     """
 
     def __init__(
-        self, objective: Objective, labelled_fraction: float, config: TrainingConfig, augment: Augment | None = None
+        self,
+        objective: Objective,
+        labelled_fraction: float,
+        config: TrainingConfig,
+        augment: Augment | None = None,
+        noise: Noise | None = None,
     ) -> None:
         self.objective = objective
+        self.noise = noise or Noise()
         self.labelled_fraction = labelled_fraction
         self.classification_weight = config.classification_weight
         self.consistency_weight = config.consistency_weight
@@ -58,37 +69,54 @@ class StepLoss:
         unlabelled, labelled = batch.unlabelled, batch.labelled
         terms = []
         if unlabelled is not None:
-            terms.append((1 - self.labelled_fraction) * self.objective(unlabelled.x, beta=beta, epoch=epoch))
+            with self.noise.of("unlabelled", *_parts(unlabelled)):
+                value = self.objective(unlabelled.x, beta=beta, epoch=epoch)
+            terms.append((1 - self.labelled_fraction) * weight(unlabelled) * value)
         if labelled is not None:
             assert labelled.y is not None
-            terms.append(self.labelled_fraction * self.objective(labelled.x, labelled.y, beta=beta, epoch=epoch))
-            terms += self.label_terms(labelled.pixels, labelled.y, None if unlabelled is None else unlabelled.pixels)
+            with self.noise.of("labelled", *_parts(labelled)):
+                value = self.objective(labelled.x, labelled.y, beta=beta, epoch=epoch)
+            terms.append(self.labelled_fraction * weight(labelled) * value)
+            terms += self.label_terms(labelled, unlabelled)
         return torch.stack(terms).sum()
 
-    def label_terms(self, pixels: Tensor, y: Tensor, others: Tensor | None) -> list[Tensor]:
+    def label_terms(self, labelled: Rows, unlabelled: Rows | None) -> list[Tensor]:
         """The third and the fourth term, weighted, where they are asked for.
 
         Changed images of both kinds pass through q(y | x) at once.
 
         Args:
-            pixels: labelled rows.
-            y: their labels.
-            others: unlabelled rows, if there are any.
+            labelled: labelled rows.
+            unlabelled: unlabelled rows, if there are any.
         """
-        consistent = others is not None and self.consistency_weight > 0 and self.augment is not None
-        if not (self.classification_weight or consistent):
+        others = unlabelled if self.consistency_weight > 0 and self.augment is not None else None
+        if not (self.classification_weight or others is not None):
             return []
-        changed = torch.cat([pixels, others]) if consistent and others is not None else pixels
-        if self.augment is not None:
-            changed = self.augment(changed)
-        answers = label_distribution(self.objective.pair, changed).logits.log_softmax(-1)
+        y, seen = labelled.y, [labelled] if others is None else [labelled, others]
+        assert y is not None
+        with self.noise.of("changed", *(part for rows in seen for part in _parts(rows))):
+            changed = torch.cat([rows.pixels for rows in seen]) if others is not None else labelled.pixels
+            if self.augment is not None:
+                changed = self.augment(changed)
+            answers = label_distribution(self.objective.pair, changed).logits.log_softmax(-1)
         given, free = answers[: len(y)], answers[len(y) :]
         terms = []
         if self.classification_weight:
-            terms.append(-self.classification_weight * given.gather(-1, y.unsqueeze(-1)).mean())
-        if consistent and others is not None:
-            with torch.no_grad():
-                target = label_distribution(self.objective.pair, others).probs
+            term = given.gather(-1, y.unsqueeze(-1)).mean()
+            terms.append(-self.classification_weight * weight(labelled) * term)
+        if others is not None:
+            with torch.no_grad(), self.noise.of("as they are", *_parts(others)):
+                target = label_distribution(self.objective.pair, others.pixels).probs
             sure = target.amax(-1) >= CONFIDENCE_THRESHOLD
-            terms.append(-self.consistency_weight * ((target * free).sum(-1) * sure).mean())
+            term = ((target * free).sum(-1) * sure).mean()
+            terms.append(-self.consistency_weight * weight(others) * term)
         return terms
+
+
+def weight(rows: Rows) -> float:
+    """What the mean over some rows counts in the mean over processes."""
+    return 1.0 if rows.part is None else rows.part.weight
+
+
+def _parts(rows: Rows) -> tuple[Part, ...]:
+    return () if rows.part is None else (rows.part,)

@@ -1,5 +1,6 @@
 """The whole training step as one compiled graph: rows, noise, loss, gradients, clipping, the optimizer's update.
 
+Where several processes make a step together, the mean of their gradients is an operation of the graph.
 The step is recorded once, on state that is put back afterwards, so that a run which is resumed takes the same steps as
 one that never stopped.  Learning rate, beta (unless it is one number for the whole run) and epoch are tensors of the
 graph, so a schedule never compiles anything anew; parameters and the optimizer's state are updated in place.
@@ -64,8 +65,9 @@ class RecordedStep(CompilableRecording):
     def _step(self, rows: Indices, beta: Number) -> tuple[Tensor, Tensor]:
         eager = self.eager
         loss = eager.value(rows, beta, self._epoch)
-        found = torch.autograd.grad(loss, eager.parameters, allow_unused=True)
+        mine = torch.autograd.grad(loss, eager.parameters, allow_unused=True)
         with torch.no_grad():
+            found, loss = eager.world.mean(eager.parameters, mine, loss.detach())
             used = [(parameter, g) for parameter, g in zip(eager.parameters, found, strict=True) if g is not None]
             norm = torch.stack([g.square().sum() for _, g in used]).sum().sqrt()
             scale = (eager.config.clip_norm / (norm + 1e-6)).clamp(max=1.0).as_strided((), ())  # once, as memory
@@ -75,7 +77,7 @@ class RecordedStep(CompilableRecording):
                 if decay := eager.config.weight_decay:
                     parameter.mul_(1 - kept * self._lr * decay)
                 updates[parameter](parameter, torch.where(fine, gradient * scale, 0.0), eager.moments(parameter))
-        return loss.detach(), norm
+        return loss, norm
 
     def _used(self, norm: Tensor) -> tuple[Tensor, Number]:
         """Whether the gradient is used, and 1 or 0 for a step that is kept or left out."""

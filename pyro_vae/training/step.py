@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches, Indices
+from pyro_vae.distributed import ALONE, World
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.training.loss import StepLoss
 from pyro_vae.training.optimizers import OPTIMIZERS
@@ -50,10 +51,19 @@ class EagerStep:
         batches: where the rows come from.
         parameters: what is trained.
         config: the optimizer, the learning rate, the largest norms, the precision.
+        world: the processes that make it together.
     """
 
-    def __init__(self, loss: StepLoss, batches: Batches, parameters: Sequence[Tensor], config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        loss: StepLoss,
+        batches: Batches,
+        parameters: Sequence[Tensor],
+        config: TrainingConfig,
+        world: World = ALONE,
+    ) -> None:
         self.loss, self.batches, self.parameters, self.config = loss, batches, list(parameters), config
+        self.world = world
         self.rule = OPTIMIZERS.build(config.optimizer)
         self.optimizer = self.rule.of_torch(self.parameters, config.lr, config.weight_decay)
 
@@ -65,10 +75,13 @@ class EagerStep:
         with pyro.validation_enabled(first), expected_warnings():
             loss = self.value(rows, beta, epoch)
             loss.backward()
+        found, loss = self.world.mean(self.parameters, [parameter.grad for parameter in self.parameters], loss.detach())
+        for parameter, gradient in zip(self.parameters, found, strict=True):
+            parameter.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         if math.isfinite(norm) and norm <= self.config.largest_norm:
             self.optimizer.step()
-        return loss.detach(), norm
+        return loss, norm
 
     def value(self, rows: Indices, beta: Number, epoch: Number) -> Tensor:
         """The differentiable loss of some rows, in the precision asked for."""

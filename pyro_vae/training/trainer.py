@@ -15,14 +15,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
 from pyro_vae.compiled.payoff import Way, compile_if_it_pays
+from pyro_vae.compiled.snapshot import Writes
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
 from pyro_vae.data.pixels import LARGEST_BYTE
+from pyro_vae.distributed import ALONE, Part, World
 from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.files.bounded import first_line
 from pyro_vae.objectives import OBJECTIVES
@@ -38,7 +41,8 @@ from pyro_vae.training.rate import LearningRate
 from pyro_vae.training.recorded_step import RecordedStep
 from pyro_vae.training.resampling import Resampling, Uniform, effective_rows
 from pyro_vae.training.schedules import Constant, parse_schedule
-from pyro_vae.training.step import EagerStep, Step
+from pyro_vae.training.step import EagerStep, Step, expected_warnings
+from pyro_vae.training.together import Together
 from pyro_vae.training.validation_rows import Row, Validation, score
 
 REPORT_INTERVAL = 0.1  # seconds
@@ -82,6 +86,7 @@ class Trainer:
         config: objective, beta, optimizer, epochs.
         augment: changes the images that the classification terms see.
         resampling: how the rows are drawn; default: uniformly.
+        world: the processes that train together; default: this one alone.
 
     Example:
         >>> from pyro_vae import FitConfig
@@ -105,7 +110,9 @@ class Trainer:
         config: TrainingConfig,
         augment: Augment | None = None,
         resampling: Resampling | None = None,
+        world: World = ALONE,
     ) -> None:
+        self.world, self._together = world, Together(world, probed.pair)
         if probed.num_rows is None:
             probed = replace(probed, num_rows=len(batches.images))
         self.probed, self.pair, self.batches = probed, probed.pair, batches
@@ -116,8 +123,8 @@ class Trainer:
         self.resampling.check(probed)
         objective = OBJECTIVES.build(config.objective, probed=probed, num_data=len(batches.images))
         check_beta(probed, objective, self.beta)
-        self.validation = Validation(probed, validation, objective, self.beta.final)
-        self.loss = StepLoss(objective, batches.labelled_fraction, config, augment)
+        self.validation = Validation(probed, validation, objective, self.beta.final, world)
+        self.loss = StepLoss(objective, batches.labelled_fraction, config, augment, self._together.noise)
         trained = {id(p): p for p in probed.pair.parameters().values() if p.requires_grad}  # some have two names
         parameters = list(trained.values())
         if not parameters:
@@ -129,12 +136,13 @@ class Trainer:
         self.iterates = Iterates(probed.pair.trained(), batches.num_steps, config.seed)
         self.rate = LearningRate(config, batches.num_steps)
         self.average = averaging(probed.pair, config.ema, batches.num_steps)
-        self.eager = EagerStep(self.loss, batches, parameters, config)
+        self.eager = EagerStep(self.loss, batches, parameters, config, world)
         self.step: Step = self.eager
         self.way: Way | None = WAYS[config.compile]  # None: not chosen yet
         self.validation_way: Way | None = self.way
         self.progress = Progress()
         self.stop_requested = False
+        self._together.begin(self._loss_of)
         self._epoch_start = batches.generator.get_state()
 
     def epochs(
@@ -153,9 +161,23 @@ class Trainer:
             InputError: if another thread of this process trains.
         """
         with turns.training():
-            while not (self.done or self.stop_requested):
+            while not (self.done or self._heard()[0]):
                 if self._train_epoch(on_step):
                     yield self._close_epoch()
+
+    def _loss_of(self, part: Part) -> Tensor:
+        """The loss of a part of a small batch, leaving everything as it was."""
+        with self.pair.evaluating(), Writes() as writes, pyro.validation_enabled(False), expected_warnings():
+            self.pair.train()
+            loss = self.loss(self.batches.example(part), self.beta.final, 0.0).detach()
+        writes.restore()
+        return loss
+
+    def _heard(self, report: bool = False) -> tuple[bool, bool]:
+        """Whether training is to stop, and to report, in this process as in all others."""
+        stop, report = self.world.heard(self.stop_requested, report)
+        self.stop_requested = self.stop_requested or stop
+        return stop, report
 
     @property
     def done(self) -> bool:
@@ -168,12 +190,13 @@ class Trainer:
         return self.progress.best_epoch == self.progress.epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the parameters: tensors, numbers and strings only."""
+        """All but the parameters: tensors, numbers and strings only.  All processes call it, and one writes it."""
         return {
             "optimizer": self.eager.optimizer.state_dict(),
             "way": self.way,
             "validation_way": self.validation_way,
             "random": torch.get_rng_state(),
+            **self._together.state_dict(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "order": self._epoch_start,
             "row_weights": self.batches.weights,
@@ -197,6 +220,7 @@ class Trainer:
         torch.set_rng_state(state["random"])
         if state["cuda_random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_random"])
+        self._together.load_state_dict(state)
         self._epoch_start = state["order"]
         self.batches.generator.set_state(state["order"])
         self.batches.weights = state.get("row_weights")
@@ -210,7 +234,8 @@ class Trainer:
         if progress.step == 0:
             self.pair.train(False)
             images, groups = self.batches.images, self.batches.groups
-            self.batches.weights = self.resampling.weights(self.probed, images, groups)
+            self.batches.weights = weights = self.resampling.weights(self.probed, images, groups)
+            self.world.share([] if weights is None else [weights])
         self.pair.train()
         pending: list[tuple[Indices, Tensor, Tensor]] = []
         reported = time.monotonic()
@@ -224,11 +249,12 @@ class Trainer:
             self.iterates.after(progress.step)
             self.average.after_step()
             last = progress.step == num_steps
-            if last or time.monotonic() - reported >= REPORT_INTERVAL:
+            on_step(progress)
+            stop, due = self._heard(time.monotonic() - reported >= REPORT_INTERVAL)
+            if last or due:
                 self._settle(pending)
                 reported = time.monotonic()
-            on_step(progress)
-            if self.stop_requested and not last:
+            if stop and not last:
                 self._settle(pending)
                 return False
         return True
@@ -242,7 +268,7 @@ class Trainer:
             if "found invalid values" not in str(error):
                 raise
             what = f"Pyro refuses a value ({first_line(error).removesuffix(', but found invalid values:')})"
-            raise self._failure(what, self.progress.step + 1, rows) from error
+            raise self._failure(what, self.progress.step + 1, [self._fault(rows)]) from error
 
     def _settle(self, pending: list[tuple[Indices, Tensor, Tensor]]) -> None:
         """Read the losses of the last steps, the only moment at which the host waits for the device."""
@@ -254,13 +280,14 @@ class Trainer:
             self.progress.skipped += skipped
             if not (math.isfinite(loss) and (skipped or math.isfinite(norm))):
                 step = self.progress.step - len(losses) + i + 1
-                raise self._failure(f"the loss became {loss:g} (gradient norm {norm:g})", step, pending[i][0])
+                what = f"the loss became {loss:g} (gradient norm {norm:g})"
+                raise self._failure(what, step, self.world.gather(self._fault(pending[i][0])))
             self.progress.loss_sum += loss
         pending.clear()
 
-    def _failure(self, what: str, step: int, rows: Indices) -> TrainingError:
-        """What went wrong at a step, and where in the programs."""
-        epoch, batch = self.progress.epoch, self.batches.batch(rows)
+    def _fault(self, rows: Indices) -> str:
+        """Where in the programs something went wrong for some rows; empty where it did not."""
+        batch = self.batches.batch(rows)
         parts = ((batch.unlabelled, rows.unlabelled), (batch.labelled, rows.labelled))
         may_miss = self.batches.images.missing is not None
         faults = [
@@ -268,6 +295,11 @@ class Trainer:
             for part, index in parts
             if part and index is not None
         ]
+        return next(filter(None, faults), "")
+
+    def _failure(self, what: str, step: int, faults: list[str]) -> TrainingError:
+        """What went wrong at a step, and where in the programs, of what each process has found."""
+        epoch = self.progress.epoch
         where = next(filter(None, faults), "a second run of the same rows shows no fault")
         kept = f"the state after epoch {epoch} is kept" if epoch else "nothing was learned before"
         return TrainingError(
@@ -315,6 +347,7 @@ class Trainer:
 
     def _close_epoch(self) -> Row:
         progress = self.progress
+        self._together.close_epoch()
         if self.way != "eager" and self.validation_way != "eager" and not self.validation.is_recorded:
             self._record_validation()
         row: Row = {

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.compiled.replay import Replay
 from pyro_vae.data.images import Images
+from pyro_vae.distributed import ALONE, Part, World
 from pyro_vae.objectives import Objective
 from pyro_vae.pairs.draws import draw_terms
 from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
@@ -40,10 +41,14 @@ class Validation:
         images: the rows, binarized for good.
         objective: what is trained; a figure of its own where it is no ELBO.
         beta: where its beta ends.
+        world: the processes that share each chunk of the rows.
     """
 
-    def __init__(self, probed: ProbedPair, images: Images, objective: Objective, beta: float) -> None:
+    def __init__(
+        self, probed: ProbedPair, images: Images, objective: Objective, beta: float, world: World = ALONE
+    ) -> None:
         self.probed, self.images = probed, images
+        self._world, self._noise = world, world.new_noise()
         self.objective, self.beta = objective, beta
         self._replay: Replay | None = None
         labelled = images.labelled()
@@ -64,8 +69,9 @@ class Validation:
         self.probed.pair.train(False)
         chunk = next(self.images.chunks(CHUNK))
         draws_lie(self.probed, chunk.x(), None)  # found before the recording, not in it
+        mine, part = self._own(chunk)
         with self.probed.pair.scope():
-            return Replay(lambda: self._measures(chunk), chunk.tensors())
+            return Replay(lambda: self._measures(mine, part), mine.tensors())
 
     def use(self, replay: Replay | None) -> None:
         """Measure full chunks by this from now on; None: as they are."""
@@ -75,19 +81,37 @@ class Validation:
         """The measures, averaged over the rows."""
         self.probed.pair.train(False)
         totals: defaultdict[str, list[Tensor]] = defaultdict(list)
+        self._noise.learn(self._try)
         with seeded(SEED), torch.no_grad(), pyro.validation_enabled(False):
             for chunk in self.images.chunks(CHUNK):
                 for name, value in self._measure(chunk).items():
                     totals[name].append(value)
-        sums = {name: torch.stack(values).double().sum().item() for name, values in totals.items()}
+        own = {name: torch.stack(values).double().sum().item() for name, values in totals.items()}
+        sums = self._world.total(own)
         return {f"validation_{name}": value / len(self.images) for name, value in sums.items()}
 
     def _measure(self, images: Images) -> dict[str, Tensor]:
-        if self._replay is None or len(images) != CHUNK:
-            return self._measures(images)
-        return self._replay(images.tensors())
+        """Sums over this process's rows of a chunk, scalars; nothing where it has none."""
+        mine, part = self._own(images)
+        if self._replay is not None and len(images) == CHUNK:
+            return self._replay(mine.tensors())
+        return self._measures(mine, part) if len(part) else {}
 
-    def _measures(self, images: Images) -> dict[str, Tensor]:
+    def _own(self, images: Images) -> tuple[Images, Part]:
+        part = self._world.part(len(images))
+        return images[part.rows], part
+
+    def _try(self, part: Part) -> Tensor:
+        """The first measure of a few rows, to see how their noise is drawn."""
+        rows = torch.arange(part.start, part.stop, device=self.images.pixels.device) % len(self.images)
+        with seeded(SEED), torch.no_grad(), pyro.validation_enabled(False):
+            return self._measures(self.images[rows], part)["elbo"] * part.size / part.total
+
+    def _measures(self, images: Images, part: Part) -> dict[str, Tensor]:
+        with self._noise.of("validation", part):
+            return self._sums(images)
+
+    def _sums(self, images: Images) -> dict[str, Tensor]:
         """Sums over the rows, scalars."""
         if self.probed.data_dim is None:  # rows that do not come apart: sites outside the plate over data
             return {"elbo": -self.objective(images.x()) * len(images)}

@@ -63,7 +63,7 @@ def test_classification_term_by_hand(x, y):
 
 def test_classification_reaches_the_classifier_alone(x, y):
     pair = make_pair("ss_vae")
-    (term,) = loss_of(pair, 1.0, classification_weight=1).label_terms(x, y, None)
+    (term,) = loss_of(pair, 1.0, classification_weight=1).label_terms(Rows(x, x, y), None)
     term.backward()
     for role, module in pair.modules().items():
         for name, parameter in module.named_parameters():
@@ -82,7 +82,7 @@ def test_consistency_counts_the_sure_rows_and_stops_the_target(x, y):
     assert 0 < sure.sum() < len(x)
     answer = label_distribution(pair, 1 - x).logits.log_softmax(-1)
     by_hand = -((q * answer).sum(-1))[sure].sum() / len(x)
-    (term,) = step.label_terms(x[:2], y[:2], x)
+    (term,) = step.label_terms(Rows(x[:2], x[:2], y[:2]), Rows(x, x))
     assert term.item() == pytest.approx(by_hand.item(), rel=1e-5)
     ours = torch.autograd.grad(term, pair.guide.conditionals["y"].family.logits.weight)[0]
     theirs = torch.autograd.grad(by_hand, pair.guide.conditionals["y"].family.logits.weight)[0]
