@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 from collections.abc import Callable
@@ -112,13 +113,44 @@ def play(monkeypatch, tmp_path) -> Callable[..., dict[str, Any]]:
 def test_notebooks_run_from_top_to_bottom(path):
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=200, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
-    assert all(not cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells), "committed without outputs"
 
 
-SEEN_BELOW = {"docs/extending.md", "docs/data.md", "docs/models.md"}
+def pictures(path: Path) -> list[bytes]:
+    cells = nbformat.read(path, as_version=4).cells
+    found = [output.get("data", {}).get("image/png") for cell in cells for output in cell.get("outputs", [])]
+    return [base64.b64decode(png) for png in found if png]
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d) and d not in SEEN_BELOW])
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_as_they_ran(path):
+    """``python docs/_site/execute.py NAME`` writes them so."""
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert pictures(path)
+    assert all(len(picture) <= 60_000 for picture in pictures(path))
+
+
+def test_the_notebooks_are_small_together():
+    assert sum(path.stat().st_size for path in NOTEBOOKS) <= 4_000_000
+
+
+SEEN_BELOW = {"docs/extending.md", "docs/data.md", "docs/models.md", "docs/ten_minutes.md"}
+
+
+LONG = ("docs/index.md", "docs/collapse.md")  # what their blocks call is tested elsewhere
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(document, marks=pytest.mark.exhaustive) if document in LONG else document
+        for document in DOCUMENTS
+        if blocks(document) and document not in SEEN_BELOW
+    ],
+)
 def test_the_python_runs(document, play):
     play(document)
 
@@ -255,12 +287,32 @@ def understood(command, monkeypatch) -> Callable[[list[str]], FitConfig]:
     return run
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS if each != "docs/ten_minutes.md"])  # which is run
 def test_commands_are_understood(document, understood):
     for block in blocks(document, "sh"):
         for words in commands(block):
             if words[0] == "fit" and "--resume" not in words:
                 understood(words)
+
+
+TINY = ["--epochs", "2", "--hidden", "16"]
+
+
+@pytest.mark.exhaustive
+def test_the_ten_minutes_are_run(command, play):
+    """Every command and block of the page in its order, with short fits; the README's test installs."""
+    page = text("docs/ten_minutes.md")
+    (install,) = [line for line in blocks("docs/ten_minutes.md", "sh")[0].splitlines() if line]
+    assert f"{install} && " in text("README.md")
+    names: dict[str, Any] = {}
+    for language, block in re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL):
+        if language == "python":
+            exec(block, names)
+        for words in commands(block) if language == "sh" else ():
+            result = command(*words, *(TINY if words[0] == "fit" else ()))
+            assert result.exit_code == 0, (words, result.output)
+    assert Path("runs/digits/report.html").stat().st_size > 100_000
+    assert Path("runs/both.html").exists()
 
 
 def test_presets_are_what_they_are_said_to_be(understood):

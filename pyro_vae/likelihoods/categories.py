@@ -22,7 +22,7 @@ class Codes(dist.TorchDistribution):
     """A category, its code as a float; its ``mean`` is the most probable code, for codes have no average.
 
     Args:
-        logits: of shape (*batch_shape, K).
+        logits: of shape ``(*batch_shape, K)``.
 
     Example:
         >>> from pyro_vae.likelihoods import Codes
