@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
 import pkgutil
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -102,6 +104,18 @@ def test_the_first_line_of_a_docstring_names_its_thing(face):
     lines = {name: text.strip().splitlines()[0] for name, text in found.items() if text}
     vague = re.compile(rf"(?:{'|'.join(NAMES_NOTHING)})\b|.{{1,2}}$")
     assert {name: line for name, line in lines.items() if vague.match(line)} == {}
+
+
+def test_the_house_keeps_its_measures():
+    """More is a second room, or a second function; parameters are counted by ruff."""
+    modules = sorted((ROOT / "pyro_vae").rglob("*.py"))
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules}
+    assert len(list((ROOT / "pyro_vae").glob("*.py"))) <= 10
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
+    assert statistics.median(lengths.values()) <= 150
+    for path in modules:
+        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        assert [node.name for node in functions if node.end_lineno - node.lineno >= 50] == [], path
 
 
 def test_the_design_has_every_room_on_its_floor():
