@@ -67,10 +67,9 @@ def to_datatree(
         raise InputError("at least one datum", str(num_data), "use num_data=100")
     targets = []
     for run in runs:
-        part = run.split(split)
-        images = part[slice(0, num_data)] if per_datum else part
-        with run.pair.evaluating():
-            targets.append(Target(run.probed, images.x()))
+        rows = run.split(split)
+        images = rows[slice(0, num_data)] if per_datum else rows
+        targets.append(Target(run.probed, images.x()))
     attrs = _attributes(runs, split, len(images))
     tree = from_guide(targets, num_draws, num_predictive=num_predictive, seed=seed, attrs=attrs)
     tree["constant_data"] = xr.DataTree(_constant_data(images, first.facts.class_names, first.facts.scale))

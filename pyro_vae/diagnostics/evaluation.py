@@ -28,6 +28,7 @@ from pyro_vae.pairs.draws import draw_terms_and_shared
 from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
+from pyro_vae.pairs.seeding import seeded
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.vectorized import check_data_plate, check_densities, draws_lie
 from pyro_vae.shapes import Float
@@ -196,8 +197,7 @@ def _per_datum(
     num_runs = math.ceil(num_samples / max(1, draws // size))
     counts = [num_samples // num_runs + (i < num_samples % num_runs) for i in range(num_runs)]
     sampler = _Sampler(probed, size, counts)
-    with torch.random.fork_rng(), torch.no_grad(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+    with seeded(seed), torch.no_grad(), pyro.validation_enabled(False):
         if compiled:
             sampler.compile(images, only_replayed=by_itself)
         chunks = track(images.chunks(size), math.ceil(len(images) / size))

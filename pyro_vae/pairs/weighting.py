@@ -22,7 +22,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.pairs.structure import vectorized_frames
 from pyro_vae.pairs.traces import distribution_at, value_at
 
-Run = Callable[[Mapping[str, Any]], poutine.Trace]
+Traced = Callable[[Mapping[str, Any]], poutine.Trace]
 SHIFTS = (0, 1, -1)  # of the entry of an argument that belongs to a step
 EXAMPLES = 3  # of values of an argument, all of which a weight has to follow
 TOLERANCE = 1e-5
@@ -75,7 +75,7 @@ class Weight:
 
 
 def find_weights(
-    run: Run, arguments: Mapping[str, Any], sites: Mapping[str, Sequence[str]], data_dim: int | None
+    run: Traced, arguments: Mapping[str, Any], sites: Mapping[str, Sequence[str]], data_dim: int | None
 ) -> dict[str, Weight]:
     """The weights of some sites that have one other than 1.
 
@@ -98,7 +98,7 @@ def find_weights(
     return weights
 
 
-def _presence(run: Run, arguments: Mapping[str, Any], names: Sequence[str], data_dim: int | None) -> Presence:
+def _presence(run: Traced, arguments: Mapping[str, Any], names: Sequence[str], data_dim: int | None) -> Presence:
     for name, kind, examples in _candidates(arguments, len(names)):
         traces = [_attempt(run, {**arguments, name: example}) for example in examples]
         for shift in SHIFTS if kind != "row" else (0,):
@@ -115,7 +115,7 @@ def _presence(run: Run, arguments: Mapping[str, Any], names: Sequence[str], data
     )
 
 
-def _attempt(run: Run, arguments: Mapping[str, Any]) -> poutine.Trace | None:
+def _attempt(run: Traced, arguments: Mapping[str, Any]) -> poutine.Trace | None:
     try:
         return run(arguments)
     except Exception:  # of whatever kind: a program need not bear any value of its arguments
@@ -201,7 +201,7 @@ def _scale(trace: poutine.Trace, name: str) -> float:
     return round(scale, 9)
 
 
-def _scale_argument(run: Run, arguments: Mapping[str, Any], name: str, scale: float) -> str | None:
+def _scale_argument(run: Traced, arguments: Mapping[str, Any], name: str, scale: float) -> str | None:
     """Which argument the scale of a site is; None where there is no scale."""
     for argument, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):

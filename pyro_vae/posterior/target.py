@@ -105,8 +105,8 @@ class Target:
     @cached_property
     def vector(self) -> FlatVector:
         """The vector in which the latents of a datum lie, as one draw shows it."""
-        guided = self._template(1)
-        with torch.no_grad():
+        with self.pair.evaluating(), torch.no_grad():  # looking counts for no running mean
+            guided = self._template(1)
             generated = self._score(guided, 1)
         return FlatVector.from_traces(self.probed, guided, generated)
 

@@ -152,8 +152,8 @@ def diagnose(
     if num_data < 1:
         raise InputError("at least one datum to look at", str(num_data), "use --num-data 1000")
     begin, effort = time.perf_counter(), effort or Effort(split=100)
-    part = run.split(split)
-    images = part[slice(0, num_data)] if run.structure.data_dim is not None else part
+    rows = run.split(split)
+    images = rows[slice(0, num_data)] if run.structure.data_dim is not None else rows
     iterates, names = run.iterates
     probabilities, labels = None, None
     labelled = images.labelled() if run.structure.has_label else None

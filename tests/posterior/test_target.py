@@ -8,6 +8,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from torch import nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.guides import FullRank, MeanField
@@ -242,6 +243,19 @@ def test_rows_have_the_posterior_that_they_have_among_all(labelled):
     assert torch.allclose(labelled[-1].log_density(u[:, 3:]), whole[:, 3:])
     assert [len(row.x) for row in labelled] == [1, 1, 1, 1]
     assert labelled.first(2).x.equal(labelled.x[:2])
+
+
+def test_looking_at_a_target_moves_no_running_mean():
+    model = VAE((4,), latent_dim=2)
+    guide = MeanField(model)
+    guide.conditionals["z"].encoder = nn.Sequential(nn.BatchNorm1d(4), guide.conditionals["z"].encoder)
+    pair, x = Pair(model, guide), torch.rand(5, 4).round()
+    probed = pair.probe(x)
+    pair.train(True)
+    before = {name: value.clone() for name, value in guide.state_dict().items()}
+    assert Target(probed, x).names == ("z[0]", "z[1]")
+    assert all(torch.equal(value, before[name]) for name, value in guide.state_dict().items())
+    assert pair.guide.training
 
 
 def test_a_posterior_of_all_rows_together_has_no_rows():
