@@ -65,23 +65,22 @@ def export_run(
     form = FORMATS[to]
     _check_installed(to, form)
     folder = _folder(run, out)
-    files: dict[str, bytes] = {}
-    said: dict[str, Any] = {}
     with run.pair.looked_at(0):
         rows, of = _rows(run)
-        for name in _chosen(run, parts):
-            part = PARTS[name](run, rows)
-            part.eval()
-            file = f"{name}{form.suffix}"
-            files[file] = form.record(part)
-            said[name] = {
-                "file": file,
-                **_described(part),
-                "largest_difference": _checked(name, part, form, files[file]),
-            }
+        recorded = {name: _recorded(name, run, rows, form) for name in _chosen(run, parts)}
+    files = {f"{name}{form.suffix}": content for name, (content, _) in recorded.items()}
+    said = {name: {"file": f"{name}{form.suffix}", **about} for name, (_, about) in recorded.items()}
     about = _about(run) | {"format": to, "checked_on": of, "parts": said}
     files[f"{to}.json"] = (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode()
     return _written(folder, files)
+
+
+def _recorded(name: str, run: Run, rows: Tensor, form: Format) -> tuple[bytes, dict[str, Any]]:
+    """The file of a part, which was read again and compared, and what is said of it."""
+    part = PARTS[name](run, rows)
+    part.eval()
+    content = form.record(part)
+    return content, {**_described(part), "largest_difference": _checked(name, part, form, content)}
 
 
 def _check_installed(to: str, form: Format) -> None:
