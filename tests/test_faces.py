@@ -71,7 +71,7 @@ def test_the_old_names_are_handed_on_with_a_warning():
     assert CompiledTrace_ELBO is pyro_vae.compiled.CompiledTrace_ELBO
 
 
-SINGLE = ("columns", "conditionals", "config", "errors", "lazy", "option_types", "registry", "seen_pixels")
+SINGLE = ("columns", "conditionals", "config", "errors", "lazy", "option_types", "registry")
 OPEN = [*(name for name in FACES if name not in (*PRIVATE, "inference")), *SINGLE]
 NAMES_NOTHING = ("As", "From", "How", "It", "Its", "Of", "That", "The same", "Their", "They", "Those", "What", "Where")
 

@@ -5,6 +5,7 @@ from pyro_vae.likelihoods.categories import Categorical, Codes
 from pyro_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from pyro_vae.likelihoods.located import Gaussian, Laplace
 from pyro_vae.likelihoods.mixed import Columns, ColumnSupports, Mixed
+from pyro_vae.likelihoods.seen_pixels import KnowsMissing, SeenPixels, leave_out_missing
 from pyro_vae.likelihoods.shares import Bernoulli, Binomial, BinomialShare, ContinuousBernoulli, Shares
 from pyro_vae.registry import import_siblings
 
@@ -21,11 +22,14 @@ __all__ = [
     "Columns",
     "ContinuousBernoulli",
     "Gaussian",
+    "KnowsMissing",
     "Laplace",
     "Likelihood",
     "Mixed",
     "NegativeBinomial",
     "Poisson",
+    "SeenPixels",
     "Shares",
     "ZeroInflatedNegativeBinomial",
+    "leave_out_missing",
 ]

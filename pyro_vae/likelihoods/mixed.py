@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from pyro_vae.columns import Column, SeenColumns
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods.base import LIKELIHOODS, Likelihood
+from pyro_vae.likelihoods.seen_pixels import SeenPixels
 from pyro_vae.registry import parse_choice
-from pyro_vae.seen_pixels import SeenPixels
 
 
 class ColumnSupports(constraints.Constraint):

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from pyro_vae.columns import Column, SeenColumns
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods import Bernoulli, Likelihood
+from pyro_vae.likelihoods.seen_pixels import leave_out_missing
 from pyro_vae.networks import BesideIndicator, indicator_shape
 from pyro_vae.registry import Registry
-from pyro_vae.seen_pixels import leave_out_missing
 from pyro_vae.shapes import Shaped
 
 

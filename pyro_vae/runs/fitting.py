@@ -95,8 +95,7 @@ def fit(
     folder = world.together(lambda: _place(out, overwrite, world))
     device = _device(config.device)
     dataset = world.in_turn(lambda: _dataset(data, _reading(config, model), download, strict))
-    _check_alike(world, config, dataset)
-    config = _resolved(config, dataset, model, guide)
+    config = _resolved(config, dataset, model, guide, world)
     with seeded(config.seed):
         under_way = Session(config, dataset, _pair(config, dataset, model, guide), device, world)
         with under_way.writing():
@@ -245,8 +244,11 @@ def _reading(config: FitConfig, model: NameOrProgram) -> Reading:
     return reading_of(config, isinstance(model, str), takes_likelihood(model), one_channel)
 
 
-def _resolved(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram) -> FitConfig:
-    """The settings with what ``auto`` means for these data."""
+def _resolved(
+    config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram, world: World
+) -> FitConfig:
+    """The settings with what ``auto`` means for these data, which every process has found alike."""
+    _check_alike(world, config, dataset)
     config = resolve_reading(config, dataset)
     return resolve_classifier(resolve_likelihood(config, dataset, model), dataset, model, guide)
 

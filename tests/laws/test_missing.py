@@ -17,10 +17,10 @@ from pyro_vae.diagnostics import nll_per_datum
 from pyro_vae.errors import InputError
 from pyro_vae.guides import MeanField
 from pyro_vae.likelihoods import LIKELIHOODS, Likelihood
+from pyro_vae.likelihoods.seen_pixels import leave_out_missing
 from pyro_vae.models import SSVAE, VAE, LinearGaussian
 from pyro_vae.networks import MLP
 from pyro_vae.pairs import Pair, draw_terms
-from pyro_vae.seen_pixels import leave_out_missing
 from tests.conftest import FAST, toy
 from tests.runs.test_folder import contents
 

@@ -27,7 +27,7 @@ from pyro_vae.likelihoods import (
     Poisson,
     ZeroInflatedNegativeBinomial,
 )
-from pyro_vae.seen_pixels import leave_out_missing
+from pyro_vae.likelihoods.seen_pixels import leave_out_missing
 
 
 @pytest.mark.parametrize("name", sorted({*LIKELIHOODS} - {"mixed"}))  # which is of tables alone

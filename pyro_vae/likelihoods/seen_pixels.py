@@ -21,7 +21,7 @@ class KnowsMissing(Protocol):
 
     Example:
         >>> import pyro.distributions as dist
-        >>> from pyro_vae.seen_pixels import KnowsMissing
+        >>> from pyro_vae.likelihoods import KnowsMissing
         >>> isinstance(dist.Normal(0.0, 1.0), KnowsMissing)  # scores a pixel whatever the others are
         False
     """
@@ -39,7 +39,7 @@ class SeenPixels(dist.TorchDistribution):
 
     Example:
         >>> import pyro.distributions as dist
-        >>> from pyro_vae.seen_pixels import SeenPixels
+        >>> from pyro_vae.likelihoods import SeenPixels
         >>> SeenPixels(dist.Bernoulli(torch.tensor([0.5, 0.5]))).log_prob(torch.tensor([1.0, torch.nan]))
         tensor([-0.6931,  0.0000])
     """
@@ -85,8 +85,7 @@ def leave_out_missing(likelihood: nn.Module) -> None:
         likelihood: independent pixels; 0 must be a value of theirs, which stands in for the missing ones.
 
     Example:
-        >>> from pyro_vae.likelihoods import Gaussian
-        >>> from pyro_vae.seen_pixels import leave_out_missing
+        >>> from pyro_vae.likelihoods import Gaussian, leave_out_missing
         >>> likelihood, x = Gaussian((3,)), torch.tensor([0.5, torch.nan, -1.0])
         >>> leave_out_missing(likelihood)
         >>> there = torch.distributions.Normal(0.0, 1.0).log_prob(x[[0, 2]]).sum()
