@@ -16,8 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.compiled.contents import LARGEST_ARRAY, Unwatchable, checksum
-from pyro_vae.compiled.places import PLAIN
-from pyro_vae.compiled.walk import Number, describe, value_of
+from pyro_vae.compiled.places import PLAIN, describe, value_of
+from pyro_vae.compiled.walk import Number
 
 _COMPARED = (*PLAIN, slice, range)
 

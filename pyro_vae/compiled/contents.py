@@ -62,6 +62,8 @@ def changes_unseen(thing: Any) -> bool:
     """Whether a program can draw from an object or write to it, and there is no state to look at."""
     if isinstance(thing, Iterator):
         return not isinstance(thing, weakref.ProxyTypes) and not hasattr(thing, "__dict__")
+    if isinstance(thing, memoryview):  # read-only, or not: its memory may be written to by another way
+        return not isinstance(thing.obj, bytes)
     kind = type(thing)
     if kind.__module__ == "multiprocessing.managers" or (kind.__module__, kind.__name__) in _SHARED:
         return True

@@ -10,7 +10,7 @@ import types
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -181,7 +181,7 @@ class Attributes(Holder):
         thing = self._find()
         variables = {} if thing is None or not hasattr(thing, "__dict__") else vars(thing)
         if thing is None or len(variables) != self._size:  # a new variable may be one that is read
-            return []
+            return [] if self.paths else [ABSENT]
         found = [variables.get(name, ABSENT) for name in self._names]
         return found if not self._slots else [*found, *(getattr(thing, name, ABSENT) for name in self._slots)]
 
@@ -226,13 +226,13 @@ class Items(Holder):
     def __init__(self, container: Any, paths: Sequence[str]) -> None:
         super().__init__(paths)
         self._find = reference(container)
-        self._keys = list(container) if isinstance(container, dict) else []
+        self._keys = list(container) if isinstance(container, Mapping) else []
 
     def values(self) -> list[Any]:
         container = self._find()
         if container is None:
             return []
-        if not isinstance(container, dict):
+        if not isinstance(container, Mapping):
             return list(container)
         return list(container.values()) if _are_equal(container, self._keys) else []
 
@@ -241,13 +241,13 @@ class Items(Holder):
 
     def put_all(self, values: Sequence[Any]) -> None:
         container = self._find()
-        if container is None or isinstance(container, (tuple, frozenset)):
+        if not isinstance(container, (dict, list, deque, set)):  # which others see, and never rebind
             return
         if isinstance(container, dict):
             if not _are_equal(container, self._keys):
                 container.clear()
             container.update(zip(self._keys, values, strict=True))
-        elif isinstance(container, (list, deque, set)) and list(map(id, container)) != list(map(id, values)):
+        elif list(map(id, container)) != list(map(id, values)):
             container.clear()
             (container.update if isinstance(container, set) else container.extend)(values)
 
@@ -273,3 +273,23 @@ def _content(cell: types.CellType) -> Any:
         return cell.cell_contents
     except ValueError:  # not yet filled
         return ABSENT
+
+
+def describe(tensor: Tensor) -> Hashable:
+    """What a graph depends on, of a tensor."""
+    strides = tensor.stride() if tensor.layout is torch.strided else tensor.layout
+    return (tuple(tensor.shape), strides, tensor.dtype, tensor.device)
+
+
+def kind_of(value: Any) -> Hashable:
+    """What a value may be exchanged for without a change of the form; None for nothing."""
+    if isinstance(value, Tensor):
+        return describe(value)
+    if type(value) in (int, float):
+        return type(value).__name__
+    return (type(value), value_of(value)) if type(value) in PLAIN else None
+
+
+def value_of(thing: Any) -> Hashable:
+    """A value that equals another one only if it is the same number, down to the sign of zero."""
+    return float.hex(thing) if type(thing) is float else thing

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.distributions import Binomial
+from pyro.ops import tensor_utils
 from torch import Tensor
 
 from pyro_vae.compiled import validation
 from pyro_vae.compiled.arguments import Arguments
 from pyro_vae.compiled.contents import Unwatchable
-from pyro_vae.compiled.places import Place
+from pyro_vae.compiled.places import Place, value_of
 from pyro_vae.compiled.program_state import State, Watch
-from pyro_vae.compiled.walk import Number, Walk, value_of
+from pyro_vae.compiled.walk import Number, Walk
 
 Program = Callable[..., Any]
 Run = Callable[["Call"], Any]  # makes a call as Pyro's own estimator does
@@ -179,7 +181,7 @@ def _differ(before: Number | None, now: Number) -> bool:
 
 
 def _switches() -> Hashable:
-    """Torch's own, which change what an operation does."""
+    """Torch's own and Pyro's, which change what an operation does."""
     return (
         torch.get_default_dtype(),
         torch.get_default_device(),
@@ -189,6 +191,9 @@ def _switches() -> Hashable:
         torch.is_inference_mode_enabled(),
         torch.get_deterministic_debug_mode(),
         validation.is_on(),
+        tensor_utils.CHOLESKY_RELATIVE_JITTER,
+        Binomial.approx_sample_thresh,
+        Binomial.approx_log_prob_tol,
     )
 
 

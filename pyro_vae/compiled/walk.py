@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import operator
 import os
 import random
 import sys
@@ -26,7 +27,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_vae.compiled.contents import Unwatchable, changes_unseen, reader_of
-from pyro_vae.compiled.libraries import attributes_read, is_library
+from pyro_vae.compiled.libraries import attributes_read, holds_more, is_library, names_sought
 from pyro_vae.compiled.places import (
     ABSENT,
     PLAIN,
@@ -40,11 +41,15 @@ from pyro_vae.compiled.places import (
     Place,
     Registered,
     Space,
+    describe,
+    kind_of,
     reference,
+    value_of,
 )
 from pyro_vae.compiled.reads import Reads, reads
 
-CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+_VIEWS: Any = (type({}.keys()), type({}.values()))
+CONTAINERS: Any = (dict, types.MappingProxyType, list, tuple, set, frozenset, deque, *_VIEWS)
 _LARGEST = 10_000  # entries of a container that are looked at
 # Objects of these libraries hold what a user's code put there, or run a training loop: as with a user's own classes
 # only what the programs load counts.
@@ -61,6 +66,7 @@ _GENERATORS = (
 )
 _PLAIN_BASES = (object, nn.Module, PyroModule)
 _MODULE_KEYS = frozenset(vars(PyroModule()))
+_OF_AUTOGRAD = {"forward", "backward", "setup_context", "jvp", "vmap"}
 _NOT_CALLED = {"__init__", "__new__", "__dict__", "__weakref__", "__doc__", "__module__", "__annotations__"}
 
 Number = int | float
@@ -116,6 +122,8 @@ class Walk:
         self._paths: list[list[str]] = []
         self._contents: list[tuple[Callable[[], int], int]] = []  # of arrays and tables
         self._kept: list[Any] = []  # so that an identity stays theirs
+        self._modules: set[tuple[int, frozenset[str]]] = set()
+        self._of_libraries: list[Holder] = []
         self._counts_of: dict[int, int] = {}
         self._is_own = True
 
@@ -132,7 +140,7 @@ class Walk:
                 if id(value) == before[i]:
                     continue
                 kind = self._kinds[h][i]
-                if kind is None or kind != _kind(value):
+                if kind is None or kind != kind_of(value):
                     return None
                 if isinstance(value, Tensor):
                     self.tensors[self._paths[h][i]] = value
@@ -172,7 +180,7 @@ class Walk:
         self.holders.append(holder)
         holder.is_own = self._is_own
         values = holder.note()
-        self._kinds.append([_kind(value) for value in values])
+        self._kinds.append([kind_of(value) for value in values])
         self._paths.append([])
         for i, (path, value) in enumerate(zip(holder.paths, values, strict=True)):
             if lifted and type(value) in (int, float):
@@ -235,6 +243,13 @@ class Walk:
             self._contents.append((read, contents))
         elif isinstance(thing, ContextVar):
             self._hold(Context(thing, path))
+        elif isinstance(thing, (operator.attrgetter, operator.methodcaller)):
+            self.entries[path] = self._serials.of(thing)
+            self._kept.append(thing)
+            self.reads |= Reads(attributes=names_sought(thing))
+        elif isinstance(thing, (types.BuiltinMethodType, types.MethodWrapperType)) and holds_more(thing):
+            self.entries[path] = (type(thing), thing.__name__)
+            self.visit(f"{path}.__self__", thing.__self__)
         elif changes_unseen(thing):
             raise Unwatchable(
                 f"{path} is a {type(thing).__name__}, which changes without a trace; hand over what it gives"
@@ -247,7 +262,7 @@ class Walk:
 
     def _visit_container(self, path: str, thing: Any) -> None:
         self.entries[path] = (type(thing), len(thing))
-        labels: Iterable[Any] = thing if isinstance(thing, dict) else itertools.count()
+        labels: Iterable[Any] = thing if isinstance(thing, Mapping) else itertools.count()
         paths = [self._label(path, label) for label, _ in zip(labels, range(len(thing)), strict=False)]
         self._hold(Items(thing, paths), lifted=isinstance(thing, (dict, list)))
 
@@ -271,9 +286,8 @@ class Walk:
         if unread := sorted(found.stored_cells - found.cells):
             self.written.append(Cells(function, unread, path))
         space = function.__globals__
-        used = sorted(name for name in found.globals if name in space and not is_library(space[name]))
-        if used:
-            self._hold(Space(space, used))
+        used = sorted(name for name in found.globals if name in space)
+        self._hold_names(functools.partial(Space, space), used)
         if unread := sorted(name for name in found.stored_globals - found.globals if name in space):
             self.written.append(Space(space, unread))
         if (found.attributes | found.globals) & _OF_THE_ENVIRONMENT:
@@ -283,27 +297,48 @@ class Walk:
             self.entries[self._new("the names of parameters")] = _names_in_store()
         modules = {name: space[name] for name in used if isinstance(space[name], types.ModuleType)}
         for name, module in (modules | {name: sys.modules.get(name) for name in sorted(found.modules)}).items():
-            if isinstance(module, types.ModuleType) and not is_library(module):
-                self._hold_names(name, vars(module), found.attributes)
+            self._visit_module(name, module, found.attributes)
 
     def _visit_cached(self, path: str, function: Any) -> None:
         """A function that remembers its results: what these depended on may be another by now."""
         before = len(self.holders)
         self.visit(path, function.__wrapped__)
-        if any(not isinstance(holder, Parts) and holder.paths for holder in self.holders[before:]):
+        found = [holder for holder in self.holders[before:] if holder not in self._of_libraries]
+        if any(not isinstance(holder, Parts) and holder.paths for holder in found):
             raise Unwatchable(f"{path} remembers results that depend on more than its arguments")
 
-    def _hold_names(self, path: str, space: Mapping[str, Any], names: Iterable[str]) -> None:
-        used = sorted(name for name in names if name in space and not is_library(space[name]))
-        self._hold(Space(space, used, f"{path}."))
+    def _visit_module(self, path: str, module: Any, attributes: frozenset[str]) -> None:
+        """What code reads of a module: of a library, too, which may be patched, or lend a place to a setting."""
+        if not isinstance(module, types.ModuleType) or (id(module), attributes) in self._modules:
+            return
+        self._modules.add((id(module), attributes))
+        space = vars(module)
+        names = sorted(name for name in attributes - _OF_THE_ENVIRONMENT if name in space)
+        self._hold_names(lambda some: Space(space, some, f"{path}."), names)
+        for name in names:
+            self._visit_module(f"{path}.{name}", space[name], attributes)
+
+    def _hold_names(self, holder: Callable[[list[str]], Space], names: Sequence[str]) -> None:
+        """Names of a module or a class: what belongs to a library is known by which it is, and not looked into."""
+        values = dict(zip(names, holder(list(names)).values(), strict=True))
+        own = [name for name in names if not is_library(values[name]) or holds_more(values[name])]
+        if own:
+            self._hold(holder(own))
+        if theirs := [name for name in names if name not in own]:
+            note = holder(theirs)
+            self.holders.append(note)
+            self._of_libraries.append(note)
+            note.is_own = self._is_own
+            self._kinds.append([None] * len(theirs))
+            self._paths.append([self._new(path) for path in note.paths])
+            self.entries |= zip(self._paths[-1], map(self._serials.of, note.note()), strict=True)
 
     def _visit_class(self, path: str, kind: type) -> None:
         for base in kind.__mro__:
             if not is_library(base):
-                called = {key for key in vars(base) if key.startswith("__") or key == "forward"} - _NOT_CALLED
-                keys = {key for key in vars(base) if key in called or self._is_read(kind, key)} - _NOT_CALLED
-                names = sorted(key for key in keys if not is_library(vars(base)[key]))
-                self._hold(ClassSpace(base, names, f"{path}."))
+                called = _OF_AUTOGRAD if issubclass(base, torch.autograd.Function) else {"forward"}
+                keys = {k for k in vars(base) if k.startswith("__") or k in called or self._is_read(kind, k)}
+                self._hold_names(functools.partial(ClassSpace, base, prefix=f"{path}."), sorted(keys - _NOT_CALLED))
 
     def _visit_object(self, path: str, thing: Any) -> None:
         before = self._is_own
@@ -328,7 +363,7 @@ class Walk:
             if thing._backward_hooks or vars(thing).get("_backward_pre_hooks"):
                 raise Unwatchable(f"{path} has a hook on its backward pass, which is Python")
             keys.append("training")
-        if keys or slots:
+        if keys or slots or (hasattr(thing, "__dict__") and not is_library(kind)):
             self._hold(Attributes(thing, keys, slots, path))
         if isinstance(thing, nn.Module):
             self._hold(Registered(thing, path))
@@ -350,26 +385,6 @@ class Walk:
 
 def _names_in_store() -> int:
     return hash(tuple(pyro.get_param_store().keys()))
-
-
-def describe(tensor: Tensor) -> Hashable:
-    """What a graph depends on, of a tensor."""
-    strides = tensor.stride() if tensor.layout is torch.strided else tensor.layout
-    return (tuple(tensor.shape), strides, tensor.dtype, tensor.device)
-
-
-def _kind(value: Any) -> Hashable:
-    """What a value may be exchanged for without a change of the form; None for nothing."""
-    if isinstance(value, Tensor):
-        return describe(value)
-    if type(value) in (int, float):
-        return type(value).__name__
-    return (type(value), value_of(value)) if type(value) in PLAIN else None
-
-
-def value_of(thing: Any) -> Hashable:
-    """A value that equals another one only if it is the same number, down to the sign of zero."""
-    return float.hex(thing) if type(thing) is float else thing
 
 
 def _slots(kind: type) -> Sequence[str]:

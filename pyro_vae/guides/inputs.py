@@ -11,7 +11,6 @@ moments are those of all steps, and a step of it a vector.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from pyro_vae.errors import InputError
 from pyro_vae.networks import Shape, indicator_shape, with_indicator
 from pyro_vae.pairs.declarations import Declarations
+from pyro_vae.pairs.reach import signature_of
 
 
 class Inputs(nn.Module):
@@ -40,7 +40,7 @@ class Inputs(nn.Module):
     def __init__(self, model: Callable[..., Any]) -> None:
         super().__init__()
         try:
-            self._signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
+            self._signature = signature_of(model)
         except (TypeError, ValueError) as error:
             raise InputError(
                 "a model whose arguments Python can name", str(error), "wrap it: def model(x): return …"

@@ -8,7 +8,8 @@ Higgins et al., *beta-VAE*, 2017.  A beta put on the model alone gives E_q[beta 
 weighted KL.  ``pyro.poutine.scale`` refuses 0, and touches the observation too.
 
 ``unscaled`` takes all scales away again, and ``weigh`` scales some sites.  ``frozen`` runs a program with its
-parameters held fixed, so that gradients reach them through their draws alone.
+parameters held fixed, so that gradients reach them through their draws alone.  ``AsCategories`` has one-hot vectors
+drawn as categories.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self
 
+from pyro.distributions import Categorical, OneHotCategorical
+from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 Number = float | Tensor
 
@@ -48,6 +52,50 @@ class temper(Messenger):
     def _pyro_sample(self, msg: Message[Any, Any]) -> None:
         if not msg["is_observed"]:
             msg["scale"] = msg["scale"] * self.beta
+
+
+class AsCategories(Messenger):
+    """Have sites of one-hot vectors drawn as the categories that they name, for Pyro's ``infer_discrete``.
+
+    It gathers one number per site; a program still gets the vectors.
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> from pyro import poutine
+        >>> from pyro_vae.pairs.handlers import AsCategories
+        >>> categories = AsCategories()
+        >>> with poutine.trace() as seen, categories:
+        ...     vector = pyro.sample("e", dist.OneHotCategorical(torch.ones(3)))
+        >>> vector.shape, seen.trace.nodes["e"]["value"].shape
+        (torch.Size([3]), torch.Size([]))
+        >>> torch.equal(categories.restored(seen.trace).nodes["e"]["value"], vector)
+        True
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[str, OneHotCategorical] = {}
+
+    def _pyro_sample(self, msg: Message[Any, Any]) -> None:
+        if isinstance(msg["fn"], OneHotCategorical) and not msg["is_observed"]:
+            self._found[str(msg["name"])] = msg["fn"]
+            msg["fn"] = Categorical(logits=msg["fn"].logits)
+
+    def _pyro_post_sample(self, msg: Message[Any, Any]) -> None:
+        if msg["name"] in self._found and not msg["is_observed"]:
+            msg["value"] = self._vector(str(msg["name"]), msg["value"])
+
+    def restored(self, trace: Trace) -> Trace:
+        """A trace with the vectors in the place of the categories."""
+        for name, density in self._found.items():
+            node: Any = trace.nodes[name]
+            node["value"], node["fn"] = self._vector(name, node["value"]), density
+        return trace
+
+    def _vector(self, name: str, category: Any) -> Tensor:
+        logits: Tensor = self._found[name].logits
+        return one_hot(category.long(), logits.shape[-1]).to(logits.dtype)
 
 
 class unscaled(Messenger):

@@ -7,7 +7,6 @@ off their traces, so nothing else in the package asks which model it has.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from pyro_vae.errors import InputError
 from pyro_vae.pairs import turns
 from pyro_vae.pairs.probing import probe
-from pyro_vae.pairs.reach import modules_of
+from pyro_vae.pairs.reach import modules_of, signature_of
 from pyro_vae.pairs.seeding import seeded
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.shapes import Shaped
@@ -274,7 +273,6 @@ def _entries(modules: dict[str, nn.Module], seen: set[int]) -> dict[str, Tensor]
 
 
 def _takes_label(program: Program) -> bool:
-    call = program.forward if isinstance(program, nn.Module) else program
-    parameters = inspect.signature(call).parameters.values()
+    parameters = signature_of(program).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return len(positional) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters)

@@ -8,12 +8,14 @@ inside of a handler such as ``config_enumerate``.  Everything that can be reache
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 _LIBRARIES = sys.stdlib_module_names | {"numpy", "pandas", "pyro", "scipy", "sklearn", "torch", "torchvision"}
@@ -55,6 +57,33 @@ def modules_of(program: Any) -> dict[str, nn.Module]:
             held |= {id(module) for module in thing.modules()}
         ahead += [(f"{path}.{name}" if path and name else path or name, part) for name, part in _parts(thing)]
     return found
+
+
+def signature_of(program: Any) -> inspect.Signature:
+    """What a program is called with, also where one of Pyro's handlers decorates it.
+
+    Raises:
+        ValueError: if Python cannot tell.
+
+    Example:
+        >>> from pyro import poutine
+        >>> from pyro_vae.pairs.reach import signature_of
+        >>> @poutine.scale(scale=0.5)
+        ... def model(x, y=None):
+        ...     return x
+        >>> signature_of(model)
+        <Signature (x, y=None)>
+    """
+    if isinstance(program, functools.partial) and type(program) is not functools.partial:
+        return signature_of(program.func)  # Pyro's own kind of partial, which Python cannot see through
+    if isinstance(program, functools.partial) and getattr(program.func, "__module__", "") == Messenger.__module__:
+        _, inner, *first = program.args  # a handler calls inner, with what else is given
+
+        def called() -> None: ...
+
+        called.__signature__ = signature_of(inner)  # type: ignore[attr-defined]
+        return inspect.signature(functools.partial(called, *first, **program.keywords))
+    return inspect.signature(program.forward if isinstance(program, nn.Module) else program)
 
 
 def _parts(thing: Any) -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.pairs.handlers import unscaled
+from pyro_vae.pairs.handlers import AsCategories, unscaled
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.structure import LABEL_SITE
@@ -151,9 +151,12 @@ def draw_marginal(probed: ProbedPair, x: Tensor, latent: Mapping[str, Tensor]) -
 
 
 def _infer_discrete(program: Callable[..., Any], probed: ProbedPair, arguments: tuple[Any, ...]) -> Trace:
+    categories = AsCategories()
     with unscaled():
-        drawn = infer_discrete(config_enumerate(program), first_available_dim=-probed.nesting - 2, temperature=1)
-        return poutine.trace(drawn).get_trace(*arguments)
+        drawn = infer_discrete(
+            config_enumerate(categories(program)), first_available_dim=-probed.nesting - 2, temperature=1
+        )
+        return categories.restored(poutine.trace(drawn).get_trace(*arguments))
 
 
 def log_likelihood(target: Target, given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,11 +8,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import config_enumerate
 from torch import nn
 
 from pyro_vae.pairs import Pair
-from pyro_vae.pairs.reach import modules_of
+from pyro_vae.pairs.reach import modules_of, signature_of
 
 HELD = nn.BatchNorm1d(3)
 
@@ -146,3 +147,21 @@ def test_a_module_stated_to_pyro_is_trained(stated):
     assert pair.untrained() == ([] if stated else ["guide.linear"])
     names = {"param.linear$$$weight", "param.linear$$$bias"} if stated else {"guide.linear.weight", "guide.linear.bias"}
     assert pair.state_dict().keys() == names
+
+
+@pytest.mark.parametrize("handler", [poutine.scale(scale=0.5), poutine.mask(mask=torch.tensor(True)), poutine.block()])
+def test_what_a_decorated_program_takes(handler):
+    @handler
+    def labelled(x, y=None):
+        return x
+
+    @handler
+    def plain(x):
+        return x
+
+    x = torch.ones(2)
+    assert len(Pair(labelled, labelled).arguments(x, x)) == 2
+    assert len(Pair(labelled, plain).arguments(x, x)) == 1
+    assert list(signature_of(labelled).parameters) == ["x", "y"]
+    assert list(signature_of(partial(labelled, y=None)).parameters) == ["x", "y"]
+    assert list(signature_of(partial(labelled, 1.0)).parameters) == ["y"]
