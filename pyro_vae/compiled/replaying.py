@@ -9,13 +9,15 @@ computed once (see ``redundancy``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import operator
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from pyro_vae.compiled.redundancy import Redundancy
+from pyro_vae.compiled.scripting import FEWEST, Stretch, as_written
 
 aten = torch.ops.aten
 _ELEMENTWISE = "exp log log1p sqrt rsqrt neg abs sigmoid tanh relu reciprocal lgamma digamma sign sin cos"
@@ -47,7 +49,12 @@ def replay(graph: fx.GraphModule) -> Callable[[Sequence[Tensor]], tuple[Tensor, 
     space = writer.space
     exec(compile(source, f"<{len(graph.graph.nodes)} operations>", "exec"), space)
     function: Callable[[Sequence[Tensor]], tuple[Tensor, ...]] = space["run"]
-    return function
+
+    def run(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        with as_written():
+            return function(values)
+
+    return run
 
 
 class _Writer:
@@ -58,33 +65,65 @@ class _Writer:
         self._known = Redundancy(graph)
         self._graph = graph
         self._names: dict[fx.Node, str] = {}
+        self._lines: list[str] = []
+        self._last: dict[fx.Node, fx.Node] = {}
+        self._scripted = _on_cpu(graph) and not torch.is_autocast_enabled("cpu")
 
     def write(self, nodes: Iterable[fx.Node]) -> str:
         """The source of the function."""
         left_out = {**self._known.constants, **self._known.same_as}
         nodes = [node for node in nodes if node not in left_out]
-        last = {source: node for node in nodes for source in self._sources(node)}
-        lines, inputs = [], []
-        for i, node in enumerate(nodes):
-            if node.op == "output":
-                lines.append(f"return ({''.join(f'{self._written(value)}, ' for value in node.args[0])})")  # type: ignore[union-attr]
-                continue
-            self._names[node] = name = f"v{i}"
+        self._last = {source: node for node in nodes for source in self._sources(node)}
+        inputs = []
+        stretch = Stretch(self._value)
+        for node in nodes:
             if node.op == "placeholder":
-                inputs.append(name)
+                inputs.append(self._name(node))
             elif node.op == "get_attr":
                 self._names[node] = self._bound(getattr(self._graph, str(node.target)))
-            else:
-                lines.append(f"{name} = {self._called(node)}")
-            done = [source for source in self._sources(node) if last[source] is node]
-            spent = [name for source in done if (name := self._names[source]) not in self.space]
-            if node.op == "call_function" and node not in last:
-                spent.append(self._names[node])
-            if spent:
-                lines.append(f"del {', '.join(dict.fromkeys(spent))}")
+            elif node in stretch.nodes or node in self._names:  # a part of a result
+                continue
+            elif not (self._scripted and node.op == "call_function" and stretch.take(node)):
+                self._write_stretch(stretch)
+                stretch = Stretch(self._value)
+                self._write_node(node)
         head = f"({''.join(f'{name}, ' for name in inputs)}) = values"
-        body = "\n    ".join([head, *lines] if inputs else lines)
+        body = "\n    ".join([head, *self._lines] if inputs else self._lines)
         return f"def run(values):\n    {body}\n"
+
+    def _write_stretch(self, stretch: Stretch) -> None:
+        if sum(node.target is not operator.getitem for node in stretch.nodes) < FEWEST:
+            for node in stretch.nodes:
+                self._write_node(node)
+            return
+        outputs = [node for node in stretch.made() if self._last.get(node) not in stretch.nodes]
+        given = ", ".join(self._names[node] for node in stretch.inputs)
+        made = "".join(f"{self._name(node)}, " for node in outputs)
+        self._lines.append(f"({made}) = {self._bound(stretch.function(outputs))}({given})")
+        self._let_go([*stretch.inputs, *outputs], stretch.nodes)
+
+    def _write_node(self, node: fx.Node) -> None:
+        if node.op == "output":
+            self._lines.append(f"return ({''.join(f'{self._written(value)}, ' for value in node.args[0])})")  # type: ignore[union-attr]
+            return
+        called = self._called(node)
+        self._lines.append(f"{self._name(node)} = {called}")
+        self._let_go([*self._sources(node), node], (node,))
+
+    def _let_go(self, candidates: Iterable[fx.Node], at: Collection[fx.Node]) -> None:
+        """Delete what nobody reads after some nodes."""
+        spent = [node for node in candidates if node not in self._last or self._last[node] in at]
+        names = [name for node in spent if (name := self._names[node]) not in self.space]
+        if names:
+            self._lines.append(f"del {', '.join(dict.fromkeys(names))}")
+
+    def _name(self, node: fx.Node) -> str:
+        return self._names.setdefault(node, f"v{len(self._names)}")
+
+    def _value(self, node: fx.Node) -> fx.Node | Tensor:
+        """Whose value a node has, or which."""
+        source = self._known.stands_for(node)
+        return self._known.constants.get(source, source)
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
         """What an operation reads that is made in a run."""
@@ -117,3 +156,8 @@ class _Writer:
         name = f"c{len(self.space)}"
         self.space[name] = value
         return name
+
+
+def _on_cpu(graph: fx.GraphModule) -> bool:
+    values = [node.meta.get("val") for node in graph.graph.nodes if node.op == "placeholder"]
+    return all(isinstance(value, Tensor) and value.device.type == "cpu" for value in values)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import gc
+import operator
 import weakref
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae.compiled.redundancy import Redundancy
 from pyro_vae.compiled.replaying import replay
+from pyro_vae.compiled.scripting import Stretch
 
 X = torch.linspace(-2.0, 3.0, 12).reshape(3, 4)
 
@@ -50,6 +53,17 @@ def with_noise(x):
     )
 
 
+def with_several_results(x):
+    largest, where = x.max(1)
+    parts = torch.split(x, [1, 3], dim=1)
+    return largest, where, parts[1] * parts[0], *torch.var_mean(x, dim=0), *x.unbind(1), x.sort(0).values, x.topk(2)[1]
+
+
+def with_unread_noise(x):
+    torch.randn(5)
+    return x + torch.rand(3, 4), torch.empty(3, 4).normal_(), torch.randperm(4)
+
+
 def with_changes(x):
     y = x.clone()
     y[0].mul_(2)
@@ -57,13 +71,19 @@ def with_changes(x):
     return y, y.sum(0)
 
 
-@pytest.mark.parametrize("function", [arithmetic, views, networks, with_noise, with_changes])
-def test_a_replay_is_the_graph_to_the_bit(function):
+FUNCTIONS = [arithmetic, views, networks, with_noise, with_several_results, with_unread_noise, with_changes]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("scripted", [True, False])
+def test_a_replay_is_the_graph_to_the_bit(function, scripted, monkeypatch):
+    if not scripted:
+        monkeypatch.setattr(Stretch, "take", lambda *_: False)
     graph = make_fx(function)(X)
     run = replay(graph)
     for x in (X, X.flip(0) * 1.7):
         torch.manual_seed(0)
-        expected = graph(x)
+        expected, state = graph(x), torch.random.get_rng_state()
         torch.manual_seed(0)
         found = run([x])
         assert len(found) == len(expected)
@@ -71,35 +91,32 @@ def test_a_replay_is_the_graph_to_the_bit(function):
             assert one.dtype == other.dtype
             assert torch.equal(one, other)
             assert one.stride() == other.stride()
+        assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_values_are_let_go_after_their_last_use():
-    kept = []
+class Alive(TorchDispatchMode):
+    """At each operation, how many of the results before it are still there."""
 
-    def spy(x):
-        gc.collect()
-        kept.append([reference() is not None for reference in references])
-        return x
+    def __init__(self):
+        super().__init__()
+        self.counts: list[int] = []
+        self._results: list[weakref.ref] = []
 
-    graph = make_fx(lambda x: (((x.exp() + 1).log() * 2).sum(),))(X)
-    run = replay(graph)
-    references = []
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts.append(sum(result() is not None for result in self._results))
+        result = func(*args, **(kwargs or {}))
+        self._results.append(weakref.ref(result))
+        return result
 
-    def watched(function):
-        def call(*args, **kwargs):
-            result = function(*args, **kwargs)
-            spy(result)
-            references.append(weakref.ref(result))
-            return result
 
-        return call
-
-    space = run.__globals__
-    for name, value in list(space.items()):
-        if callable(value) and name.startswith("c"):
-            space[name] = watched(value)
-    run([X])
-    assert kept == [[], [True], [False, True], [False, False, True], [False, False, False, True]]
+@pytest.mark.parametrize("scripted", [True, False])
+def test_values_are_let_go_after_their_last_use(scripted, monkeypatch):
+    if not scripted:
+        monkeypatch.setattr(Stretch, "take", lambda *_: False)
+    run = replay(make_fx(lambda x: (((x.exp() + 1).log() * 2).sum(),))(X))
+    with Alive() as alive:
+        run([X])
+    assert alive.counts == [0, 1, 1, 1, 1]
 
 
 def test_what_is_known_is_computed_once_and_nothing_that_leaves_is_shared():
@@ -133,3 +150,47 @@ def test_nothing_is_left_out_where_something_is_written_to():
 def test_noise_is_drawn_anew_though_it_reads_nothing():
     run = replay(make_fx(lambda x: (x + torch.randn(3, 4), torch.randn(3, 4) * 2))(X))
     assert not torch.equal(run([X])[1], run([X])[1])
+
+
+def stretches(function, x=X):
+    """How many operations each stretch of a function's graph holds."""
+    graph = make_fx(function)(x)
+    found, finish = [], Stretch.function
+
+    def noted(self, outputs):
+        found.append(sum(node.target is not operator.getitem for node in self.nodes))
+        return finish(self, outputs)
+
+    with mock.patch.object(Stretch, "function", noted):
+        replay(graph)
+    return found
+
+
+def test_what_can_be_said_is_one_stretch():
+    assert stretches(lambda x: ((x.exp() + 1).log(), *x.max(1), torch.split(x, 2, 1)[0].sum())) == [6]
+    assert stretches(with_noise) == [5]
+    assert stretches(lambda x: (x.exp() + 1,)) == []  # not worth a call
+
+
+def test_errors_of_a_kind_of_their_own_keep_it():
+    solve = make_fx(lambda x: (torch.linalg.cholesky(x @ x.t() + torch.eye(3)).exp().log().sum(),))(X)
+    with pytest.raises(torch.linalg.LinAlgError, match="not positive-definite"):
+        replay(solve)([torch.full((3, 4), torch.nan)])
+    pick = make_fx(lambda x, i: (x.exp().log().sin()[i] * 2,))(X, torch.tensor([0]))
+    with pytest.raises(IndexError, match="out of bounds"):
+        replay(pick)([X, torch.tensor([3])])
+
+
+def test_errors_are_told_as_torch_tells_them():
+    run = replay(make_fx(lambda p: ((torch.bernoulli(p) * 2 + 1).exp(),))(torch.full((3,), 0.5)))
+    with pytest.raises(RuntimeError) as caught:
+        run([torch.full((3,), 2.0)])
+    with pytest.raises(RuntimeError) as expected:
+        torch.bernoulli(torch.full((3,), 2.0))
+    assert str(caught.value) == str(expected.value).splitlines()[0]
+    assert torch._C._get_graph_executor_optimize()
+
+
+def test_autocast_is_python_s_to_keep():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert stretches(lambda x: (x.exp().log().sin() * 2,)) == []
