@@ -25,6 +25,7 @@ from pyro_vae.cli.options import (
 )
 from pyro_vae.cli.terminal import config_options, print_json, rows, table
 from pyro_vae.config import FitConfig
+from pyro_vae.distributed import run_before
 from pyro_vae.errors import InputError, TakenError
 from pyro_vae.files.bounded import first_line
 from pyro_vae.presets import preset
@@ -80,7 +81,10 @@ def fit(
         )
     from pyro_vae.runs import fitting
 
-    if resumed is not None:
+    before = run_before() if resumed is None else None
+    if before is not None:  # torchrun has started the processes again
+        fitted = fitting.resume(before)
+    elif resumed is not None:
         fitted = fitting.resume(resumed, **{name: getattr(config, name) for layer in layers for name in layer})
     else:
         data = Path(os.path.realpath(parse_choice(config.data)[0])).stem

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 STOPPED = 130  # by Ctrl-C, before or after training
 LONGEST = 1000  # characters of an error
+WIDEST = 200  # characters of a table in a file
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -127,7 +128,7 @@ def grid(title: str, rows: list[dict[str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDEST)
     console.print(title, style="bold", soft_wrap=True, markup=False)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for place, name in enumerate(rows[0]):

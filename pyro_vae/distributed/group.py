@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from pyro_vae.distributed.launch import is_one_of_several
+from pyro_vae.distributed.launch import attempt, is_one_of_several
 from pyro_vae.distributed.noise import RowNoise
 from pyro_vae.distributed.world import ALONE, ElsewhereError, LostError, World
 from pyro_vae.errors import InputError, PyroVAEError
@@ -197,9 +197,13 @@ def _own_gpu() -> torch.device:
 
 def _meet(backend: str, rank: int, size: int) -> None:
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    distributed: Any = torch.distributed  # which hands on names without saying so
     seconds = float(os.environ.get("PYRO_VAE_MEETING", MEETING))
     try:
-        torch.distributed.init_process_group(backend, timeout=timedelta(seconds=seconds))
+        timeout = timedelta(seconds=seconds)
+        store, _, _ = next(distributed.rendezvous("env://", timeout=timeout))
+        store = distributed.PrefixStore(f"pyro_vae/{attempt()}", store)  # addresses of an attempt before are there
+        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
         _wait_longer()
         atexit.register(_leave)
     except Exception as error:

@@ -37,7 +37,7 @@ def may_speak() -> bool:
     if not is_one_of_several():
         return True
     try:
-        return bool(_store().add(f"{_SAID}/{_attempt()}", 1) == 1)
+        return bool(_store().add(f"{_SAID}/{attempt()}", 1) == 1)
     except Exception:  # of whatever kind: a store that is gone with whoever kept it
         return True
 
@@ -63,13 +63,14 @@ def run_before() -> str | None:
         >>> run_before() is None
         True
     """
-    if not is_one_of_several() or _attempt() == 0:
+    if not is_one_of_several() or attempt() == 0:
         return None
     store = _store()
     return store.get(_RUN).decode() if store.check([_RUN]) else None
 
 
-def _attempt() -> int:
+def attempt() -> int:
+    """The number of times that ``torchrun`` has started its processes before this one."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 

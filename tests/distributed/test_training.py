@@ -129,6 +129,20 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_resumes_to_the_bit
 
 
 @pytest.mark.slow
+def test_processes_that_are_started_again_go_on_from_the_last_checkpoint(tmp_path):
+    words, again = [*FIT, "--epochs", "40", "--patience", "none"], ("--max-restarts", "2")
+    ended(torchrun(*words, "--out", "whole", cwd=tmp_path))
+    killed = torchrun(*words, "--out", "killed", cwd=tmp_path, options=again)
+    wait_for_epochs(tmp_path / "killed", 3)
+    os.kill(child_of_rank(killed, 0), signal.SIGKILL)
+    said = ended(killed)
+    assert killed.returncode == 0, said
+    first, second = weights_of(tmp_path / "whole"), weights_of(tmp_path / "killed")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
+
+
+@pytest.mark.slow
 def test_ctrl_c_reaches_all_and_one_process_goes_on(tmp_path):
     process = torchrun(*FIT, "--epochs", "2000", "--compile", "off", "--patience", "none", "--out", "run", cwd=tmp_path)
     wait_for_epochs(tmp_path / "run", 3)
