@@ -106,6 +106,20 @@ def test_the_first_line_of_a_docstring_names_its_thing(face):
     assert {name: line for name, line in lines.items() if vague.match(line)} == {}
 
 
+NOT_SAID = re.compile(
+    r"(?:is|are|was|were) no (?:numbers?|images?|pictures?|labels?|Markov)|unless given|, say[,.)]"
+    r"|\b(?:numbers?|verdicts?|draws?) an? (?:draw|datum|image|epoch|run|check|chain|class)\b(?! is)"
+)
+
+
+@pytest.mark.parametrize("place", [*DOCUMENTS, ROOT / "pyro_vae"], ids=lambda path: path.name)
+def test_the_words_are_those_of_the_design(place):
+    for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("|")]  # the table itself
+        found = [line.strip() for line in lines if NOT_SAID.search(line) and "there " not in line.lower()]
+        assert found == [], path
+
+
 def test_the_house_keeps_its_measures():
     """More is a second room, or a second function; parameters are counted by ruff."""
     modules = sorted((ROOT / "pyro_vae").rglob("*.py"))

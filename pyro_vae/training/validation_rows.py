@@ -39,7 +39,7 @@ class Validation:
     Args:
         probed: the model and the guide, with what ``pair.probe`` said of them.
         images: the rows, binarized for good.
-        objective: what is trained; a figure of its own where it is no ELBO.
+        objective: what is trained; a metric of its own where it is not an ELBO.
         beta: where its beta ends.
         world: the processes that share each chunk of the rows.
     """
