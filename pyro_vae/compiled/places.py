@@ -6,6 +6,7 @@ nothing alive, so a program that is dropped is gone.
 
 from __future__ import annotations
 
+import functools
 import types
 import weakref
 from abc import ABC, abstractmethod
@@ -273,6 +274,17 @@ def _content(cell: types.CellType) -> Any:
         return cell.cell_contents
     except ValueError:  # not yet filled
         return ABSENT
+
+
+def wrapped_by(thing: Any) -> tuple[Any, ...]:
+    """The parts of what stands for a function: a method, a partial, a property; nothing of anything else."""
+    if isinstance(thing, types.MethodType):
+        return thing.__self__, thing.__func__
+    if isinstance(thing, functools.partial):
+        return thing.func, thing.args, thing.keywords, vars(thing)
+    if isinstance(thing, property):
+        return (thing.fget,)
+    return (thing.__func__,) if isinstance(thing, (staticmethod, classmethod)) else ()
 
 
 def describe(tensor: Tensor) -> Hashable:

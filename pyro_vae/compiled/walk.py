@@ -45,6 +45,7 @@ from pyro_vae.compiled.places import (
     kind_of,
     reference,
     value_of,
+    wrapped_by,
 )
 from pyro_vae.compiled.reads import Reads, reads
 
@@ -207,18 +208,9 @@ class Walk:
     def _look_into(self, path: str, thing: Any) -> None:
         if isinstance(thing, types.FunctionType):
             self._visit_function(path, thing)
-        elif isinstance(thing, types.MethodType):
-            self.visit(path, thing.__self__)
-            self.visit(path, thing.__func__)
-        elif isinstance(thing, functools.partial):
-            self.visit(path, thing.func)
-            self.visit(path, thing.args)
-            self.visit(path, thing.keywords)
-            self.visit(path, vars(thing))
-        elif isinstance(thing, property):
-            self.visit(path, thing.fget)
-        elif isinstance(thing, (staticmethod, classmethod)):
-            self.visit(path, thing.__func__)
+        elif parts := wrapped_by(thing):
+            for part in parts:
+                self.visit(path, part)
         elif isinstance(thing, type):
             self.entries[path] = self._serials.of(thing)
             self._visit_class(path, thing)
