@@ -32,6 +32,7 @@ from pyro_vae.arviz_bridge.pareto import psis
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.seeding import seeded
+from pyro_vae.pairs.vectorized import check_densities
 from pyro_vae.posterior.draws import PosteriorDraws
 from pyro_vae.posterior.predictive import draw_enumerated, generate, log_likelihood, model_sites, observed_values
 from pyro_vae.posterior.target import Target
@@ -63,7 +64,8 @@ def from_guide(
         attrs: what made it, for the root of the tree.
 
     Raises:
-        InputError: if there are no draws or no targets, or the targets have other sites or other numbers of data.
+        InputError: if there are no draws or no targets, the targets have other sites or other numbers of data, or a
+            guide puts a latent of each datum into one point.
 
     Example:
         >>> from pyro_vae.arviz_bridge import from_guide
@@ -307,3 +309,4 @@ def _check_targets(targets: Sequence[Target], num_draws: int) -> None:
     if len(kinds) != 1:
         got = "no target" if not targets else f"targets of {len(kinds)} kinds"
         raise InputError("restarts with the same latent sites and data", got, "make one tree for each")
+    check_densities(targets[0].probed)

@@ -33,6 +33,7 @@ from pyro_vae.diagnostics.verdicts import (
     judge_weights,
 )
 from pyro_vae.errors import InputError, PyroVAEError
+from pyro_vae.pairs.vectorized import check_densities
 from pyro_vae.posterior.mcmc import Chains, nuts
 from pyro_vae.posterior.target import Target
 from pyro_vae.shapes import Float, Int
@@ -69,6 +70,7 @@ class Critic:
     """
 
     def __init__(self, target: Target, effort: Effort, known: TrainingFacts, seed: int) -> None:
+        check_densities(target.probed)
         self.target, self.probed, self.x = target, target.probed, target.x
         self.effort, self.known, self.seed = effort, known, seed
         self.per_datum = self.probed.data_dim is not None and bool(self.probed.continuous)

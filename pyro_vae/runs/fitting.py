@@ -163,6 +163,9 @@ def _resumed(
     done, epochs = training["progress"]["epoch"], config.num_epochs
     if done >= epochs:
         raise InputError(f"more epochs than the {done} that {path} has", f"{epochs}", f"use --epochs {done + epochs}")
+    if (stopped := training["progress"]["stopped"]) and (epochs, config.patience) == (old.num_epochs, old.patience):
+        mend = f"use --patience none to train up to epoch {epochs}, or --epochs {2 * epochs} to train for longer"
+        raise InputError(f"a run at {path} that has not ended", f"one that {stopped}", mend)
     device = _device(config.device)
     is_named = data is None or (is_path(data) and os.fspath(data) == old.data)
     facts = folder.facts

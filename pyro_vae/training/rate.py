@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from pyro_vae.config import TrainingConfig
+from pyro_vae.errors import InputError
 
 FALL_STARTS = {"constant": 1.0, "cosine": 0.0, "decay": 0.7}  # where the learning rate begins to fall, of the training
 
@@ -20,9 +21,26 @@ class LearningRate:
     Args:
         config: the rate, how it falls, the steps of the warm-up, the epochs.
         num_steps: the steps of an epoch.
+
+    Raises:
+        InputError: if the warm-up would take all steps, so that none has the full rate.
+
+    Example:
+        >>> from pyro_vae import FitConfig
+        >>> from pyro_vae.training.rate import LearningRate
+        >>> rate = LearningRate(FitConfig(lr=0.1, lr_warmup=4, epochs=2), num_steps=5)
+        >>> [round(rate.at(0, step), 3) for step in range(5)]
+        [0.025, 0.05, 0.075, 0.1, 0.1]
     """
 
     def __init__(self, config: TrainingConfig, num_steps: int) -> None:
+        whole = num_steps * config.num_epochs
+        if config.lr_warmup >= whole > 0:
+            raise InputError(
+                f"a warm-up shorter than the {whole:,} steps of the training",
+                f"{config.lr_warmup:,}",
+                f"use --lr-warmup {whole // 10}, or more --epochs",
+            )
         self._lr, self._warm_up, self._start = config.lr, config.lr_warmup, FALL_STARTS[config.lr_schedule]
         self._num_steps, self._num_epochs = num_steps, config.num_epochs
 

@@ -7,11 +7,13 @@ import torch
 from pyro.distributions import constraints
 from pyro.infer.autoguide import AutoDiagonalNormal
 
+from pyro_vae.arviz_bridge import from_guide
 from pyro_vae.data import Images
-from pyro_vae.diagnostics import evaluate
+from pyro_vae.diagnostics import Effort, criticise_pair, evaluate
 from pyro_vae.errors import InputError
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import Pair
+from pyro_vae.posterior import Target
 from tests.conftest import make_pair
 
 
@@ -181,4 +183,8 @@ def test_a_guide_of_points_has_no_density():
     assert points.points == ("z",)
     with pytest.raises(InputError, match="a guide with a density at the site 'z'; got Delta, which is one point"):
         evaluate(points, Images(x), num_samples=5)
+    with pytest.raises(InputError, match="a guide with a density at the site 'z'"):
+        criticise_pair(points, x, Effort(samples=30, simulated=0))
+    with pytest.raises(InputError, match="a guide with a density at the site 'z'"):
+        from_guide(Target(points, x), num_draws=3)
     assert Pair(normal_model, drawing_guide).probe(x).points == ()

@@ -193,6 +193,18 @@ def test_early_stopping_says_why(toy_npz, capsys):
     assert run.stopped in capsys.readouterr().err
 
 
+def test_a_run_that_stopped_early_is_not_trained_on_unasked(toy_npz, tmp_path):
+    settings = {"epochs": 50, "lr": 0.5, "lr_schedule": "constant", "beta": 1, "patience": 2}
+    run = quietly(data=toy_npz, out=tmp_path / "run", **settings)
+    before = (tmp_path / "run" / "history.csv").read_bytes()
+    for unchanged in ({}, {"epochs": 50}, {"lr": 0.1}):
+        with pytest.raises(InputError, match=r"has not ended; got one that stopped early .*; use --patience none"):
+            pyro_vae.resume(run.path, display=False, **unchanged)
+    assert (tmp_path / "run" / "history.csv").read_bytes() == before
+    longer = pyro_vae.resume(run.path, display=False, patience=len(run.history))
+    assert len(longer.history) > len(run.history)
+
+
 def test_early_stopping_waits_for_the_warm_up(toy_npz):
     settings = {"epochs": 12, "lr": 0.5, "lr_schedule": "constant", "patience": 1, "beta": "linear:0:1:10"}
     assert len(quietly(data=toy_npz, **settings).history) >= 11

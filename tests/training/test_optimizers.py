@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pyro_vae.config import TrainingConfig
+from pyro_vae.errors import InputError
 from pyro_vae.training import OPTIMIZERS
 from pyro_vae.training.rate import LearningRate
 from tests.conftest import make_pair
@@ -102,6 +103,15 @@ def test_the_rate_rises_and_falls():
     plain = LearningRate(config.model_copy(update={"lr_warmup": 0}), num_steps=5)
     assert plain.at(0, 0) == pytest.approx(0.4)
     assert all(rate.at(epoch, 3) == plain.at(epoch, 3) for epoch in range(1, 10))
+
+
+@pytest.mark.parametrize("warm_up", [50, 51])
+def test_a_warm_up_that_never_ends_is_refused(warm_up):
+    with pytest.raises(
+        InputError, match=f"shorter than the 50 steps of the training; got {warm_up}; use --lr-warmup 5"
+    ):
+        LearningRate(TrainingConfig(epochs=10, lr_warmup=warm_up), num_steps=5)
+    LearningRate(TrainingConfig(epochs=10, lr_warmup=49), num_steps=5)
 
 
 def test_a_warm_up_reaches_the_steps(x):
