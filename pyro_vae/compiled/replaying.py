@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from pyro_vae.compiled.redundancy import Redundancy
-from pyro_vae.compiled.scripting import FEWEST, Stretch, as_written
+from pyro_vae.compiled.scripting import FEWEST_OPERATIONS, Stretch, as_written
 
 aten = torch.ops.aten
 _ELEMENTWISE = "exp log log1p sqrt rsqrt neg abs sigmoid tanh relu reciprocal lgamma digamma sign sin cos"
@@ -92,7 +92,7 @@ class _Writer:
         return f"def run(values):\n    {body}\n"
 
     def _write_stretch(self, stretch: Stretch) -> None:
-        if sum(node.target is not operator.getitem for node in stretch.nodes) < FEWEST:
+        if sum(node.target is not operator.getitem for node in stretch.nodes) < FEWEST_OPERATIONS:
             for node in stretch.nodes:
                 self._write_node(node)
             return

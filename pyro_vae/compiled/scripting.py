@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-FEWEST = 3  # operations that are worth a call
+FEWEST_OPERATIONS = 3  # operations that are worth a call
 _APART = tuple(  # how the names of operations begin that end a stretch
     "_linalg linalg cholesky index gather take embedding nll_loss _assert item equal _local_scalar set_ resize _sparse "
     "nonzero masked_select".split()

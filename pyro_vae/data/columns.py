@@ -31,7 +31,7 @@ from pyro_vae.registry import parse_choice
 
 MOST_CODES = 10  # different values of integers that are categories
 COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
-FEW = 10  # different texts that may all be numbers, such as those of grades
+MOST_GRADES = 10  # different texts that may all be numbers, such as those of grades
 MOST_SHOWN = 6  # categories in a message
 LEAST_SPREAD = 1e-6  # of numbers, as a share of the largest: eight steps of what 32 bits tell apart
 _NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?([eE][+-]?\d+)?")
@@ -271,7 +271,7 @@ def _check_text(different: Sequence[Category], count: int, title: str, name: str
     """Refuse text that is numbers, or a name of each row."""
     texts = [str(text) for text in different]
     numbers = [text for text in texts if text.strip() and _NUMBER.fullmatch(text.strip())]
-    if len(texts) > FEW and 2 * len(numbers) > len(texts):
+    if len(texts) > MOST_GRADES and 2 * len(numbers) > len(texts):
         others = [text for text in texts if text not in numbers]
         strange = others[0] if others else next((text for text in numbers if "," in text), numbers[0])
         mend = "write them without commas" if "," in strange else "use .astype(float)"

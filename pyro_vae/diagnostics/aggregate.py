@@ -29,7 +29,7 @@ from pyro_vae.pairs.vectorized import check_data_plate
 from pyro_vae.posterior.target import Target
 from pyro_vae.shapes import Float
 
-FEWEST = 20
+FEWEST_AGGREGATED = 20
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,10 @@ def aggregate_posterior(
         posterior = torch.cat([part.draw(1).u[0] for part in parts]).cpu()
         prior = torch.cat([part.draw_prior(1)[0] for part in parts]).cpu()
     finite = posterior.isfinite().all(-1) & prior.isfinite().all(-1)
-    if finite.sum() < FEWEST:
-        raise InputError(f"at least {FEWEST} data with finite latents", str(int(finite.sum())), "give more data")
+    if finite.sum() < FEWEST_AGGREGATED:
+        raise InputError(
+            f"at least {FEWEST_AGGREGATED} data with finite latents", str(int(finite.sum())), "give more data"
+        )
     posterior, prior = posterior[finite].double(), prior[finite].double()
     return AggregatePosterior(
         names=parts[0].names,

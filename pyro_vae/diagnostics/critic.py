@@ -9,8 +9,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from pyro_vae.diagnostics.aggregate import FEWEST as FEWEST_AGGREGATED
-from pyro_vae.diagnostics.aggregate import AggregatePosterior, aggregate_posterior
+from pyro_vae.diagnostics.aggregate import FEWEST_AGGREGATED, AggregatePosterior, aggregate_posterior
 from pyro_vae.diagnostics.classifier import Reliability, accuracy, confusion_matrix, reliability
 from pyro_vae.diagnostics.convergence import FEWEST_STEPS, Convergence, convergence
 from pyro_vae.diagnostics.effort import Effort, TrainingFacts

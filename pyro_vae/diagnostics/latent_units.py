@@ -43,7 +43,7 @@ from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.traces import distribution_at, is_independent, value_at
 from pyro_vae.shapes import Bool, Float, Shaped
 
-FEW = 0.05  # the share of active units from which on nothing is said
+COLLAPSED_SHARE = 0.05  # of active units, up to which it is said that a site collapsed
 NO_DIVERGENCE = 0.1  # nats
 
 
@@ -87,7 +87,7 @@ class SiteUse:
     def fault(self) -> tuple[str, str] | None:
         """The fault of the site, and what would mend it; None where there is none."""
         size, active = len(self.activity), self.num_active
-        if active > FEW * size:
+        if active > COLLAPSED_SHARE * size:
             return None
         found = f"{active} of the {size} units of {self.name!r} {'is' if active == 1 else 'are'} active"
         if active:

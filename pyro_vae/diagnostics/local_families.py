@@ -31,7 +31,7 @@ from pyro_vae.shapes import Float
 
 DIAGONAL = "diagonal normal on the unconstrained latents"
 FULL_RANK = "full-rank normal on the unconstrained latents"
-OWN = "the guide's own"
+OWN_FAMILY = "the guide's own"
 MOMENTS = 10, 50  # runs, and draws per run, of the guide that a normal takes its moments from
 
 
@@ -62,7 +62,7 @@ class Offsets:
         target: the posteriors of N data.
     """
 
-    name = OWN
+    name = OWN_FAMILY
 
     def __init__(self, target: Target) -> None:
         self.target = target

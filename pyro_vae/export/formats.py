@@ -24,7 +24,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.export.parts import Part
 from pyro_vae.files.bounded import first_line
 
-ROWS = 5  # that a program is recorded with: a number that it has for nothing else
+RECORDED_ROWS = 5  # that a program is recorded with: a number that it has for nothing else
 Program = Callable[[tuple[Tensor, ...]], dict[str, Tensor]]
 
 
@@ -106,7 +106,7 @@ def recorded(part: Part) -> torch.export.ExportedProgram:
         InputError: if ``torch.export`` cannot record it, with what it says.
     """
     rows = torch.export.Dim("rows")
-    inputs = tuple(value[:ROWS].contiguous() for value in part.inputs.values())
+    inputs = tuple(value[:RECORDED_ROWS].contiguous() for value in part.inputs.values())
     free = {"inputs": tuple({0: rows} for _ in inputs)}
     try:
         with _len_left_free():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae import __version__
 from pyro_vae.errors import InputError, nearest
-from pyro_vae.export.formats import FORMATS, ROWS, Format
+from pyro_vae.export.formats import FORMATS, RECORDED_ROWS, Format
 from pyro_vae.export.parts import PARTS, Part
 from pyro_vae.files.whole import make_folders, remove_empty, unwritable, write_whole
 from pyro_vae.pairs import turns
@@ -116,7 +116,7 @@ def _chosen(run: Run, parts: Sequence[str] | None) -> list[str]:
 
 def _rows(run: Run) -> tuple[Tensor, str]:
     """Rows to record and to try programs with, and what they are."""
-    count = max(*BATCHES, ROWS)
+    count = max(*BATCHES, RECORDED_ROWS)
     try:
         found, of = run.split("test")[slice(0, count)].x(), "rows of the test split"
     except InputError:  # the data came as arrays, and are not here

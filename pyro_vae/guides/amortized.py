@@ -135,7 +135,7 @@ class Amortized(NamedModule):
         self._keys = {site.name: f"{i}_{site.name}".replace(".", "_") for i, site in enumerate(sites.every)}
         layouts = {site.name: _layout(site, sites.data_dim) for site in sites.every}
         self.layouts = nn.ModuleDict({self._keys[name]: layout for name, layout in layouts.items()})
-        self._layouts = layouts
+        self._layouts = layouts  # by name; a read of a module's attribute would state its parameters to Pyro
         shared = [site for site in sites.sites if not site.local]
         self.shared = nn.ModuleDict({self._keys[site.name]: _shared_normal(site) for site in shared})
         if sees_shared is None:

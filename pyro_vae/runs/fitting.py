@@ -45,7 +45,7 @@ from pyro_vae.runs.data_facts import (
 from pyro_vae.runs.display import Display, choose_display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
-from pyro_vae.runs.session import ROWS, Session, place
+from pyro_vae.runs.session import PROBED_ROWS, Session, place
 
 EXAMPLE_ROWS = 509  # that a guide for a program of one's own is made with
 Data = Any  # a name, a path, a Dataset, or whatever ``data.containers.unpack`` takes
@@ -270,7 +270,7 @@ def _pair(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: Name
 
 def _rows_like(event_shape: tuple[int, ...]) -> torch.Tensor:
     """Rows to look at programs with where there are no data: of 0 and 1, which nearly any program takes."""
-    noise = torch.rand(ROWS, *event_shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(PROBED_ROWS, *event_shape, generator=torch.Generator().manual_seed(0))
     return noise.round().to(torch.get_default_dtype())
 
 

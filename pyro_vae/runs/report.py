@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 FIRST_SAMPLES = 25  # importance samples of the evaluation that ends a fit: quick, and rough
 STYLES, STYLES_DRAWN = 10, 200
 COMPLETED_IMAGES, COMPLETIONS = 8, 6
-GRID, STEPS, ROWS = 20, 11, 10  # a manifold's side, a traversal's columns, its most rows unless asked
+GRID, STEPS, MOST_ROWS = 20, 11, 10  # a manifold's side, a traversal's columns, its most rows unless asked
 SUFFIX = " (reconstructed)"  # of a column of a table
 SPAN = 3.0  # standard deviations of N(0, 1)
 TRAVERSED_IMAGES, MAPPED_IMAGES = 1000, 2000
@@ -183,7 +183,7 @@ def traverse_figure(
             f"from 1 to {latent.size} dimensions of the latent site {site!r}", str(dims), f"use --dims {latent.size}"
         )
     return _traversal(
-        run, site, num or STEPS, dims or min(ROWS, latent.size), SPAN if span is None else span, label, seed
+        run, site, num or STEPS, dims or min(MOST_ROWS, latent.size), SPAN if span is None else span, label, seed
     )
 
 

@@ -42,7 +42,7 @@ from pyro_vae.training.faults import find_fault
 from pyro_vae.training.fitness import check_labels, rehearse
 
 MASKED_ROWS = 100  # on which programs have to show that they take missing values
-ROWS = 11  # that programs are looked at with: a number that few plates but that over the rows will have
+PROBED_ROWS = 11  # that programs are looked at with: a number that few plates but that over the rows will have
 
 
 class Session:
@@ -58,7 +58,7 @@ class Session:
             check_columns((part.values() for part in dataset.splits), dataset.columns, supports, dataset.name)
         if dataset.has_missing:
             check_masks(pair, dataset.train[:MASKED_ROWS].values().to(device))
-        self.probed = place(pair, dataset.train[:ROWS].values().to(device), len(dataset.train))
+        self.probed = place(pair, dataset.train[:PROBED_ROWS].values().to(device), len(dataset.train))
         binarization = resolve_binarization(config, self.probed, dataset.kind)
         check_range(dataset, binarization, self.probed.support)
         if dataset.train.labels is not None and not self.probed.has_label:
@@ -74,7 +74,7 @@ class Session:
         self.config = config.model_copy(update={"binarization": binarization})
         meet_first_batch(pair, first_batch(batches, device), config.seed)
         self.trainer = Trainer(self.probed, batches, validation, config, augment, resampling, world)
-        rehearse(self.probed, self.trainer.loss.objective, validation[:ROWS].x(), self.trainer.beta.final)
+        rehearse(self.probed, self.trainer.loss.objective, validation[:PROBED_ROWS].x(), self.trainer.beta.final)
         self.folder: RunFolder | None = None  # of the process that writes
         self.path: Path | None = None
 
@@ -225,7 +225,7 @@ def first_batch(batches: Batches, device: torch.device) -> torch.Tensor:
 
 def _labelled(dataset: Dataset, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """The first rows and their labels; what has none is of the first class here."""
-    rows = dataset.train[:ROWS].to(device)
+    rows = dataset.train[:PROBED_ROWS].to(device)
     assert rows.labels is not None
     return rows.values(), rows.labels.clamp(min=0)
 

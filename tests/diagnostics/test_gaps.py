@@ -14,7 +14,7 @@ from torch import nn
 from pyro_vae.data import Images
 from pyro_vae.diagnostics import evaluate
 from pyro_vae.diagnostics.gaps import BY_ANNEALING, BY_REFINED, inference_gap
-from pyro_vae.diagnostics.local_families import DIAGONAL, FULL_RANK, OWN, Offsets
+from pyro_vae.diagnostics.local_families import DIAGONAL, FULL_RANK, OWN_FAMILY, Offsets
 from pyro_vae.diagnostics.refinement import Refinement, ascent
 from pyro_vae.errors import InputError
 from pyro_vae.guides import FullRank, MeanField
@@ -99,7 +99,7 @@ def test_both_parts_of_a_diagonal_guide_have_their_closed_forms(shift):
     assert gap.log_likelihood.mean().item() == pytest.approx(exact.evidence.mean().item(), abs=0.03)
     total = gap.approximation_gap.mean + gap.amortization_gap.mean
     assert gap.inference_gap.mean == pytest.approx(total, abs=1e-6)
-    assert (gap.family, gap.converged) == (OWN, True)
+    assert (gap.family, gap.converged) == (OWN_FAMILY, True)
     assert gap.source == BY_REFINED or not shift  # else both are as good
 
 
@@ -164,7 +164,7 @@ def test_refining_never_costs(model, guide, x):
     """Gaps of each pair by 1,000 draws: no more below 0 than 0.02 nats, several standard errors."""
     pair = make_pair(model, guide)
     gap = inference_gap(Target(pair.probe(x), x), num_samples=1000, refinement=Refinement(max_steps=300))
-    assert gap.family == OWN
+    assert gap.family == OWN_FAMILY
     assert (gap.refined_elbo - gap.elbo).min() > -0.02
     assert gap.amortization_gap.mean > 0
     assert gap.approximation_gap.mean > -0.02
