@@ -102,7 +102,11 @@ def reconstruct(
 @click.option(
     "--dims", type=click.IntRange(min=1), help="rows of the most active dimensions  [default: 10; a plane is a grid]"
 )
-@click.option("--span", type=click.FloatRange(min=0, min_open=True), help="rows from -span to span in z  [default: 3]")
+@click.option(
+    "--span",
+    type=click.FloatRange(min=0, min_open=True),
+    help="rows from -span to span standard deviations  [default: 3]",
+)
 @click.option("--label", help="the class to hold, by name")
 @checkpoint_option
 @data_option

@@ -101,7 +101,7 @@ def traversal(
         for row, value in enumerate(base.tolist()):
             corner = (start + int((values - value).abs().argmin()) * broad, start + row * high)
             ax.add_patch(Rectangle(corner, broad, high, fill=False, edgecolor=ORANGE, linewidth=1.5))
-        ax.set_xlabel("value of the row's dimension; framed: nearest to the test image's own", fontsize=8)
+        ax.set_xlabel("standard deviations of the row's dimension; framed: nearest to the test image's own", fontsize=8)
     ax.set_title(literal(title), fontsize=9)
     _bare(ax)
     return figure

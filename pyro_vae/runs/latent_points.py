@@ -42,9 +42,9 @@ def traversal_points(base: Tensor, dims: Tensor, values: Tensor) -> Tensor:
     Args:
         base: shape (D,).
         dims: the coordinates to change, shape (K,).
-        values: what to change each one to, shape (M,).
+        values: what to change each one to, shape (K, M).
     """
-    points = base.repeat(len(dims), len(values), 1)
+    points = base.repeat(len(dims), values.shape[1], 1)
     points[torch.arange(len(dims)), :, dims] = values.to(points)
     return points.flatten(0, 1)
 
@@ -68,6 +68,16 @@ def representatives(pictures: Tensor, num: int) -> Tensor:
     distances = torch.from_numpy(found.transform(points))
     distances[torch.from_numpy(found.labels_).unsqueeze(1) != torch.arange(num)] = torch.inf
     return distances.argmin(0)
+
+
+def spread(means: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each latent dimension lies and how wide it is, both of shape (D,), from posterior means of shape (N, D).
+
+    It is that of the prior N(0, 1), unless the means themselves are wider: then the prior is learned, conditional or
+    passed over, and what lies within three of its standard deviations is a small part of what the images are coded as.
+    """
+    deviation = means.std(0, correction=0)
+    return means.mean(0) * (deviation > 1), deviation.clamp(min=1)
 
 
 def activity(means: Tensor) -> Tensor:

@@ -160,7 +160,8 @@ def traverse_figure(
         site: the latent site; default: the one with the most active units.
         num: the side of the grid (20), or the images per row (11).
         dims: how many rows (10, or as many as there are).
-        span: the largest coordinate of a row, in standard deviations of the prior N(0, 1) (3).
+        span: the largest coordinate of a row, in standard deviations (3): of the prior N(0, 1), or of the test images'
+            posterior means where those are wider, as under a learned or conditional prior.
         label: the class, for models with labels; the most probable one of the base image, or the first for a grid.
         seed: chooses the test image and draws what lies below the site.
 
@@ -232,13 +233,15 @@ def _traversal(run: Run, site: str, num: int, num_dims: int, span: float, label:
     index = int(torch.randint(len(images), (), generator=torch.Generator().manual_seed(seed)))
     if label is None and run.class_matters:
         label = int(run.classify(images.values()[index : index + 1]))
-    values = torch.linspace(-span, span, num)
+    steps = torch.linspace(-span, span, num)
+    middle, deviation = latent_points.spread(means)
+    values = middle[dims].unsqueeze(1) + deviation[dims].unsqueeze(1) * steps
     points = latent_points.traversal_points(means[index], dims, values)
     given = images[index : index + 1].x() if run.conditional else None
     pictures = run.decode(points, site, label, seed, given).unflatten(0, (num_dims, num))
     names = [f"{site}_{u}  var {activity[u]:.2f}" for u in dims.tolist()]
     title = f"Test image {index}{_of_class(run, label)}, changed along one latent dimension per row"
-    return traversal(pictures, values, names, means[index, dims], title)
+    return traversal(pictures, steps, names, ((means[index] - middle) / deviation)[dims], title)
 
 
 def _of_class(run: Run, label: int | None) -> str:

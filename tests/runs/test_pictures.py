@@ -454,3 +454,15 @@ def test_pictures_of_a_collapsed_model_are_chosen_without_a_word():
     chosen = latent_points.representatives(torch.ones(30, 1, 2, 2), 4)
     assert chosen.shape == (4,)
     assert ((chosen >= 0) & (chosen < 30)).all()
+
+
+def test_a_traversal_covers_what_images_are_coded_as():
+    torch.manual_seed(0)
+    means = torch.randn(5000, 3) * torch.tensor([0.6, 4.0, 0.9]) + torch.tensor([0.5, 2.0, 0.0])
+    middle, deviation = latent_points.spread(means)
+    assert middle.tolist() == pytest.approx([0, 2, 0], abs=0.3)  # 5 standard errors
+    assert deviation.tolist() == pytest.approx([1, 4, 1], abs=0.2)
+    points = latent_points.traversal_points(
+        torch.zeros(3), torch.tensor([1, 0]), torch.tensor([[5.0, 6.0], [7.0, 8.0]])
+    )
+    assert points.tolist() == [[0, 5, 0], [0, 6, 0], [7, 0, 0], [8, 0, 0]]
