@@ -4,7 +4,7 @@
 against the exact ones; ``benchmarks/programs.py`` prints the table.
 """
 
-from benchmarks.programs import discrete, families, forms, gaussian, mistakes, shared
+from benchmarks.programs import discrete, families, forms, gaussian, mistakes, named, shared
 from benchmarks.programs.asking import OPERATIONS, Cell, ask
 from benchmarks.programs.kinds import KINDS, Kind
 
@@ -19,5 +19,6 @@ __all__ = [
     "forms",
     "gaussian",
     "mistakes",
+    "named",
     "shared",
 ]

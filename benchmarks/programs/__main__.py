@@ -3,6 +3,7 @@
     python -m benchmarks.programs                           # all kinds, some minutes; prints the table
     python -m benchmarks.programs --only "shared latent"    # those with these words in their names
     python -m benchmarks.programs --write                   # puts it into docs/programs.md
+    python -m benchmarks.programs --only "by name" --write  # puts these rows there, and leaves the others
 
 Exit status 1 where an answer is wrong, or an error is raised that explains nothing.
 """
@@ -39,7 +40,10 @@ def main(only: tuple[str, ...], write: bool) -> None:
     table = markdown(answers)
     click.echo(table)
     if write:
-        DOCUMENT.write_text(TABLE.sub(lambda found: f"{found[1]}\n{table}\n{found[2]}", DOCUMENT.read_text()))
+        text = DOCUMENT.read_text()
+        rows = (read(text) if only else {}) | answers
+        table = markdown({name: rows[name] for name in KINDS if name in rows})
+        DOCUMENT.write_text(TABLE.sub(lambda found: f"{found[1]}\n{table}\n{found[2]}", text))
     sys.exit(any(cell.word in ("wrong", "raises") for cells in answers.values() for cell in cells.values()))
 
 
@@ -54,6 +58,22 @@ def markdown(answers: dict[str, dict[str, Cell]]) -> str:
             words.append(f"refused [{number}]" if number else cell.word)
         lines.append(f"| {name} | {' | '.join(words)} |")
     return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())])
+
+
+def read(text: str) -> dict[str, dict[str, Cell]]:
+    """The answers that a document's table gives, as ``markdown`` writes them."""
+    table = text.split("<!-- by")[1].split("<!-- end")[0]
+    reasons = dict(re.findall(r"^(\d+)\. (.*)$", table, re.MULTILINE))
+    answers: dict[str, dict[str, Cell]] = {}
+    for line in table.splitlines():
+        name, *words = (cell.strip() for cell in line.split("|")[1:-1]) if line.startswith("| ") else ("program",)
+        if name != "program":
+            numbers = [re.search(r"\d+", word) for word in words]
+            answers[name] = {
+                column: Cell(word.split(" [")[0], reasons[number[0]] if number else "")
+                for column, word, number in zip(COLUMNS, words, numbers, strict=True)
+            }
+    return answers
 
 
 if __name__ == "__main__":

@@ -152,11 +152,13 @@ def load(kind: Kind, answers: Answers, run: Run) -> None:
     torch.manual_seed(1)
     model, guide = kind.programs()
     assert run.path is not None
-    again = pyro_vae.load(run.path, model=model, guide=guide)
+    again = pyro_vae.load(run.path, model=model, guide=None if isinstance(guide, str) else guide)
     for name, value in run.pair.state_dict().items():
         near(name, again.pair.state_dict()[name], value, 0)
     if run.structure.continuous:
         near("encode after load", again.encode(x), run.encode(x), 1e-6)
+    if "evaluate" in kind.refused:
+        return
     again._dataset = run.data
     before, after = (each.evaluate("test", num_samples=20)["nll"] for each in (run, again))
     near("evaluate after load", after, before, 1e-6)

@@ -31,7 +31,7 @@ def _log_joint(x: Tensor) -> Tensor:
     return PI.double().log() + dist.Normal(MU.double(), 1.0).log_prob(x.double().unsqueeze(1)).sum(-1)
 
 
-def _nll(x: Tensor) -> Tensor:
+def nll(x: Tensor) -> Tensor:
     return -_log_joint(x).logsumexp(1)
 
 
@@ -39,12 +39,12 @@ def _reconstruction(x: Tensor) -> Tensor:
     return _log_joint(x).softmax(1) @ MU.double()
 
 
-def _answers(**changes: Any) -> Callable[[], Answers]:
+def answers(**changes: Any) -> Callable[[], Answers]:
     mean = PI @ MU
     spread = (1 + PI @ MU.square() - mean.square()).sqrt()
     known: dict[str, Any] = {
         "x": _data(),
-        "nll": _nll,
+        "nll": nll,
         "mean": lambda x: torch.zeros(len(x), 1),
         "reconstruction": _reconstruction,
         "data": (mean, spread),
@@ -64,7 +64,7 @@ def _z_guide() -> None:
     pyro.sample("z", dist.Normal(_shift(), 1.0))
 
 
-def _model(x: Tensor) -> None:
+def model(x: Tensor) -> None:
     with pyro.plate("data", len(x)):
         k = pyro.sample("k", dist.Categorical(PI))
         _z()
@@ -87,18 +87,28 @@ def _z_alone(x: Tensor) -> None:
 
 
 def _kind(name: str, programs: Callable[[], tuple[Program, Program]], **changes: Any) -> None:
-    register(Kind(name, programs, changes.pop("answers", _answers()), **changes))
+    register(Kind(name, programs, changes.pop("answers", answers()), **changes))
 
 
-_kind("discrete, enumerated in the guide", lambda: (_model, _guide(enumerate="parallel")))
-_kind("discrete, enumerated in the model", lambda: (config_enumerate(_model), _z_alone))
-_kind("discrete, enumerated in model and guide alike", lambda: (config_enumerate(_model), config_enumerate(_guide())))
+_kind("discrete, enumerated in the guide", lambda: (model, _guide(enumerate="parallel")))
+_kind("discrete, enumerated in the model", lambda: (config_enumerate(model), _z_alone))
+
+
+def _vector(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", dist.OneHotCategorical(PI))
+        _z()
+        pyro.sample("x", dist.Normal(k @ MU, 1.0).to_event(1), obs=x)
+
+
+_kind("discrete, a one-hot vector, summed out in the model", lambda: (config_enumerate(_vector), _z_alone))
+_kind("discrete, enumerated in model and guide alike", lambda: (config_enumerate(model), config_enumerate(_guide())))
 _kind(
     "discrete, enumerated one value at a time",
-    lambda: (_model, _guide(enumerate="sequential")),
+    lambda: (model, _guide(enumerate="sequential")),
     refused={"criticise": "enumerate", "to_arviz": "enumerate"},
 )
-_kind("discrete, sampled", lambda: (_model, _guide()), refused={"criticise": "enumerate", "to_arviz": "enumerate"})
+_kind("discrete, sampled", lambda: (model, _guide()), refused={"criticise": "enumerate", "to_arviz": "enumerate"})
 
 
 def _two_discrete() -> tuple[Program, Program]:
@@ -133,7 +143,7 @@ _BOTH_SPREAD = (0.75 + 0.25 * 4 + PI @ MU.square() - (PI @ MU).square()).sqrt()
 _kind(
     "discrete, one enumerated in the guide and one in the model",
     _two_discrete,
-    answers=_answers(
+    answers=answers(
         nll=lambda x: -_both(x).flatten(1).logsumexp(1),
         reconstruction=lambda x: _both(x).logsumexp(2).softmax(1) @ MU.double(),
         data=(PI @ MU, _BOTH_SPREAD),
@@ -171,7 +181,7 @@ def _cluster_mean(x: Tensor) -> Tensor:
 _kind(
     "mixture prior, summed out in the model",
     _clusters,
-    answers=_answers(
+    answers=answers(
         nll=lambda x: -_log_clusters(x).logsumexp(1),
         mean=_cluster_mean,
         reconstruction=_cluster_mean,
@@ -229,7 +239,7 @@ def _chain_reconstruction(x: Tensor) -> Tensor:
 _kind(
     "hidden Markov chain, summed out in the model",
     _chain,
-    answers=_answers(
+    answers=answers(
         x=_chain_data(),
         nll=lambda x: -_chain_log_joint(x)[1].logsumexp(1),
         reconstruction=_chain_reconstruction,
@@ -262,7 +272,7 @@ def _parts_log_joint(x: Tensor) -> Tensor:
 _kind(
     "discrete in a nested plate, summed out in the model",
     _parts,
-    answers=_answers(
+    answers=answers(
         nll=lambda x: -_parts_log_joint(x).logsumexp(-1).sum(1),
         reconstruction=lambda x: _parts_log_joint(x).softmax(-1) @ MU[:, 0].double(),
         data=(

@@ -22,7 +22,7 @@ def _wide() -> Tensor:
     return pyro.param("factor", torch.tensor(1.5), dist.constraints.positive)
 
 
-def _counts() -> tuple[Program, Program]:
+def counts() -> tuple[Program, Program]:
     def model(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
             rate = pyro.sample("rate", dist.Gamma(*GAMMA))
@@ -35,7 +35,8 @@ def _counts() -> tuple[Program, Program]:
     return model, guide
 
 
-def _counts_answers() -> Answers:
+def counts_answers(**changes: Any) -> Answers:
+    """The answers of counts whose rate is a latent, some of them changed."""
     generator = torch.Generator().manual_seed(2)
     rate = torch._standard_gamma(torch.full((NUM_ROWS,), GAMMA[0]), generator=generator) / GAMMA[1]
     x = torch.poisson(rate.unsqueeze(1) * RATES, generator=generator)
@@ -51,14 +52,15 @@ def _counts_answers() -> Answers:
         return ((GAMMA[0] + x.double().sum(1)) / (GAMMA[1] + RATES.sum())).unsqueeze(1)
 
     prior, spread = GAMMA[0] / GAMMA[1], GAMMA[0] ** 0.5 / GAMMA[1]
-    return Answers(
-        x=x,
-        nll=nll,
-        mean=mean,
-        reconstruction=lambda x: mean(x) * RATES,
-        data=(prior * RATES, (prior * RATES + spread**2 * RATES**2).sqrt()),
-        fit=trained("factor", 0.0),
-    )
+    known: dict[str, Any] = {
+        "x": x,
+        "nll": nll,
+        "mean": mean,
+        "reconstruction": lambda x: mean(x) * RATES,
+        "data": (prior * RATES, (prior * RATES + spread**2 * RATES**2).sqrt()),
+        "fit": trained("factor", 0.0),
+    }
+    return Answers(**(known | changes))
 
 
 def _bits() -> tuple[Program, Program]:
@@ -164,7 +166,7 @@ def _codes_answers() -> Answers:
 
 
 kinds: list[tuple[str, Any, Any, str, dict[str, str]]] = [
-    ("positive latent, counts", _counts, _counts_answers, "rate", {}),
+    ("positive latent, counts", counts, counts_answers, "rate", {}),
     ("latent between 0 and 1, 0 or 1 observed", _bits, _bits_answers, "p", {}),
     ("latent on the simplex", _simplex, _simplex_answers, "p", {}),
     ("categories observed", _codes, _codes_answers, "z", {"reconstruct": "mean=False"}),

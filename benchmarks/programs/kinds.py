@@ -58,7 +58,7 @@ class Kind:
 
     Args:
         name: what it is, in a few words.
-        programs: makes the model and the guide anew.
+        programs: makes the model and the guide anew; a guide may be a name.
         answers: the exact answers.
         site: the latent site of ``mean``.
         settings: further settings of ``fit``.
@@ -68,7 +68,7 @@ class Kind:
     """
 
     name: str
-    programs: Callable[[], tuple[Program, Program]]
+    programs: Callable[[], tuple[Program, Program | str]]
     answers: Callable[[], Answers]
     site: str | None = "z"
     settings: dict[str, Any] = field(default_factory=dict)

@@ -113,6 +113,23 @@ def _wrong_support(x: Tensor) -> None:
 _mistake("data outside the likelihood's support", _wrong_support, guide, "density for")
 
 
+def _centred_guide(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        sample_z((x - x.mean(0)) @ to(GAIN) + shift())
+
+
+_mistake("rows that depend on rows: a mean over the batch", model, _centred_guide, "depend on their own x")
+
+
+def _chain(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z.cumsum(-2) @ to(W), S).to_event(1), obs=x)
+
+
+_mistake("rows that depend on rows: a sum along them", _chain, guide, "depend on their own x")
+
+
 def _sum_over_rows(x: Tensor) -> None:
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))

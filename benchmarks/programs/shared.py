@@ -23,8 +23,8 @@ def _data() -> Tensor:
     return TRUTH + torch.randn(NUM_ROWS, 2, generator=torch.Generator().manual_seed(8))
 
 
-def _posterior(train: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the mean of rows with variance 1, under N(0, PRIOR^2)."""
+def posterior(train: Tensor) -> tuple[Tensor, Tensor]:
+    """The posterior of the mean of rows with variance 1, under N(0, PRIOR^2)."""
     precision = 1 / PRIOR**2 + len(train)
     return train.double().sum(0) / precision, torch.full((2,), precision**-0.5, dtype=torch.float64)
 
@@ -39,7 +39,7 @@ def _predictive(rows: Callable[[], Tensor]) -> Callable[[Tensor], Tensor]:
     """Minus the log-density of each row given the training rows: that of the exact posterior predictive."""
 
     def nll(x: Tensor) -> Tensor:
-        mean, spread = _posterior(rows())
+        mean, spread = posterior(rows())
         return -dist.Normal(mean, (1 + spread.square()).sqrt()).log_prob(x.double()).sum(-1)
 
     return nll
@@ -48,10 +48,20 @@ def _predictive(rows: Callable[[], Tensor]) -> Callable[[Tensor], Tensor]:
 _TRAIN: list[Tensor] = []  # the rows of the last fit: which they are is for the split to say
 
 
-def _shared_answers(**changes: Any) -> Callable[[], Answers]:
+def remember(train: Tensor) -> None:
+    """Keep the rows that were trained on, which the answers depend on."""
+    _TRAIN[:] = [train]
+
+
+def trained_mean() -> Tensor:
+    """The posterior mean of w given the rows that were trained on last."""
+    return posterior(_TRAIN[0])[0]
+
+
+def answers(**changes: Any) -> Callable[[], Answers]:
     def fit(run: Any) -> float:
-        _TRAIN[:] = [run.data.train.values()]
-        mean, spread = _posterior(_TRAIN[0])
+        remember(run.data.train.values())
+        mean, spread = posterior(_TRAIN[0])
         found = run.pair.parameters()
         errors = (found["loc"] - mean) / spread, found["scale"].detach() - spread.log()
         return float(torch.cat(errors).detach().abs().max() / 4)  # a quarter of the posterior's spread is near enough
@@ -62,8 +72,8 @@ def _shared_answers(**changes: Any) -> Callable[[], Answers]:
     known: dict[str, Any] = {
         "x": _data(),
         "nll": _predictive(lambda: _TRAIN[0]),
-        "shared": lambda train: {"w": _posterior(train)},
-        "reconstruction": lambda x: _posterior(_TRAIN[0])[0].expand(len(x), 2),
+        "shared": lambda train: {"w": posterior(train)},
+        "reconstruction": lambda x: posterior(_TRAIN[0])[0].expand(len(x), 2),
         "fit": fit,
     }
     return lambda: Answers(**(known | changes))
@@ -86,7 +96,7 @@ register(
     Kind(
         "latent that all rows share",
         _global,
-        _shared_answers(),
+        answers(),
         site=None,
         settings=LONG,
         refused={"encode": "latent site for each datum"},
@@ -94,7 +104,7 @@ register(
 )
 
 
-def _global_local() -> tuple[Program, Program]:
+def global_local() -> tuple[Program, Program]:
     """A shared mean, and a latent of each row: x | w, z ~ N(w + z, 1/2), z ~ N(0, 1/2), so that x | w ~ N(w, 1)."""
     half = 0.5**0.5
 
@@ -115,10 +125,10 @@ def _global_local() -> tuple[Program, Program]:
 register(
     Kind(
         "latents of each row beside those that all share",
-        _global_local,
-        _shared_answers(
-            mean=lambda x: (x.double() - _posterior(_TRAIN[0])[0]) / 2,
-            reconstruction=lambda x: (x.double() + _posterior(_TRAIN[0])[0]) / 2,
+        global_local,
+        answers(
+            mean=lambda x: (x.double() - posterior(_TRAIN[0])[0]) / 2,
+            reconstruction=lambda x: (x.double() + posterior(_TRAIN[0])[0]) / 2,
         ),
         settings=LONG,
     )
@@ -145,7 +155,7 @@ def _tenfold(train: Tensor) -> Tensor:
 
 def _said_fit(run: Any) -> float:
     _TRAIN[:] = [_tenfold(run.data.train.values())]
-    mean, spread = _posterior(_TRAIN[0])
+    mean, spread = posterior(_TRAIN[0])
     found = run.pair.parameters()
     return float(torch.cat([(found["loc"] - mean) / spread, found["scale"] - spread.log()]).detach().abs().max() / 4)
 
@@ -154,7 +164,7 @@ register(
     Kind(
         "shared latent, plate that says how many rows there are",
         _said_size,
-        _shared_answers(fit=_said_fit, shared=lambda train: {"w": _posterior(_tenfold(train))}),
+        answers(fit=_said_fit, shared=lambda train: {"w": posterior(_tenfold(train))}),
         site=None,
         settings=LONG,
         refused={"encode": "latent site for each datum"},
@@ -170,7 +180,7 @@ def _automatic() -> tuple[Program, Program]:
 
 def _automatic_fit(run: Any) -> float:
     _TRAIN[:] = [run.data.train.values()]
-    mean, spread = _posterior(_TRAIN[0])
+    mean, spread = posterior(_TRAIN[0])
     guide = run.pair.guide
     return float(torch.cat([(guide.locs.w - mean) / spread, (guide.scales.w / spread).log()]).detach().abs().max() / 4)
 
@@ -179,7 +189,7 @@ register(
     Kind(
         "AutoNormal for a shared latent",
         _automatic,
-        _shared_answers(fit=_automatic_fit),
+        answers(fit=_automatic_fit),
         site=None,
         settings=LONG,
         refused={"encode": "latent site for each datum"},
@@ -200,7 +210,7 @@ register(
     Kind(
         "AutoNormal for a latent of each row",
         _local_automatic,
-        _shared_answers(),
+        answers(),
         refused={"fit": "any number of rows"},
     )
 )
@@ -255,7 +265,7 @@ register(
     Kind(
         "mixture with shared means by AutoDelta, assignments summed out",
         _mixture,
-        _shared_answers(
+        answers(
             x=_mixture_data(),
             nll=lambda x: -_mixture_log_joint(x).logsumexp(1),
             shared=None,
@@ -288,7 +298,7 @@ register(
     Kind(
         "no latent at all",
         _no_latents,
-        _shared_answers(
+        answers(
             nll=lambda x: -dist.Normal(_TRAIN[0].double().mean(0), 1.0).log_prob(x.double()).sum(1),
             shared=None,
             reconstruction=lambda x: _TRAIN[0].double().mean(0).expand(len(x), 2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.programs import KINDS, OPERATIONS, ask
-from benchmarks.programs.__main__ import DOCUMENT, markdown
+from benchmarks.programs.__main__ import DOCUMENT, markdown, read
 
 USUAL = {
     "KL annealed by poutine.scale",
@@ -52,3 +52,10 @@ def test_reasons_are_numbered_once():
     assert table.count("refused [1]") == 2
     assert table.count("\n1. ") == 1
     assert table.splitlines()[0].count("|") == len(OPERATIONS) + 3
+
+
+def test_a_table_is_read_as_it_was_written():
+    text = DOCUMENT.read_text()
+    answers = read(text)
+    assert markdown(answers) in text.replace("\n\n|", "\n|")
+    assert len(answers) == len(KINDS)
