@@ -122,9 +122,15 @@ def evaluate(
     run: Path, samples: int | None, split: str, checkpoint: str, data: str | None, device: str, seed: int, as_json: bool
 ) -> None:
     """Measure a run: NLL, ELBO, KL, active units; accuracy and calibration where there are labels."""
+    from pyro_vae.distributed.group import join  # late: it imports torch
+
+    world = join(device)
     opened = open_run(run, checkpoint, device, data)
-    with listening(partial(click.echo, err=True)):
-        metrics = opened.evaluate(split=split, num_samples=samples, seed=seed, track=track)
+    shown = {"track": track} if world.is_writer else {}
+    with listening(partial(click.echo, err=True) if world.is_writer else lambda line: None), world.watching(None):
+        metrics = opened.evaluate(split=split, num_samples=samples, seed=seed, world=world, **shown)
+    if not world.is_writer:
+        return
     assert opened.folder is not None
     try:
         metrics = opened.folder.save_evaluation(metrics, opened.findings)

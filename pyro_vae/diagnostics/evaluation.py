@@ -23,6 +23,7 @@ from pyro_vae.compiled.payoff import FEWEST_RUNS, Way, compile_if_it_pays
 from pyro_vae.compiled.replay import Replay, replayed
 from pyro_vae.data.images import Images
 from pyro_vae.diagnostics.classifier import accuracy, expected_calibration_error
+from pyro_vae.distributed import ALONE, World
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw_terms_and_shared
 from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
@@ -101,6 +102,7 @@ def evaluate(
     *,
     compiled: bool = True,
     track: Track = lambda chunks, total: chunks,
+    world: World = ALONE,
 ) -> Evaluation:
     """Evaluate a pair on a set of images.
 
@@ -111,9 +113,11 @@ def evaluate(
         seed: the seed of the samples.
         compiled: whether it may be compiled, where that pays.
         track: shows how far it is: yields the chunks of images that it is given, and takes their number.
+        world: the processes that share the images, each of which has a part of them and its own samples.
 
     Raises:
-        InputError: if there are no samples to take, or the programs have no likelihood per datum.
+        InputError: if there are no samples to take, the programs have no likelihood per datum, or there are more
+            processes than images.
 
     Example:
         >>> from pyro_vae.data import Images
@@ -128,8 +132,12 @@ def evaluate(
     """
     if num_samples < 1:
         raise InputError("at least one sample per datum", str(num_samples), "use --samples 100")
-    found = _per_datum(probed, images, num_samples, seed, compiled, track)
-    columns = {name: values.double().cpu() for name, values in found.items()}
+    if len(images) < world.size:
+        raise InputError(f"at most {len(images)} processes, one per image", str(world.size), "start fewer")
+    mine = images[world.part(len(images)).rows]
+    found = _per_datum(probed, mine, num_samples, seed + world.rank, compiled, track)
+    parts = world.gather({name: values.double().cpu() for name, values in found.items()})
+    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     means = columns.pop("means")
     metrics = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
     nll = columns["nll"]

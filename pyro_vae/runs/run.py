@@ -18,6 +18,7 @@ from pyro_vae.data import Binarization, Dataset, Images, binarize_once
 from pyro_vae.diagnostics.evaluation import default_samples
 from pyro_vae.diagnostics.findings import Finding, judge_classifier, judge_curve, judge_latents
 from pyro_vae.diagnostics.latent_units import latent_use
+from pyro_vae.distributed import ALONE, World
 from pyro_vae.errors import InputError
 from pyro_vae.pairs import turns
 from pyro_vae.pairs.pair import ProbedPair
@@ -145,6 +146,7 @@ class Run(Generator):
         num_samples: int | None = None,
         seed: int = 0,
         track: Track = lambda chunks, total: chunks,
+        world: World = ALONE,
     ) -> dict[str, Any]:
         """The metrics of the run on a split, in nats per datum; see ``diagnostics.Evaluation``.
 
@@ -154,6 +156,7 @@ class Run(Generator):
                 labels are summed over, fewer.
             seed: the seed of the samples.
             track: shows how far it is; see ``diagnostics.evaluate``.
+            world: the processes that share the split, each of which has opened the run.
         """
         begin = time.perf_counter()
         metrics = diagnostics.evaluate(
@@ -163,6 +166,7 @@ class Run(Generator):
             read_seed(seed),
             compiled=self.config.compile != "off",
             track=track,
+            world=world,
         ).as_dict()
         names = {"model": self.config.model, "guide": self.config.guide, "data": self.config.data, "split": split}
         return names | metrics | {"seconds": round(time.perf_counter() - begin, 3)}

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import pyro_vae
 from pyro_vae.runs.folder import RunFolder
 from tests.distributed.worker import APART, EXACT, traced
 
@@ -183,3 +184,18 @@ def test_a_process_whose_others_do_not_come_says_so(tmp_path):
     assert done.returncode == 2
     assert "expected 2 processes that reach each other at 127.0.0.1:29533 within 1 s" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_shared_and_said_once(tmp_path):
+    fit = [sys.executable, *FIT, "--epochs", "3", "--out", "run"]
+    subprocess.run(fit, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    run = pyro_vae.load(tmp_path / "run")
+    alone = run.evaluate(num_samples=500)
+    said = ended(torchrun("-m", "pyro_vae", "evaluate", "run", "--samples", "500", cwd=tmp_path))
+    found = run.folder.evaluation
+    assert found["num_data"] == 200, said
+    assert found["num_samples"] == 500
+    for name in ("nll", "elbo", "kl", "log_likelihood"):
+        assert found[name] == pytest.approx(alone[name], abs=0.05), name
+    assert found["elbo"] != alone["elbo"]
