@@ -71,10 +71,11 @@ def judge_curve(scores: Sequence[float], warm_up: float, stopped_early: bool) ->
     start = min(num_epochs - max(1, round(LAST * num_epochs)), num_epochs - 1)
     rise = best - max(scores[:start], default=best)
     if not stopped_early and best_epoch > start and rise > max(RISE * gained, LEAST_GAIN):
+        last = f"{num_epochs - start} epochs" if start < num_epochs - 1 else "epoch"
         return [
             Finding(
                 "still rising",
-                f"the validation ELBO still rises: by {rise:.2f} nats over the last {num_epochs - start} epochs",
+                f"the validation ELBO still rises: by {rise:.2f} nats over the last {last}",
                 f"train longer: --epochs {2 * num_epochs}",
             )
         ]

@@ -34,6 +34,8 @@ def test_the_epoch_and_the_mend_are_named():
     (rising,) = judge_curve(RISING, warm_up=0, stopped_early=False)
     assert "by 10.00 nats over the last 2 epochs" in rising.found
     assert rising.mend == "train longer: --epochs 20"
+    (rising,) = judge_curve([-9.0, -5.0, -3.0], warm_up=0, stopped_early=False)
+    assert "by 2.00 nats over the last epoch" in rising.found
 
 
 def test_the_best_epoch_is_one_after_the_warm_up():
