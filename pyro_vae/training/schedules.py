@@ -93,7 +93,7 @@ class Linear(_Ramp):
         >>> from pyro_vae.training import Linear
         >>> beta = Linear(0.0, 1.0, epochs=10)
         >>> print(beta)
-        beta rises from 0 to 1 over the first 10
+        beta rises from 0 to 1 over the first 10 epochs
         >>> [beta.at(epoch) for epoch in (0, 2.5, 10, 80)]
         [0.0, 0.25, 1.0, 1.0]
     """
@@ -105,7 +105,7 @@ class Linear(_Ramp):
 
     def __str__(self) -> str:
         verb = "rises" if self.end >= self.start else "falls"
-        return f"beta {verb} from {self.start:g} to {self.end:g} over the first {self.epochs:g}"
+        return f"beta {verb} from {self.start:g} to {self.end:g} over {_first(self.epochs)}"
 
     def at(self, epoch: float) -> float:
         done = min(1.0, epoch / self.epochs) if self.epochs else 1.0
@@ -135,7 +135,7 @@ class Cyclical(_Ramp):
             raise InputError("a whole number of cycles, at least 1", f"{self.cycles:g}", "try --beta cyclical:0:1:40:4")
 
     def __str__(self) -> str:
-        return f"beta rises {self.cycles:g} times from {self.start:g} to {self.end:g} over the first {self.epochs:g}"
+        return f"beta rises {self.cycles:g} times from {self.start:g} to {self.end:g} over {_first(self.epochs)}"
 
     def at(self, epoch: float) -> float:
         if epoch >= self.epochs:
@@ -179,3 +179,7 @@ def parse_schedule(text: float | str) -> Schedule:
 def _check(what: str, value: float) -> None:
     if not (math.isfinite(value) and value >= 0):
         raise InputError(f"{what} of at least 0", f"{value:g}", "try --beta 1 or --beta linear:0:1:10")
+
+
+def _first(epochs: float) -> str:
+    return "the first epoch" if epochs == 1 else f"the first {epochs:g} epochs"
