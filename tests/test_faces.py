@@ -21,7 +21,13 @@ import pyro_vae
 ROOT = Path(__file__).parents[1]
 FACES = [name for _, name, is_package in pkgutil.iter_modules(pyro_vae.__path__) if is_package]
 PRIVATE = ("cli", "runs")  # to nobody but this package
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("notebooks/*.ipynb"),
+    *ROOT.glob("examples/*.py"),
+]
 
 
 def loaded_by(statement: str) -> set[str]:
