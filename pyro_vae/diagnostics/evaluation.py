@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyro
 import torch
@@ -138,20 +139,25 @@ def evaluate(
     found = _per_datum(probed, mine, num_samples, seed + world.rank, compiled, track)
     parts = world.gather({name: values.double().cpu() for name, values in found.items()})
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return Evaluation(num_data=len(images), num_samples=num_samples, **_averaged(columns, images.labels))
+
+
+def _averaged(columns: dict[str, Tensor], labels: Tensor | None) -> dict[str, Any]:
+    """The metrics of all images from those of each."""
     means = columns.pop("means")
-    metrics = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
+    metrics: dict[str, Any] = {name: columns[name].mean().item() for name in ("elbo", "log_likelihood", "kl", "nll")}
     nll = columns["nll"]
     metrics["nll_standard_error"] = (nll.std() / math.sqrt(len(nll))).item() if len(nll) > 1 else math.inf
     metrics["effective_samples"] = columns["effective_samples"].median().item()
     active = int((means.var(0) > ACTIVE_VARIANCE).sum()) if min(means.shape) > 0 and len(means) > 1 else 0
-    labelled: dict[str, float] = {}
-    if "probabilities" in columns and images.labels is not None and (images.labels >= 0).any():
-        labelled = _of_labels(columns["probabilities"], images.labels.cpu())
-    return Evaluation(num_data=len(images), num_samples=num_samples, active_units=active, **metrics, **labelled)
+    metrics["active_units"] = active
+    if "probabilities" in columns and labels is not None and (labels >= 0).any():
+        metrics |= _of_labels(columns["probabilities"], labels.cpu())
+    return metrics
 
 
 def _of_labels(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """What the classifier is worth, on the rows that have a label."""
+    """The quality of the classifier on the rows that have a label."""
     known = labels >= 0
     right = accuracy(probabilities[known], labels[known])
     error = expected_calibration_error(probabilities[known], labels[known])
