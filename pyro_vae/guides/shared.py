@@ -14,9 +14,8 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
-from torch.distributions import biject_to
 
-from pyro_vae.guides.site_distribution import is_identity
+from pyro_vae.guides.site_distribution import is_identity, onto
 
 INIT_SCALE = 0.1
 FARTHEST_START = 10.0  # from 0 in an unconstrained space; a corner of a simplex is not a place to start from
@@ -41,16 +40,18 @@ class SharedNormal(nn.Module):
 
     def __init__(self, draws: Tensor, support: constraints.Constraint, event_dim: int) -> None:
         super().__init__()
-        self._transform = biject_to(support)
-        free = self._transform.inv(draws)
+        self._support = support
+        transform = onto(support)
+        free = transform.inv(draws)
         self._free_dim = event_dim + free.dim() - draws.dim()
         loc = torch.where(free.isfinite(), free, torch.nan).nanmedian(0).values.nan_to_num()
-        self.loc = nn.Parameter(loc if is_identity(self._transform) else loc.clamp(-FARTHEST_START, FARTHEST_START))
+        self.loc = nn.Parameter(loc if is_identity(transform) else loc.clamp(-FARTHEST_START, FARTHEST_START))
         self.log_scale = nn.Parameter(torch.full_like(loc, math.log(INIT_SCALE)))
 
     def forward(self) -> dist.TorchDistribution:
         """The distribution of the site, of the batch shape of its plates."""
         base = dist.Normal(self.loc, self.log_scale.exp()).to_event(self._free_dim)
-        if is_identity(self._transform):
+        transform = onto(self._support, cache_size=1)  # its own for each run, so that nothing of a run is kept
+        if is_identity(transform):
             return base
-        return cast(dist.TorchDistribution, dist.TransformedDistribution(base, [self._transform]))
+        return cast(dist.TorchDistribution, dist.TransformedDistribution(base, [transform]))

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 
+from pyro_vae.guides.reach import WithinReach
+
 Sizes = tuple[int, ...]
 WIDEST = 2.0
-FARTHEST = 80.0  # exp of what is farther is 0 or infinite in 32 bits
 
 
 class SiteLayout(nn.Module, ABC):
@@ -126,7 +127,7 @@ class ContinuousLayout(SiteLayout):
         draws: Tensor | None = None,
     ) -> None:
         super().__init__(batch_shape, event_shape, data_dim)
-        self.support, self.transform = support, biject_to(support)
+        self.support, self.transform = support, onto(support)
         self.free_shape = tuple(self.transform.inverse_shape(torch.Size(event_shape)))
         self.size = self.num_entries * math.prod(self.free_shape)
         center, spread = _units(None if draws is None else self.transform.inv(draws), self.free_shape)
@@ -154,9 +155,8 @@ class ContinuousLayout(SiteLayout):
         return self.gather((self.transform.inv(value) - self.center) / self.spread, len(self.free_shape))
 
     def free(self, u: Tensor) -> Tensor:
-        """Vectors as unconstrained values of the site, so far from 0 at most that they have a value with a density."""
-        free = self.center + self.spread * self.scatter(u, self.free_shape)
-        return free if is_identity(self.transform) else free.clamp(-FARTHEST, FARTHEST)
+        """Vectors as unconstrained values of the site."""
+        return self.center + self.spread * self.scatter(u, self.free_shape)
 
 
 def _units(free: Tensor | None, shape: Sizes) -> tuple[Tensor, Tensor]:
@@ -169,6 +169,12 @@ def _units(free: Tensor | None, shape: Sizes) -> tuple[Tensor, Tensor]:
     half = torch.minimum(high - middle, middle - low).clamp(1e-3, 1e3)
     near = (middle.abs() < 1) & (half > 0.5) & (half < 2)
     return torch.where(near, center, middle), torch.where(near, spread, half)
+
+
+def onto(support: constraints.Constraint, cache_size: int = 0) -> Transform:
+    """The bijection from the real numbers onto a support, which stays one in 32 bits."""
+    transform: Transform = biject_to(support)
+    return transform if is_identity(transform) else WithinReach(transform, cache_size)
 
 
 def is_identity(transform: Transform) -> bool:
