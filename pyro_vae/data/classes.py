@@ -114,11 +114,7 @@ def _label(value: Any, name: str) -> int | str | None:
         return None
     if isinstance(value, str):
         if value in GONE:
-            raise InputError(
-                f"class labels in y of {name}",
-                f"the text {value!r}, which is what a missing label becomes as text",
-                "give None for it, for example by y.map(str, na_action='ignore')",
-            )
+            raise _gone(value, name)
         return str(value)
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
@@ -136,6 +132,14 @@ def _label(value: Any, name: str) -> int | str | None:
     raise _no_class(f"{value!r:.60} of type {type(value).__name__}", name)
 
 
+def _gone(text: str, name: str) -> InputError:
+    return InputError(
+        f"class labels in y of {name}",
+        f"the text {text!r}, which is what a missing label becomes as text",
+        "give None for it, for example by y.map(str, na_action='ignore')",
+    )
+
+
 def _no_class(found: str, name: str) -> InputError:
     return InputError(
         f"class labels in y of {name}: whole numbers or text",
@@ -146,6 +150,9 @@ def _no_class(found: str, name: str) -> InputError:
 
 def _of_values(values: list[int | str | None], name: str) -> tuple[Array, tuple[str, ...]]:
     given = {value for value in values if value is not None}
+    others = [str(value) for value in given if value != "None"]
+    if len(others) < len(given) and others and all(other.lstrip("-").isdecimal() for other in others):
+        raise _gone("None", name)  # among words it may be the name of a class, among numbers it is none
     order = sorted(given, key=lambda value: (isinstance(value, str), value))
     names = tuple(map(str, order))
     if len(set(names)) < len(names):

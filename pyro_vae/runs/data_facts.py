@@ -190,7 +190,8 @@ def load_same_data(config: FitConfig, facts: DataFacts) -> Dataset:
         raise InputError(
             "the data of the run, which was fitted on arrays",
             "none",
-            "open it with pyro_vae.load(path, data=…), or save them to a file and use --data FILE",
+            "open it with pyro_vae.load(path, data=…), or pyro_vae.resume(path, data=…) to go on, or save them to a "
+            "file and use --data FILE",
         )
     dataset = load_data(config.data, reading=reading_again(config, facts))
     check_same(dataset, facts)

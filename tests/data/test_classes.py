@@ -67,6 +67,8 @@ def _args(labels):
         ([1, -1, 1, -1], "got 1, '1', and -1, which is not a label: name the classes"),
         ([-5, -1, 0, 1], "and -1 for no label; got -5 beside -1, which may be a class; use y - y.min"),
         (["cat", "nan", "dog", "cat"], "got the text 'nan', which is what a missing label becomes as text"),
+        (["0", "None", "1", "0"], "got the text 'None', which is what a missing label becomes as text"),
+        (np.array(["2", "1", "None", "2"]), "got the text 'None'"),
         (["cat", " ", "cat", None], "at least two classes in y of pets; got 1, 'cat'"),
         ([0.5, 1.5, 0.5, 1.0], "class labels in y of pets: whole numbers or text; got 0.5; give classes"),
         ([np.inf, 1.0, 2.0, 1.0], "got inf; give classes"),
@@ -80,6 +82,10 @@ def _args(labels):
 def test_what_names_no_class_is_refused(y, message):
     with pytest.raises(InputError, match=message):
         read_classes(as_labels(y, "y")[0], 4, "pets")
+
+
+def test_a_class_may_be_called_none():
+    assert read_classes(as_labels(["mild", "None", "grave", "mild"], "y")[0], 4, "y")[1] == ("None", "grave", "mild")
 
 
 def test_only_labelled_rows_are_drawn_and_every_class_has_one():
