@@ -12,7 +12,7 @@ so that the weights of the very beginning are forgotten.  Running statistics of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -34,6 +34,10 @@ class Averaging(Protocol):
     def in_use(self) -> Any:
         """A context in which the pair has the averages."""
 
+    def of(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The averages of some of the pair's tensors, themselves; none where none are kept."""
+        return ()
+
     def state_dict(self) -> dict[str, Any]:
         """The state to resume from, beside the averages: the weights that train."""
 
@@ -50,6 +54,9 @@ class NoAverage:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         yield
+
+    def of(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return ()
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -91,6 +98,10 @@ class ExponentialAverage:
             yield
         finally:
             self._put(raw)
+
+    def of(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        places = {tensor.data_ptr() for tensor in tensors}
+        return [average for name, average in self._averages.items() if self._live[name].data_ptr() in places]
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self._steps, "weights": {name: value.clone() for name, value in self._live.items()}}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyro_vae.distributed import Part, World
 from pyro_vae.pairs.pair import Pair
+from pyro_vae.training.averaging import Averaging, NoAverage
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,11 @@ class Together:
 
     def __init__(self, world: World, pair: Pair) -> None:
         self.world, self.noise, self._pair = world, world.new_noise(), pair
+        self._average: Averaging = NoAverage()
+
+    def follow(self, average: Averaging) -> None:
+        """Share the averages of running statistics, too."""
+        self._average = average
 
     def begin(self, loss_of: Callable[[Part], Tensor]) -> None:
         """Give all processes the same parameters, and see how a step draws its noise.
@@ -75,7 +81,8 @@ class Together:
         torch.manual_seed(int(torch.randint(2**62, ())) + self.world.rank)
 
     def _buffers(self) -> list[Tensor]:
-        return [buffer for module in self._pair.all_modules().values() for buffer in module.buffers()]
+        buffers = [buffer for module in self._pair.all_modules().values() for buffer in module.buffers()]
+        return [*buffers, *self._average.of(buffers)]
 
 
 def _flat(state: dict[str, Any]) -> list[Tensor]:

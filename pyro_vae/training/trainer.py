@@ -135,7 +135,6 @@ class Trainer:
             )
         self.iterates = Iterates(probed.pair.trained(), batches.num_steps, config.seed)
         self.rate = LearningRate(config, batches.num_steps)
-        self.average = averaging(probed.pair, config.ema, batches.num_steps)
         self.eager = EagerStep(self.loss, batches, parameters, config, world)
         self.step: Step = self.eager
         self.way: Way | None = WAYS[config.compile]  # None: not chosen yet
@@ -143,6 +142,8 @@ class Trainer:
         self.progress = Progress()
         self.stop_requested = False
         self._together.begin(self._loss_of)
+        self.average = averaging(probed.pair, config.ema, batches.num_steps)
+        self._together.follow(self.average)
         self._epoch_start = batches.generator.get_state()
 
     def epochs(

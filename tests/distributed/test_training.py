@@ -199,3 +199,18 @@ def test_an_evaluation_is_shared_and_said_once(tmp_path):
     for name in ("nll", "elbo", "kl", "log_likelihood"):
         assert found[name] == pytest.approx(alone[name], abs=0.05), name
     assert found["elbo"] != alone["elbo"]
+
+
+@pytest.mark.slow
+def test_running_statistics_and_their_averages_resume_to_the_bit(tmp_path):
+    words = ["--network", "mlp:hidden=8,batch_norm=true,dropout=0.1", "--ema", "0.9", "--batch-size", "99"]
+    fit = [*FIT[:-4], *words, "--latent-dim", "3", "--epochs", "40", "--patience", "none", "--compile", "off"]
+    ended(torchrun(*fit, "--out", "whole", cwd=tmp_path))
+    process = torchrun(*fit, "--out", "stopped", cwd=tmp_path)
+    wait_for_epochs(tmp_path / "stopped", 3)
+    process.send_signal(signal.SIGINT)
+    ended(process)
+    ended(torchrun("-m", "pyro_vae", "fit", "--resume", "stopped", cwd=tmp_path))
+    first, second = weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (tmp_path / "whole/history.csv").read_text() == (tmp_path / "stopped/history.csv").read_text()
