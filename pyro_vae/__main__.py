@@ -2,4 +2,5 @@
 
 from pyro_vae.cli import main
 
-main()
+if __name__ == "__main__":  # and not where a tool imports every module
+    main()

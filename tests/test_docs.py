@@ -295,7 +295,10 @@ def test_commands_are_understood(document, understood):
                 understood(words)
 
 
-TINY = ["--epochs", "2", "--hidden", "16"]
+TINY = {
+    "fit": ["--epochs", "2", "--hidden", "16"],
+    "diagnose": ["--num-data", "20", "--samples", "100", "--simulated", "40", "--split-gap", "4"],
+}
 
 
 @pytest.mark.exhaustive
@@ -309,7 +312,7 @@ def test_the_ten_minutes_are_run(command, play):
         if language == "python":
             exec(block, names)
         for words in commands(block) if language == "sh" else ():
-            result = command(*words, *(TINY if words[0] == "fit" else ()))
+            result = command(*words, *TINY.get(words[0], ()))
             assert result.exit_code == 0, (words, result.output)
     assert Path("runs/digits/report.html").stat().st_size > 100_000
     assert Path("runs/both.html").exists()
