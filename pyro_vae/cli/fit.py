@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -31,6 +31,7 @@ from pyro_vae.files.bounded import first_line
 from pyro_vae.presets import preset
 from pyro_vae.registry import parse_choice
 from pyro_vae.runs.display import listening, track
+from pyro_vae.trackers import tracker_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--strict", is_flag=True, help="refuse a folder with an image that cannot be read  [default: leave it out]"
 )
+@click.option("--log", "logs", multiple=True, metavar="NAME", help="follow the training elsewhere too: tensorboard")
 @json_option
 def fit(
     out: Path | None,
@@ -60,6 +62,7 @@ def fit(
     preset_name: str | None,
     download: bool,
     strict: bool,
+    logs: tuple[str, ...],
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -74,21 +77,21 @@ def fit(
     )
     config = FitConfig.from_layers(from_environment, *layers)
     if resumed is not None and (out is not None or overwrite or preset_name is not None):
-        raise InputError(
-            "--resume alone, or a new run with --out, --overwrite or --preset",
-            "both",
-            "leave those out: a run resumes in its place, with its own settings",
-        )
+        _refuse_both()
+    trackers = [tracker_by_name(name) for name in dict.fromkeys(logs)]
     from pyro_vae.runs import fitting
 
     before = run_before() if resumed is None else None
     if before is not None:  # torchrun has started the processes again
-        fitted = fitting.resume(before)
+        fitted = fitting.resume(before, trackers=trackers)
     elif resumed is not None:
-        fitted = fitting.resume(resumed, **{name: getattr(config, name) for layer in layers for name in layer})
+        fitted = fitting.resume(
+            resumed, trackers=trackers, **{n: getattr(config, n) for layer in layers for n in layer}
+        )
     else:
         data = Path(os.path.realpath(parse_choice(config.data)[0])).stem
-        begin = partial(fitting.fit, **config.model_dump(), overwrite=overwrite, download=download, strict=strict)
+        how: dict[str, Any] = {"overwrite": overwrite, "download": download, "strict": strict, "trackers": trackers}
+        begin = partial(fitting.fit, **config.model_dump(), **how)
         fitted = begin(out=out) if out else _fit_at_next_free(begin, f"{parse_choice(config.model)[0]}-{data}")
     if fitted.folder is None:  # another process of the training has it
         return
@@ -97,11 +100,18 @@ def fit(
         print_json(metrics | {"run": str(fitted.path), "epochs": len(fitted.history), "stopped": fitted.stopped})
         return
     table(f"{fitted.config.model} on {fitted.config.data}, test set", rows(metrics))
+    figures = fitted.folder.figures
     click.echo(f"Run:     {fitted.path}")
-    click.echo(
-        f"Figures: {', '.join(sorted(p.name for p in fitted.folder.figures.glob('*.png')))} in {fitted.folder.figures}"
-    )
+    click.echo(f"Figures: {', '.join(sorted(p.name for p in figures.glob('*.png')))} in {figures}")
     click.echo(f"Next:    python cli.py evaluate {fitted.path}")
+
+
+def _refuse_both() -> NoReturn:
+    raise InputError(
+        "--resume alone, or a new run with --out, --overwrite or --preset",
+        "both",
+        "leave those out: a run resumes in its place, with its own settings",
+    )
 
 
 @main.command()

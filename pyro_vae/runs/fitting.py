@@ -6,7 +6,7 @@ This is the one room that knows all the others.  ``fit`` starts a run, ``resume`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,15 @@ from pyro_vae.runs.display import Display, choose_display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
 from pyro_vae.runs.session import PROBED_ROWS, Session, place
+from pyro_vae.runs.tracking import Followed, check_trackers
+from pyro_vae.trackers import Tracker
 
 EXAMPLE_ROWS = 509  # that a guide for a program of one's own is made with
 Data = Any  # a name, a path, a Dataset, or whatever ``data.containers.unpack`` takes
 
 
 @turns.training()
-def fit(
+def fit(  # noqa: PLR0913  # whose names are those that people type
     model: NameOrProgram = "vae",
     guide: NameOrProgram = "mean_field",
     data: Data = "digits",
@@ -62,6 +64,7 @@ def fit(
     download: bool = False,
     strict: bool = False,
     display: Display | bool = True,
+    trackers: Sequence[Tracker] = (),
     **settings: Any,
 ) -> Run:
     r"""Fit a guide to a model.
@@ -69,14 +72,14 @@ def fit(
     Args:
         model: a name, or any Pyro program called with (x) or (x, y).
         guide: a name, or any Pyro program called the same way; a name pairs with models of this package.
-        data: a name; the path of a file of arrays (``.npz``, ``.npy``), of a table (``.csv``, ``.parquet``) or of a
-            folder of images; a ``Dataset``; an array x; a pair (x, y); a mapping with x, y and missing; a table of
-            pandas or polars; a data set or loader of torch.
+        data: a name; the path of arrays (``.npz``, ``.npy``), a table (``.csv``, ``.parquet``) or a folder of images; a
+            ``Dataset``; x; (x, y); a mapping with x, y and missing; a table; a data set or loader of torch.
         out: the run directory to write; None keeps the run in memory.
         overwrite: whether ``out`` may replace a run that is there.
         download: whether a data set that is not there may be fetched.
         strict: whether an image of a folder that cannot be read is refused; else it is left out, and that is said.
         display: shows the progress; True: a bar on a terminal and a line elsewhere, False: nothing.
+        trackers: what follows the training beside the display; see ``pyro_vae.trackers``.
         **settings: the other fields of ``FitConfig``: ``labels``, ``latent_dim``, ``beta``, ``epochs``, ``seed``, …
 
     Raises:
@@ -86,14 +89,13 @@ def fit(
 
     Example:
         >>> import pyro_vae
-        >>> run = pyro_vae.fit("vae", "full_rank", data="toy", latent_dim=2, epochs=1, batch_size=800, display=False)
-        >>> run
+        >>> pyro_vae.fit("vae", "full_rank", data="toy", latent_dim=2, epochs=1, batch_size=800, display=False)
         Run(vae + full_rank on toy, 1 epoch)
     """
+    check_trackers(trackers)
     config = _configured(model, guide, data, settings)
-    world = join(config.device)
+    world, device = join(config.device), _device(config.device)
     folder = world.together(lambda: _place(out, overwrite, world))
-    device = _device(config.device)
     dataset = world.in_turn(lambda: _dataset(data, _reading(config, model), download, strict))
     config = _resolved(config, dataset, model, guide, world)
     with seeded(config.seed):
@@ -101,7 +103,7 @@ def fit(
         with under_way.writing():
             if folder is not None:
                 under_way.create_folder(folder, overwrite)
-            return _trained(under_way, choose_display(display if world.is_writer else False))
+            return _trained(under_way, choose_display(display if world.is_writer else False), trackers)
 
 
 @turns.training()
@@ -112,6 +114,7 @@ def resume(
     guide: Callable[..., Any] | None = None,
     data: Data | None = None,
     display: Display | bool = True,
+    trackers: Sequence[Tracker] = (),
     **settings: Any,
 ) -> Run:
     """Go on with a run from its last checkpoint, to the bit as if it had never stopped.
@@ -122,6 +125,7 @@ def resume(
         guide: the guide program, where it was not one of this package's.
         data: the data, where they came as arrays, or lie elsewhere now.
         display: as for ``fit``.
+        trackers: as for ``fit``; they are told at which epoch the run goes on.
         **settings: ``epochs``, ``patience``, ``lr``, ``clip_norm`` or ``device`` to change, which the history keeps;
             any other must be what the run has.
 
@@ -136,11 +140,12 @@ def resume(
         >>> pyro_vae.resume("run", data=x, epochs=3, display=False).history["epoch"].tolist()
         [1, 2, 3]
     """
+    check_trackers(trackers)
     world = join(str(settings.get("device", AUTO)))
     folder = world.in_turn(lambda: (RunFolder.open_to_write if world.is_writer else RunFolder.open)(Path(path)))
     shown = choose_display(display if world.is_writer else False)
     try:
-        return _resumed(folder, {"model": model, "guide": guide}, data, settings, shown, world)
+        return _resumed(folder, {"model": model, "guide": guide}, data, settings, shown, world, trackers)
     finally:
         folder.release()
 
@@ -152,6 +157,7 @@ def _resumed(
     settings: dict[str, Any],
     display: Display,
     world: World,
+    trackers: Sequence[Tracker],
 ) -> Run:
     """Go on with a run that this process alone may write, with the programs and data that are given, if any."""
     old, path = folder.config, folder.path
@@ -176,7 +182,7 @@ def _resumed(
         pair = _pair(config, dataset, model, guide)
         under_way = Session(config, dataset, pair, device, world)
         under_way.go_on(folder, training)
-        return _trained(under_way, display)
+        return _trained(under_way, display, trackers)
 
 
 @turns.looking()
@@ -284,11 +290,12 @@ def _check_unchanged(config: FitConfig, old: FitConfig, path: str | Path) -> Non
             )
 
 
-def _trained(under_way: Session, display: Display) -> Run:
+def _trained(under_way: Session, display: Display, trackers: Sequence[Tracker]) -> Run:
     """Train to the end, say what is wrong with the run and write what there is to see of it."""
     from pyro_vae.runs.report import left_out, write_report  # late: it imports matplotlib
 
-    run = under_way.train(display)
+    path = under_way.folder.path if under_way.folder else None
+    run = under_way.train(Followed(display, trackers if under_way.world.is_writer else (), path))
     if not under_way.world.is_writer:
         return run
     with listening(display.say):

@@ -22,6 +22,7 @@ from pyro_vae.runs.fitting import fit
 from pyro_vae.runs.run import Run
 from pyro_vae.sklearn.answers import log_likelihoods, one_at_a_time, posterior_means
 from pyro_vae.sklearn.units import Labels, read_rows
+from pyro_vae.sklearn.words import as_parameters, in_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         shape = _event_shape(self.image_shape, x.shape[1])
         dataset, self._units = read_rows(x, shape, reading, takes and not own_scale, labels, seed)
         sizes = self.hidden_layer_sizes
-        with one_at_a_time:
+        with one_at_a_time, in_parameters():
             self.run_: Run = fit(
                 data=dataset,
                 latent_dim=read_whole("n_components", self.n_components),
@@ -158,7 +159,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             )
         self.n_iter_ = len(self.run_.history)
         for finding in () if self.verbose else self.run_.findings:
-            logger.warning(f"{type(self).__name__}: {finding}")
+            logger.warning(f"{type(self).__name__}: {as_parameters(str(finding))}")
         return self
 
     def checked_settings(self) -> dict[str, Any]:

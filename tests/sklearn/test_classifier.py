@@ -24,6 +24,13 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks([SSVAEClassifier()])
+def test_scikit_learns_checks_with_the_defaults(estimator, check):
+    check(estimator)
+
+
 @pytest.fixture(scope="module")
 def blobs():
     x, truth = make_blobs(200, centers=3, n_features=4, random_state=0)

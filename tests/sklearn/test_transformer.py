@@ -32,6 +32,13 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks([VAETransformer()])
+def test_scikit_learns_checks_with_the_defaults(estimator, check):
+    check(estimator)
+
+
 @pytest.fixture(scope="module")
 def iris():
     return load_iris(as_frame=True)
