@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from pyro_vae.runs.diagnosis import Diagnosis
 
 
-@main.command()
+@main.command(
+    epilog="""\b
+Examples:
+  python cli.py diagnose runs/digits
+  python cli.py diagnose runs/digits --nuts 4 --check NUTS
+"""
+)
 @run_argument
 @click.option("--num-data", type=int, default=1000, show_default=True, help="how many images to look at")
 @click.option("--samples", type=int, default=1000, show_default=True, help="importance samples per image")
@@ -90,7 +96,14 @@ def _saved(found: Diagnosis) -> list[Path]:
         return []
 
 
-@main.command(name="compare-mcmc")
+@main.command(
+    name="compare-mcmc",
+    epilog="""\b
+Examples:
+  python cli.py compare-mcmc
+  python cli.py compare-mcmc --model banana --guides mean_field,iaf --out compared
+""",
+)
 @click.option("--model", default="linear_gaussian", show_default=True, metavar="NAME", help="generated, and held fixed")
 @click.option(
     "--guides", default="mean_field,full_rank,iaf", show_default=True, metavar="NAMES", help="fitted to it, by commas"

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from pyro_vae.runs.run import Run
 
 
-@main.command()
+@main.command(
+    epilog="""\b
+Examples:
+  python cli.py sample runs/digits
+  python cli.py sample runs/digits --label 7 --num 100 --out sevens.png
+"""
+)
 @run_argument
 @click.option("--num", type=int, default=64, show_default=True, help="how many images, or rows of a table")
 @click.option("--label", help="the class to generate, by name")
@@ -71,7 +77,13 @@ def sample(
     _save(opened, figure, out, _file_name(opened, "samples", label), as_json)
 
 
-@main.command()
+@main.command(
+    epilog="""\b
+Examples:
+  python cli.py reconstruct runs/digits
+  python cli.py reconstruct runs/digits --split train --num 10
+"""
+)
 @run_argument
 @click.option("--num", type=click.IntRange(min=1), default=30, show_default=True, help="how many images")
 @split_option
@@ -93,7 +105,13 @@ def reconstruct(
     _save(opened, report.reconstructions_figure(opened, num, split), out, "reconstructions", as_json)
 
 
-@main.command()
+@main.command(
+    epilog="""\b
+Examples:
+  python cli.py traverse runs/digits
+  python cli.py traverse runs/digits --dims 5 --span 2
+"""
+)
 @run_argument
 @site_option
 @click.option(
@@ -136,7 +154,13 @@ def traverse(
     _save(opened, figure, out, _file_name(opened, "traverse", label), as_json)
 
 
-@main.command()
+@main.command(
+    epilog="""\b
+Examples:
+  python cli.py latent runs/digits
+  python cli.py latent runs/digits --split train --num 1000
+"""
+)
 @run_argument
 @split_option
 @site_option
@@ -164,7 +188,13 @@ def latent(
     _save(opened, report.latent_figure(opened, split, site, num), out, "latent", as_json)
 
 
-@main.command()
+@main.command(
+    epilog="""\b
+Examples:
+  python cli.py animate runs/digits
+  python cli.py animate runs/digits --fps 5 --out training.gif
+"""
+)
 @run_argument
 @click.option("--fps", type=click.IntRange(1, 50), default=10, show_default=True, help="frames per second")
 @click.option("--out", type=UserPath(), help="the GIF file  [default: training.gif in the run's figures]")

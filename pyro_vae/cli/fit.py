@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from pyro_vae.cli.app import main
+from pyro_vae.cli.grouped import Grouped
 from pyro_vae.cli.options import (
     UserPath,
     checkpoint_option,
@@ -39,7 +40,14 @@ if TYPE_CHECKING:
     from pyro_vae.runs.run import Run
 
 
-@main.command()
+@main.command(
+    cls=Grouped,
+    epilog="""\b
+Examples:
+  python cli.py fit --model ss_vae --labels 100 --out runs/digits
+  python cli.py fit --resume runs/digits --epochs 120
+""",
+)
 @config_options
 @click.option("--out", type=UserPath(), help="the run directory  [default: a new one under runs/]")
 @click.option("--overwrite", is_flag=True, help="replace the run that is at --out")
@@ -114,7 +122,13 @@ def _refuse_both() -> NoReturn:
     )
 
 
-@main.command()
+@main.command(
+    epilog="""\b
+Examples:
+  python cli.py evaluate runs/digits
+  python cli.py evaluate runs/digits --split validation --samples 5000
+"""
+)
 @run_argument
 @click.option(
     "--samples",

@@ -35,7 +35,13 @@ REGISTRIES = {  # by kind, the module and the name; loaded when it is listed
 KINDS = (*REGISTRIES, "presets")
 
 
-@main.command()
+@main.command(
+    epilog="""\b
+Examples:
+  python cli.py info runs/digits
+  python cli.py info runs/digits --json
+"""
+)
 @run_argument
 @json_option
 def info(run: Path, as_json: bool) -> None:
@@ -76,7 +82,14 @@ def _best_epoch(history: pd.DataFrame) -> int:
     return int(history.loc[history["validation_elbo"].idxmax(), "epoch"])
 
 
-@main.command(name="list")
+@main.command(
+    name="list",
+    epilog="""\b
+Examples:
+  python cli.py list guides
+  python cli.py list --pairs
+""",
+)
 @click.argument("kind", required=False)
 @click.option("--pairs", is_flag=True, help="which parts go together, and why others do not")
 @json_option
