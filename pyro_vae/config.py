@@ -88,6 +88,10 @@ class DataConfig(_Settings):
     channels: Literal["auto", "first", "last"] = Field(
         "auto", description="where the channels of the images in a file lie; auto: by their number"
     )
+    unreadable: Literal["leave_out", "refuse"] = Field(
+        "leave_out",
+        description="what becomes of images in a folder that cannot be read: leave_out names them, refuse ends the run",
+    )
     missing: Literal["refuse", "mask"] = Field(
         "refuse", description="what becomes of missing values: mask leaves them out of the likelihood"
     )

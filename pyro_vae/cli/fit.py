@@ -57,9 +57,6 @@ Examples:
     "--preset", "preset_name", metavar="NAME", help="start from a known system; flags and --config win over it"
 )
 @click.option("--download", is_flag=True, help="fetch the data set if it is not in PYRO_VAE_DATA")
-@click.option(
-    "--strict", is_flag=True, help="refuse a folder with an image that cannot be read  [default: leave it out]"
-)
 @click.option("--log", "logs", multiple=True, metavar="NAME", help="follow the training elsewhere too: tensorboard")
 @json_option
 def fit(
@@ -69,7 +66,6 @@ def fit(
     config_file: Path | None,
     preset_name: str | None,
     download: bool,
-    strict: bool,
     logs: tuple[str, ...],
     as_json: bool,
     **flags: Any,
@@ -98,7 +94,7 @@ def fit(
         )
     else:
         data = Path(os.path.realpath(parse_choice(config.data)[0])).stem
-        how: dict[str, Any] = {"overwrite": overwrite, "download": download, "strict": strict, "trackers": trackers}
+        how: dict[str, Any] = {"overwrite": overwrite, "download": download, "trackers": trackers}
         begin = partial(fitting.fit, **config.model_dump(), **how)
         fitted = begin(out=out) if out else _fit_at_next_free(begin, f"{parse_choice(config.model)[0]}-{data}")
     if fitted.folder is None:  # another process of the training has it

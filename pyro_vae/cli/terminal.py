@@ -78,7 +78,7 @@ def config_options(command: F) -> F:
     for name, field in reversed(FitConfig.model_fields.items()):
         default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
         variable = None if name == "data" else f"PYRO_VAE_{name.upper()}"  # PYRO_VAE_DATA is the folder of downloads
-        shown = "" if default is None else f"  [default: {default}]"
+        shown = f"  [default: {default}]" if default or default == 0 else ""
         option = click.option(
             f"--{name.replace('_', '-')}",
             name,

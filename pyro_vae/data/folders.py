@@ -110,11 +110,11 @@ def _report(path: Path, unreadable: list[str], total: int, strict: bool) -> None
         raise InputError(
             f"images that can be read in {path}",
             f"{len(unreadable)} of {total:,} that cannot, the first: {unreadable[0]}",
-            "mend or delete them, or leave out --strict",
+            "mend or delete them, or leave out --unreadable refuse",
         )
     print(
         f"Left out {_count(len(unreadable), 'image')} of {total:,} in {path} that cannot be read, "
-        f"the first: {unreadable[0]}; --strict refuses such",
+        f"the first: {unreadable[0]}; --unreadable refuse stops at such",
         file=sys.stderr,
     )
 

@@ -54,7 +54,7 @@ Data = Any  # a name, a path, a Dataset, or whatever ``data.containers.unpack`` 
 
 
 @turns.training()
-def fit(  # noqa: PLR0913  # whose names are those that people type
+def fit(
     model: NameOrProgram = "vae",
     guide: NameOrProgram = "mean_field",
     data: Data = "digits",
@@ -62,7 +62,6 @@ def fit(  # noqa: PLR0913  # whose names are those that people type
     out: str | Path | None = None,
     overwrite: bool = False,
     download: bool = False,
-    strict: bool = False,
     display: Display | bool = True,
     trackers: Sequence[Tracker] = (),
     **settings: Any,
@@ -77,7 +76,6 @@ def fit(  # noqa: PLR0913  # whose names are those that people type
         out: the run directory to write; None keeps the run in memory.
         overwrite: whether ``out`` may replace a run that is there.
         download: whether a data set that is not there may be fetched.
-        strict: whether an image of a folder that cannot be read is refused; else it is left out, and that is said.
         display: shows the progress; True: a bar on a terminal and a line elsewhere, False: nothing.
         trackers: what follows the training beside the display; see ``pyro_vae.trackers``.
         **settings: the other fields of ``FitConfig``: ``labels``, ``latent_dim``, ``beta``, ``epochs``, ``seed``, …
@@ -96,7 +94,7 @@ def fit(  # noqa: PLR0913  # whose names are those that people type
     config = _configured(model, guide, data, settings)
     world, device = join(config.device), _device(config.device)
     folder = world.together(lambda: _place(out, overwrite, world))
-    dataset = world.in_turn(lambda: _dataset(data, _reading(config, model), download, strict))
+    dataset = world.in_turn(lambda: _dataset(data, _reading(config, model), download, config.unreadable == "refuse"))
     config = _resolved(config, dataset, model, guide, world)
     with seeded(config.seed):
         under_way = Session(config, dataset, _pair(config, dataset, model, guide), device, world)

@@ -332,7 +332,7 @@ def test_a_bar_on_a_terminal_and_nothing_elsewhere(classes, monkeypatch, capsys)
 
 def test_a_run_finds_its_folder_again_and_knows_when_it_changed(classes, tmp_path, no_decoding):
     settings = FAST | {"model": "ss_vae", "data": f"{classes}:size=4", "display": False}
-    run = pyro_vae.fit(**settings, out=tmp_path / "run", strict=True)
+    run = pyro_vae.fit(**settings, out=tmp_path / "run", unreadable="refuse")
     no_decoding()
     assert pyro_vae.load(tmp_path / "run").evaluate(num_samples=2, seed=1) | {"seconds": 0} == run.evaluate(
         num_samples=2, seed=1
@@ -363,7 +363,7 @@ def test_fit_on_a_folder_from_the_command_line(command, classes, tmp_path):
     assert json.loads(command("evaluate", "runs/ss_vae-photos", "--samples", 2, "--json").stdout)["num_data"] == 2
     assert command("sample", "runs/ss_vae-photos", "--label", "c", "--num", 2).exit_code == 0
     before = sorted(tmp_path.rglob("*"))
-    strict = command("fit", "--data", "photos:size=4", *FLAGS, "--strict", "--out", "strict")
+    strict = command("fit", "--data", "photos:size=4", *FLAGS, "--unreadable", "refuse", "--out", "strict")
     assert strict.exit_code == 2
     assert strict.stderr.startswith("Error: expected images that can be read in photos; got 2 of 24 that cannot")
     assert strict.stderr.count("\n") == 1
