@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from pyro_vae.cli.app import main
+from pyro_vae.cli.grouped import Grouped
 from pyro_vae.cli.options import UserPath, json_option
 from pyro_vae.cli.terminal import config_options, grid, print_json
 from pyro_vae.config import FitConfig
@@ -16,7 +17,15 @@ from pyro_vae.errors import InputError
 from pyro_vae.presets import preset
 
 
-@main.command()
+@main.command(
+    cls=Grouped,
+    first=("choices", "seeds", "jobs", "model", "data", "out"),
+    epilog="""\b
+Examples:
+  python cli.py sweep --model vae --labels none --set beta=1,2,4 --seeds 5
+  python cli.py sweep --set guide=mean_field,iaf --set latent_dim=8,16 --jobs 2
+""",
+)
 @config_options
 @click.option(
     "--set",

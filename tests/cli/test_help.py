@@ -27,6 +27,14 @@ def test_help_fits_a_terminal_of_80_columns(name):
     ] == []
 
 
+@pytest.mark.parametrize("name", main.commands)
+def test_a_command_shows_how_it_is_used(name):
+    assert (
+        len([line for line in screen(name).splitlines() if "python cli.py" in line or "pyro-vae completion" in line])
+        >= 2
+    )
+
+
 def test_fit_has_every_setting_once_and_the_five_first():
     text = screen("fit")
     shown = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
