@@ -40,7 +40,7 @@ LABELLED = {
     "epochs": 40,
     "patience": "none",
 }
-QUICK = {"data": "digits", "epochs": 2, "batch_size": 100, "network": "mlp:hidden=32", "latent_dim": 8}
+QUICK = {"data": "digits", "epochs": 2, "lr_warmup": 4, "batch_size": 100, "network": "mlp:hidden=32", "latent_dim": 8}
 QUICK_PRIOR = {"prior": "realnvp:num_blocks=3,hidden=16"}
 COLUMNS = ("row", "what", "figure", "mean ± spread", "seeds", "ELBO", "hours", "to beat")
 

@@ -76,7 +76,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "found.1").read_text())["an odd batch"] == first
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_any_programs_have_the_losses_of_one_process(tmp_path):
     names = [name for name in EXACT if name != "an odd batch"]
     first, second = both([*names, *APART], tmp_path)
