@@ -290,9 +290,9 @@ def test_few_steps_are_not_worth_it_and_that_is_said(x):
 
 
 def test_what_pays_is_worked_out_from_the_graph():
-    """Half a GiB out of one operation, 500 times: 500 (6 us + 2^29 / 8e9 s) against 3.025 s."""
+    """Half a GiB out of one operation, 500 times: 500 (1.5 us + 2^29 / 8e9 s) against 3.025 s."""
     estimate = CompileEstimate(operations=1, traffic=2**29, runs=500)
-    assert estimate.gain == pytest.approx(500 * (6e-6 + 2**29 / 8e9))
+    assert estimate.gain == pytest.approx(500 * (1.5e-6 + 2**29 / 8e9))
     assert estimate.cost == pytest.approx(3.025)
     assert estimate.pays
     assert not CompileEstimate(1, 2**29, 10).pays
