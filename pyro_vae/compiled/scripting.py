@@ -56,15 +56,11 @@ class Stretch:
     def take(self, node: fx.Node) -> bool:
         """Add an operation, if it can be said."""
         try:
-            outputs = self._say(node)
-        except (Unsayable, RuntimeError, TypeError, ValueError):
+            said = self._say(node)
+        except (Unsayable, RuntimeError, TypeError, ValueError, LookupError):
             return False
-        self.nodes[node] = None
-        if isinstance(node.meta["val"], Tensor):
-            self._values[node] = outputs[0]
-        else:
-            self._values |= {part: outputs[part.args[1]] for part in node.users}  # type: ignore[index]
-            self.nodes |= dict.fromkeys(node.users)
+        self.nodes |= dict.fromkeys((node, *said))
+        self._values |= said
         return True
 
     def made(self) -> list[fx.Node]:
@@ -80,8 +76,8 @@ class Stretch:
         function: Callable[..., tuple[Tensor, ...]] = torch._C._create_function_from_graph("stretch", self._graph)
         return function
 
-    def _say(self, node: fx.Node) -> list[Any]:
-        """The outputs of an operation, which is inserted."""
+    def _say(self, node: fx.Node) -> dict[fx.Node, Any]:
+        """The values of an operation, which is inserted: of itself, or of the parts of its result."""
         target: Any = node.target
         schema = getattr(target, "_schema", None)
         if schema is None or target.namespace != "aten" or target._opname.startswith(_APART):
@@ -99,13 +95,14 @@ class Stretch:
             raise Unsayable
         if kinds == ["List[Tensor]"]:
             call.output().setType(torch._C.ListType(_TENSOR))
-            call = self._graph.insertNode(
-                self._graph.create("prim::ListUnpack", [call.output()], len(node.meta["val"]))
-            )
+            parts = self._graph.create("prim::ListUnpack", [call.output()], len(node.meta["val"]))
+            call = self._graph.insertNode(parts)
         outputs = list(call.outputs())
         for output in outputs:
             output.setType(_TENSOR)
-        return outputs
+        if kinds == ["Tensor"]:
+            return {node: outputs[0]}
+        return {part: outputs[part.args[1]] for part in node.users}  # type: ignore[index]
 
     def _argument(self, kind: str, value: Any) -> Any:
         """A value as the interpreter takes it."""

@@ -30,7 +30,7 @@ from pyro_vae.pairs.draws import draw_terms_and_shared
 from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
-from pyro_vae.pairs.seeding import seeded
+from pyro_vae.pairs.seeding import begin_noise, seeded
 from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.vectorized import check_data_plate, check_densities, draws_lie
 from pyro_vae.shapes import Float
@@ -218,7 +218,7 @@ def _per_datum(
 
         def metrics(chunk: Images) -> dict[str, Tensor]:
             if by_itself:
-                torch.manual_seed(seed)
+                begin_noise(seed)
             return sampler.metrics(chunk)
 
         return _filled(map(metrics, chunks), len(images))

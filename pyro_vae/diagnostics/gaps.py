@@ -29,6 +29,7 @@ from pyro_vae.diagnostics.refinement import Refined, Refinement, refine
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import draw
 from pyro_vae.pairs.memory import at_once
+from pyro_vae.pairs.seeding import begin_noise
 from pyro_vae.posterior.annealing import Annealing, annealed_bound
 from pyro_vae.posterior.target import Target
 from pyro_vae.shapes import Bool, Float
@@ -241,7 +242,7 @@ def _estimate(
     estimates: Estimates, num_samples: int, size: int, seed: int
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
     """The ELBO and the importance-weighted log-likelihood, shape (N,), a few draws at a time."""
-    torch.manual_seed(seed)
+    begin_noise(seed)
     elbo, totals = torch.zeros((), dtype=torch.float64), []
     for start in range(0, num_samples, size):
         count = min(size, num_samples - start)

@@ -9,12 +9,25 @@ from functools import cache
 import torch
 
 
+def begin_noise(seed: int) -> None:
+    """Begin a random state by a seed, as ``torch.manual_seed`` does.
+
+    That seeds every kind of device, and where there is none keeps a stack trace for each in case one appears, a
+    millisecond a call; here the CPU alone is seeded where nothing else computes.
+
+    Example:
+        >>> begin_noise(0)
+        >>> first = torch.randn(3)
+        >>> _ = torch.manual_seed(0)
+        >>> torch.equal(first, torch.randn(3))
+        True
+    """
+    (torch.manual_seed if _has_accelerator() else torch.default_generator.manual_seed)(seed)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from a random state that a seed begins, and go back to the one before at the end.
-
-    ``torch.manual_seed`` seeds every kind of device, and where there is none keeps a stack trace for each in case one
-    appears, a millisecond a call; here the CPU alone is seeded where nothing else computes.
 
     Args:
         seed: as ``torch.manual_seed`` takes it.
@@ -27,7 +40,7 @@ def seeded(seed: int) -> Iterator[None]:
         True
     """
     with torch.random.fork_rng():
-        (torch.manual_seed if _has_accelerator() else torch.default_generator.manual_seed)(seed)
+        begin_noise(seed)
         yield
 
 

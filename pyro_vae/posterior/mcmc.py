@@ -28,6 +28,7 @@ from pyro.infer import NUTS
 from torch import Tensor
 
 from pyro_vae.errors import InputError, PyroVAEError
+from pyro_vae.pairs.seeding import begin_noise
 from pyro_vae.posterior.mass_matrix import BlockPerDatum, shrunk_covariance
 from pyro_vae.posterior.mixing import bulk_ess, r_hat
 from pyro_vae.posterior.target import Target
@@ -223,7 +224,7 @@ def nuts(
         potential = _Potential(target.compiled(1, runs))
         chains = []
         for chain in range(num_chains):
-            torch.manual_seed(seed + chain)
+            begin_noise(seed + chain)
             chains.append(_run(_kernel(target, potential, target_acceptance), num_samples, num_warmup))
             logger.info(f"NUTS: chain {chain + 1} of {num_chains} after {time.perf_counter() - start:.0f} s")
     return _together(chains, target.names, num_warmup, potential.calls, time.perf_counter() - start)
