@@ -16,15 +16,18 @@ import os
 import re
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 from pyro_vae.errors import InputError, PyroVAEError, StorageError
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{6})-(?P<pid>\d+)-\d+\.new")
 _FORGOTTEN = 86_400  # seconds after which a file that another machine was writing counts as left behind
+PIECE = 1 << 20  # bytes from which on a piece of a file is written at once
 _counter = itertools.count()
 _AT_FDCWD, _NOREPLACE, _EXCHANGE = -100, 1, 2
 _NO_FAULT_OF_THE_PATH = {
@@ -85,7 +88,74 @@ def write_new(path: Path, content: bytes | memoryview) -> None:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, content: bytes | memoryview) -> None:
+class NewFile:
+    """A file written piece by piece under a name that is not taken, and synced at its end; its folder is not.
+
+    What cannot be written is told by ``close`` alone, since ``torch.save`` ends its archive, with more to write and
+    another error, whatever happened to it.
+
+    Args:
+        path: where it lies.
+
+    Attributes:
+        crc32: the checksum of what was written.
+
+    Raises:
+        FileExistsError: if there is something.
+    """
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        self.crc32, self._descriptor = 0, os.open(path, flags, 0o666)
+        self._rest = bytearray()
+        self._fault: OSError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Write a piece; those that are small wait for others."""
+        size = memoryview(content).nbytes
+        if size < PIECE:
+            self._rest += content
+        if size >= PIECE or len(self._rest) >= PIECE:
+            self.flush()
+        if size >= PIECE:
+            self._put(content)
+        return size
+
+    def flush(self) -> None:
+        """Write what waits."""
+        rest, self._rest = self._rest, bytearray()
+        self._put(rest)
+
+    def close(self) -> None:
+        """Write what waits, and have the disk hold it all.
+
+        Raises:
+            OSError: if a piece could not be written.
+        """
+        try:
+            self.flush()
+            if self._fault is not None:
+                raise self._fault
+            os.fsync(self._descriptor)
+        finally:
+            os.close(self._descriptor)
+
+    def _put(self, content: bytes | bytearray | memoryview) -> None:
+        if self._fault is None and len(content):
+            self.crc32 = zlib.crc32(content, self.crc32)
+            try:
+                write_all(self._descriptor, content)
+            except OSError as error:
+                self._fault = error
+
+
+def write_all(descriptor: int, content: bytes | bytearray | memoryview) -> None:
     """Write bytes to an open file, all of them."""
     rest = memoryview(content)
     while rest:

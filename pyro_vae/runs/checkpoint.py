@@ -15,11 +15,14 @@ import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -65,24 +68,50 @@ def checksum(content: bytes | memoryview, before: int = 0) -> int:
     return zlib.crc32(content, before)
 
 
-def weights_to_bytes(weights: dict[str, Tensor], identity: Identity) -> bytes:
-    """Weights as a safetensors file."""
-    seen: set[int] = set()
-    apart = {}
-    for name, value in weights.items():
-        tensor = value.detach().cpu().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if storage in seen else tensor  # safetensors refuses two names for one memory
-        seen.add(storage)
-    metadata = {name: str(value) for name, value in vars(identity).items()}
-    return safetensors.torch.save(apart, metadata)
+class Writable(Protocol):
+    """What bytes are written to."""
+
+    def write(self, content: bytes | memoryview, /) -> int:
+        """Write a piece."""
 
 
-def training_to_bytes(training: dict[str, Any], identity: Identity) -> memoryview:
-    """The state of a training as torch saves it."""
-    file = io.BytesIO()
-    torch.save({**training, "identity": vars(identity)}, file)
-    return file.getbuffer()  # getvalue would copy it
+def write_weights(weights: dict[str, Tensor], identity: Identity, file: Writable) -> None:
+    """Write weights as a safetensors file, a tensor at a time, from where it lies.
+
+    The library makes a copy of them all first, and nothing else of the process runs meanwhile.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    header: dict[str, Any] = {"__metadata__": {name: str(value) for name, value in vars(identity).items()}}
+    end = 0
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    for name in names:
+        begin, end = end, end + tensors[name].nbytes
+        code, shape = _code(tensors[name].dtype), list(tensors[name].shape)
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(struct.pack("<Q", len(text)) + text)
+    for name in names:
+        file.write(bytes_of(tensors[name]).data)
+
+
+def write_training(training: dict[str, Any], identity: Identity, file: Writable) -> None:
+    """Write the state of a training as torch does."""
+    torch.save({**training, "identity": vars(identity)}, file)  # type: ignore[arg-type]
+
+
+def bytes_of(tensor: Tensor) -> NDArray[np.uint8]:
+    """The memory of a contiguous tensor on the CPU."""
+    found: NDArray[np.uint8] = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+    return found
+
+
+@cache
+def _code(dtype: torch.dtype) -> str:
+    """What the safetensors library calls a type."""
+    content = safetensors.torch.save({"": torch.empty(0, dtype=dtype)})
+    code: str = json.loads(content[8:])[""]["dtype"]
+    return code
 
 
 def read_weights(path: Path, expected: int | None = None, identity: Identity | None = None) -> dict[str, Tensor]:

@@ -20,8 +20,8 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.files.bounded import read_json_object
-from pyro_vae.files.whole import remove_tree, sync, write_new, write_whole
-from pyro_vae.runs.checkpoint import Identity, checksum, training_to_bytes, weights_to_bytes
+from pyro_vae.files.whole import NewFile, remove_tree, sync, write_whole
+from pyro_vae.runs.checkpoint import Identity, write_training, write_weights
 
 CHECKPOINTS, CURRENT = "checkpoints", "current.json"
 MAX_BYTES = 1 << 20
@@ -169,15 +169,15 @@ def write_checkpoint(folder: Path, run: str, weights: dict[str, Tensor], trainin
     identity = Identity(run, progress["epoch"], progress["step"])
     name = f"{identity.epoch:05}-{secrets.token_hex(4)}"
     first, second = f"{name}.safetensors", f"{name}.pt"
-    state = training_to_bytes(training | {"progress": progress}, identity)
-    contents: tuple[bytes | memoryview, ...] = (weights_to_bytes(weights, identity), state)
     try:
-        for file, content in zip((first, second), contents, strict=True):
-            write_new(folder / file, content)
+        with NewFile(folder / first) as file:
+            write_weights(weights, identity, file)
+        with NewFile(folder / second) as state:
+            write_training(training | {"progress": progress}, identity, state)
     except BaseException:
         _remove(folder, {first, second})
         raise
-    return Saved(identity.epoch, identity.step, first, checksum(contents[0]), second, checksum(contents[1]))
+    return Saved(identity.epoch, identity.step, first, file.crc32, second, state.crc32)
 
 
 def _remove(folder: Path, names: Iterable[str]) -> None:

@@ -298,7 +298,16 @@ class RunFolder:
             self._write_checkpoint(weights, training, best)
         except OSError as error:
             kept = self._current.last.epoch if self._current else 0
-            raise no_checkpoint(self.path, training["progress"]["epoch"], kept, error) from None
+            raise no_checkpoint(self.path, training["progress"]["epoch"], kept, self._reason(error)) from None
+
+    def _reason(self, error: OSError) -> OSError:
+        """Why something could not be written: perhaps the directory has gone meanwhile."""
+        assert self._lock is not None
+        try:
+            self._lock.check()
+        except OSError as gone:
+            return gone
+        return error
 
     def save_frame(self, epoch: int, png: bytes) -> None:
         """Write or replace the picture of an epoch; 0 is before training."""

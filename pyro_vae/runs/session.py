@@ -34,12 +34,14 @@ from pyro_vae.runs.data_facts import facts_of
 from pyro_vae.runs.display import Display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run, count
+from pyro_vae.runs.saving import Saver
 from pyro_vae.runs.stopping import Interrupted, stopping
 from pyro_vae.runs.table_rows import check_columns, supports_of
 from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
 from pyro_vae.training.fitness import check_labels, rehearse
+from pyro_vae.training.trainer import Progress
 
 MASKED_ROWS = 100  # on which programs have to show that they take missing values
 PROBED_ROWS = 11  # that programs are looked at with: a number that few plates but that over the rows will have
@@ -117,35 +119,61 @@ class Session:
 
     def train(self, display: Display) -> Run:
         trainer = self.trainer
-        best = trainer.weights() if self.folder is None else self.folder.weights("best")
         watched = self.world.watching(None if self.path is None else str(self.path))
-        with stopping(trainer) as signals, display, listening(display.say), watched:
-            display.say(self._describe())
-            display.start(trainer)
-            animation.begin(self._run())
-            try:
-                for row in trainer.epochs(display.step):
-                    if trainer.is_best:
-                        best = trainer.weights()
-                    if animation.is_due(trainer.progress.epoch, self.config.num_epochs, last=trainer.done):
-                        with trainer.average.in_use():
-                            animation.keep(self._run(), last=trainer.done)  # before the checkpoint: none is missing
-                    self._save(trainer.is_best)
-                    display.epoch(row)
-            except TrainingError as error:
-                if self.folder is not None:
-                    with contextlib.suppress(OSError):
-                        self.folder.save_evaluation({}, [Finding("failed", error.found, error.mend)])
-                raise
-        if trainer.progress.stopped:
-            display.say(trainer.progress.stopped)
-        if trainer.stop_requested and not trainer.done:
-            self._save(best=False)
-            self.pair.load_state_dict(trainer.weights())
-            raise Interrupted(self._run(), *signals[:1])
-        self.pair.load_state_dict(best)
+        with Saver(self.folder) as saver:
+            with stopping(trainer) as signals, display, listening(display.say), watched:
+                display.say(self._describe())
+                display.start(trainer)
+                animation.begin(self._run())
+                try:
+                    best = self._train(display, saver)
+                except TrainingError as error:
+                    if self.folder is not None:
+                        with contextlib.suppress(OSError):
+                            self.folder.save_evaluation({}, [Finding("failed", error.found, error.mend)])
+                    raise
+            if trainer.progress.stopped:
+                display.say(trainer.progress.stopped)
+            if trainer.stop_requested and not trainer.done:
+                self._save(saver, best=False)
+                saver.wait()
+                self.pair.load_state_dict(trainer.weights())
+                raise Interrupted(self._run(), *signals[:1])
+        self.pair.load_state_dict(best if self.folder is None else self.folder.weights("best"))
         self.world.share(list(self.pair.state_dict().values()))
         return self._run()
+
+    def _train(self, display: Display, saver: Saver) -> dict[str, torch.Tensor]:
+        """Train to the end, with a checkpoint after every epoch; the best weights, where no directory has them."""
+        trainer = self.trainer
+        best = trainer.weights() if self.folder is None else {}
+
+        def after_step(progress: Progress) -> None:
+            display.step(progress)
+            saver.check()
+            if progress.step == trainer.batches.num_steps:
+                saver.copy(self._settled())
+
+        try:
+            for row in trainer.epochs(after_step):
+                if trainer.is_best and self.folder is None:
+                    best = trainer.weights()
+                if animation.is_due(trainer.progress.epoch, self.config.num_epochs, last=trainer.done):
+                    saver.wait()
+                    with trainer.average.in_use():
+                        animation.keep(self._run(), last=trainer.done)  # before the checkpoint: none is missing
+                self._save(saver, trainer.is_best)
+                display.epoch(row)
+        finally:
+            saver.wait()
+        return best
+
+    def _settled(self) -> list[torch.Tensor]:
+        """What steps alone change; where averages are kept, they take the place of the weights for a while."""
+        eager = self.trainer.eager
+        states = eager.optimizer.state_dict()["state"].values()
+        moments = [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
+        return moments if self.config.ema else [*eager.parameters, *moments]
 
     def _describe(self) -> str:
         """What is trained on what, what ``auto`` became and why, in three lines."""
@@ -171,12 +199,12 @@ class Session:
             return ""
         return f" or fewer, if {patience} in a row bring nothing"
 
-    def _save(self, best: bool) -> None:
+    def _save(self, saver: Saver, best: bool) -> None:
         if self.path is None:
             return
-        weights, training = self.trainer.weights(), self.trainer.state_dict()
-        if self.folder is not None:
-            self.folder.save(weights, training, best)
+        training = self.trainer.state_dict()
+        with self.trainer.average.in_use():
+            saver.save(self.pair.state_dict(), training, best)
 
     def _run(self) -> Run:
         progress = self.trainer.progress

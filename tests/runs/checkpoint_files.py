@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from pyro_vae.runs.checkpoint import checksum, weights_to_bytes
+from pyro_vae.runs.checkpoint import checksum, write_weights
 from pyro_vae.runs.current import CHECKPOINTS, Current
 
 
@@ -30,7 +31,9 @@ def change_weights(run: Path, change: Callable[[dict[str, torch.Tensor]], None])
     current, path = Current.read(run), weights_file(run, "best")
     values = load_file(path)
     change(values)
-    content = weights_to_bytes(values, current.identity(current.best))
+    file = io.BytesIO()
+    write_weights(values, current.identity(current.best), file)
+    content = file.getvalue()
     path.write_bytes(content)
     best = dataclasses.replace(current.best, weights_crc32=checksum(content))
     last = current.last

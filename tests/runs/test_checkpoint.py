@@ -6,8 +6,10 @@ import io
 import os
 import pickle
 import zipfile
+from functools import partial
 
 import pytest
+import safetensors.torch
 import torch
 
 from pyro_vae.errors import InputError
@@ -16,14 +18,25 @@ from pyro_vae.runs.checkpoint import (
     checksum,
     read_training,
     read_weights,
-    training_to_bytes,
-    weights_to_bytes,
+    write_training,
+    write_weights,
 )
 
 WEIGHTS = {"model.w": torch.arange(6.0).view(2, 3), "guide.b": torch.tensor(1.5)}
 TRAINING = {"progress": {"epoch": 3, "history": [{"elbo": -1.25}]}, "tensor": torch.zeros(100)}
 HERE, ELSEWHERE, LATER = Identity("here", 3, 0), Identity("there", 3, 0), Identity("here", 4, 0)
-KINDS = {"weights": (read_weights, weights_to_bytes, WEIGHTS), "training": (read_training, training_to_bytes, TRAINING)}
+
+
+def to_bytes(write, value, identity):
+    file = io.BytesIO()
+    write(value, identity, file)
+    return file.getvalue()
+
+
+KINDS = {
+    "weights": (read_weights, partial(to_bytes, write_weights), WEIGHTS),
+    "training": (read_training, partial(to_bytes, write_training), TRAINING),
+}
 
 
 @pytest.fixture(params=KINDS)
@@ -48,8 +61,22 @@ def test_round_trip(tmp_path):
 
 def test_tied_weights_are_saved_twice(tmp_path):
     tied = torch.arange(3.0)
-    (tmp_path / "w").write_bytes(weights_to_bytes({"model.a": tied, "guide.b": tied}, HERE))
+    (tmp_path / "w").write_bytes(to_bytes(write_weights, {"model.a": tied, "guide.b": tied}, HERE))
     assert torch.equal(read_weights(tmp_path / "w")["guide.b"], tied)
+
+
+def test_the_safetensors_library_reads_weights_of_any_type_and_shape():
+    """In as many bytes as it would have written, also of tensors that do not lie in a row."""
+    dtypes = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
+    values = {f"ä.{i}": torch.arange(6).view(2, 3).to(dtype) for i, dtype in enumerate(dtypes)}
+    values |= {"scalar": torch.tensor(2.5), "empty": torch.empty(0, 4), 'a "quoted" name': torch.ones(2, 3).t()}
+    content = to_bytes(write_weights, values, HERE)
+    loaded = safetensors.torch.load(content)
+    assert {name: (value.dtype, value.tolist()) for name, value in loaded.items()} == {
+        name: (value.dtype, value.tolist()) for name, value in values.items()
+    }
+    metadata = {name: str(value) for name, value in vars(HERE).items()}
+    assert len(content) == len(safetensors.torch.save({n: value.contiguous() for n, value in values.items()}, metadata))
 
 
 def test_those_of_another_run_or_epoch_are_refused(kind):
@@ -98,7 +125,10 @@ def test_a_file_that_would_run_code_is_refused_and_never_run(kind, monkeypatch, 
 def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
     """Ten million zeros in ten kilobytes, where torch would look for a tensor."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(training_to_bytes(TRAINING, HERE))) as old, zipfile.ZipFile(packed, "w") as new:
+    with (
+        zipfile.ZipFile(io.BytesIO(to_bytes(write_training, TRAINING, HERE))) as old,
+        zipfile.ZipFile(packed, "w") as new,
+    ):
         for entry in old.infolist():
             new.writestr(entry.filename, old.read(entry))
         new.writestr("archive/data/9", bytes(10_000_000), zipfile.ZIP_DEFLATED)
