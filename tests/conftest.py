@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -22,29 +23,34 @@ from pyro_vae.models import MODELS, VAE
 from pyro_vae.networks import MLP, Network
 from pyro_vae.pairs import Pair
 from pyro_vae.priors import PRIORS
+from pyro_vae.runs import compatibility
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start: two at once would wait for each other
 
 EVENT_SHAPE = (1, 4, 4)
 NUM_CLASSES = 3
 SMALL = MLP(hidden=(16,))
-USUAL = {"vae", "mean_field", "normal", "unlabelled"}
+USUAL = {"vae", "mean_field", "normal", "unlabelled", "whole"}
 VARIANTS = {"sdgm"}  # of adgm
-ALSO = {("ss_vae", "iaf"), ("ss_vae", "mean_field", "labelled")}  # an enumerated label under a flow, and a known one
+ALSO = ({"ss_vae", "iaf"}, {"ss_vae", "labelled"})  # an enumerated label under a flow, and a known one
+ROWS = ["unlabelled", "labelled"]
+COLOURS = 4
 
 
-def combinations(*registries: Iterable[str], first: int = 0) -> list:
-    """Every combination of names: by default each name with the usual ones; of the rest, those on the squares of one
-    colour of a chessboard are exhaustive, those on the others slow, so that laws that begin with different colours
-    see every combination between them."""
+def combinations(*registries: Iterable[str], colours: Collection[int] = (0, 2)) -> list:
+    """Every combination of names: by default each name with the usual ones.  The rest are coloured by their diagonals,
+    in turn: those of the colours given are exhaustive, the others slow.  Each name is in some combination of every
+    colour, and laws of different colours see all combinations between them.
+    """
 
     def is_usual(names: tuple[str, ...]) -> bool:
-        return names in ALSO or (len({*names} - USUAL) <= 1 and not {*names} & VARIANTS)
+        unusual = {*names} - USUAL
+        return (len(unusual) <= 1 or unusual in ALSO) and not unusual & VARIANTS
 
     def marks(names: tuple[str, ...], colour: int) -> tuple[pytest.MarkDecorator, ...]:
         if is_usual(names):
             return ()
-        is_exhaustive = (colour + first) % 2 == 0 and not {*names} & VARIANTS
+        is_exhaustive = colour % COLOURS in colours and not {*names} & VARIANTS
         return (pytest.mark.exhaustive if is_exhaustive else pytest.mark.slow,)
 
     numbered = product(*(enumerate(registry) for registry in registries))
@@ -52,7 +58,7 @@ def combinations(*registries: Iterable[str], first: int = 0) -> list:
     return [pytest.param(*names, marks=marks(names, sum(place))) for place, names in named]
 
 
-PAIRS, OTHER_PAIRS = combinations(MODELS, GUIDES), combinations(MODELS, GUIDES, first=1)
+PAIRS = combinations(MODELS, GUIDES)
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +78,12 @@ def make_pair(model: str = "vae", guide: str = "mean_field", seed: int = 0, prio
     parts = {"network": SMALL, "prior": None if prior is None else PRIORS.build(prior, latent_dim=2)}
     program = MODELS.build(model, event_shape=EVENT_SHAPE, num_classes=NUM_CLASSES, latent_dim=2, **parts)
     return Pair(program, GUIDES.build(guide, model=program, network=SMALL))
+
+
+@functools.cache
+def compatible() -> dict[str, dict[str, compatibility.Reasons]]:
+    """What ``list --pairs`` tries: all parts together, which takes long enough to be done once."""
+    return {"models": compatibility.with_models(), "guides": compatibility.with_guides()}
 
 
 @pytest.fixture

@@ -30,11 +30,11 @@ from pyro_vae.pairs import Pair
 from pyro_vae.presets import PRESETS, preset
 from pyro_vae.priors import PRIORS
 from pyro_vae.registry import parse_choice
-from pyro_vae.runs import compatibility, fitting
+from pyro_vae.runs import fitting
 from pyro_vae.runs.assembly import OfShape, build_pair, check_names, resolve_resampling
 from pyro_vae.training import RESAMPLINGS, parse_schedule
 from pyro_vae.training.automatic import settle
-from tests.conftest import EVENT_SHAPE, NUM_CLASSES, SMALL
+from tests.conftest import EVENT_SHAPE, NUM_CLASSES, SMALL, compatible
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -334,7 +334,7 @@ def test_presets_are_what_they_are_said_to_be(understood):
 
 @pytest.mark.exhaustive
 def test_the_tables_name_the_pairs_that_are_refused():
-    with_models, with_guides = compatibility.with_models(), compatibility.with_guides()
+    with_models, with_guides = compatible()["models"], compatible()["guides"]
     assert not any(reason for row in with_models["guides"].values() for reason in row.values())
     for name, row in tables("docs/objectives.md").items():
         reasons = with_models["objectives"][name] | with_guides["objectives"][name]

@@ -17,10 +17,10 @@ MISTAKES = {name for name, kind in KINDS.items() if "fit" in kind.refused}
 
 
 def _marks(name: str, number: int) -> tuple[pytest.MarkDecorator, ...]:
-    """The usual kinds by default, a quarter of the others in the exhaustive run, and all of them in the slow one."""
+    """The usual kinds by default, an eighth of the others in the exhaustive run, and all of them in the slow one."""
     if name in USUAL | MISTAKES:
         return ()
-    return (pytest.mark.exhaustive,) if number % 4 == 0 else (pytest.mark.slow,)
+    return (pytest.mark.exhaustive,) if number % 8 == 0 else (pytest.mark.slow,)
 
 
 @pytest.mark.filterwarnings("ignore")

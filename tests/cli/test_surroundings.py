@@ -40,8 +40,6 @@ def shell(line: str, cwd: Path) -> subprocess.CompletedProcess:
         ("$RUN info run | true; exit ${PIPESTATUS[0]}", 1, ""),
         ("env -u HOME -u USER -u LOGNAME $RUN info run > /dev/null", 0, ""),
         ("$RUN info $'no\\xff'", 2, "expected a run directory at no\\xdcff; got no such folder"),
-        ("$RUN info $'a\\nb\\e[31m'", 2, "expected a run directory at a\\x0ab\\x1b[31m; got no such folder"),
-        (f"$RUN info {'n' * 300}", 2, "the system says: File name too long"),
     ],
 )
 def test_streams_and_names(line, status, said, fitted, tmp_path):
@@ -50,6 +48,17 @@ def test_streams_and_names(line, status, said, fitted, tmp_path):
     assert done.stderr.startswith("Error: ") == bool(said)
     assert said in done.stderr
     assert done.stderr.count("\n") == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\nb\x1b[31m", "expected a run directory at a\\x0ab\\x1b[31m; got no such folder"),
+        ("n" * 300, "the system says: File name too long"),
+    ],
+)
+def test_names_of_any_text(name, said, command):
+    assert_refused(command("info", name), said)
 
 
 @pytest.mark.exhaustive

@@ -34,8 +34,8 @@ def test_some_command_lines_and_files(place):
 
 @pytest.mark.exhaustive
 def test_more_command_lines_and_files(place):
-    assert command_lines(place, 60, seed=2).faults == []
-    assert mutated_files(place, 200, seed=2).faults == []
+    assert command_lines(place, 30, seed=2).faults == []
+    assert mutated_files(place, 100, seed=2).faults == []
 
 
 @pytest.mark.slow

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from pyro_vae.errors import InputError
+from pyro_vae.guides import GUIDES
+from pyro_vae.models import MODELS
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import Pair, draw_terms
 from pyro_vae.pairs.labels import label_distribution
-from tests.conftest import OTHER_PAIRS, LinearGaussian, make_pair
+from tests.conftest import LinearGaussian, combinations, make_pair
 
 
-@pytest.mark.parametrize(("model", "guide"), OTHER_PAIRS)
+@pytest.mark.parametrize(("model", "guide"), combinations(MODELS, GUIDES, colours=[1]))
 def test_the_terms_are_those_of_the_objective(model, guide, x):
     """Both estimate the same bound, from noise of their own, of which the terms' is the smaller: 7 standard errors by
     80 losses, of 5 copies of the data each, and a t of 79 degrees of freedom beyond 7 has a chance below 1e-8."""

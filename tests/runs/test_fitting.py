@@ -22,15 +22,15 @@ import pyro_vae
 from pyro_vae.config import FitConfig
 from pyro_vae.data import from_arrays, load_data
 from pyro_vae.errors import InputError, TrainingError
-from pyro_vae.guides import MeanField
-from pyro_vae.models import VAE
+from pyro_vae.guides import GUIDES, MeanField
+from pyro_vae.models import MODELS, VAE
 from pyro_vae.networks import MLP
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import draw_terms
 from pyro_vae.runs import fitting
 from pyro_vae.runs.display import Silent
 from pyro_vae.training import automatic
-from tests.conftest import FAST, PAIRS
+from tests.conftest import FAST, combinations
 from tests.guides.programs import PROGRAMS
 from tests.runs.checkpoint_files import training_file, weights, weights_file
 
@@ -39,7 +39,7 @@ def quietly(**settings):
     return pyro_vae.fit(display=False, **(FAST | settings))
 
 
-@pytest.mark.parametrize(("model", "guide"), PAIRS)
+@pytest.mark.parametrize(("model", "guide"), combinations(MODELS, GUIDES, colours=[2]))
 def test_fit_save_load_evaluate_is_identical(model, guide, toy_npz, tmp_path):
     run = quietly(model=model, guide=guide, data=toy_npz, out=tmp_path / "run")
     loaded = pyro_vae.load(tmp_path / "run")
