@@ -119,6 +119,9 @@ class ProgramConfig(_Settings):
     guide: Name = Field("mean_field", description="the amortized program q")
     prior: Name = Field("auto", description="p(z); auto: what the model asks for, normal for most")
     likelihood: Name = Field("auto", description="p(x | z); auto: the model's own, or what the pixels are")
+    standardize: bool = Field(
+        False, description="take each column or pixel in standard deviations from its mean over the training rows"
+    )
     latent_dim: Whole = Field(32, description="the dimension of z")
     network: Name = Field("mlp", description="encoders and decoders")
     classifier: Name = Field("auto", description="the network of q(y | x); auto: conv for images, mlp for vectors")

@@ -78,14 +78,12 @@ def config_options(command: F) -> F:
     for name, field in reversed(FitConfig.model_fields.items()):
         default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
         variable = None if name == "data" else f"PYRO_VAE_{name.upper()}"  # PYRO_VAE_DATA is the folder of downloads
-        shown = f"  [default: {default}]" if default or default == 0 else ""
-        option = click.option(
-            f"--{name.replace('_', '-')}",
-            name,
-            envvar=variable,
-            metavar=_metavar(default),
-            help=f"{field.description}{shown}",
-        )
+        shown = f"  [default: {default}]" if default or (default == 0 and default is not False) else ""
+        flag, text = f"--{name.replace('_', '-')}", f"{field.description}{shown}"
+        if isinstance(default, bool):
+            option = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, envvar=variable, help=text)
+        else:
+            option = click.option(flag, name, envvar=variable, metavar=_metavar(default), help=text)
         command = option(command)
     return command
 

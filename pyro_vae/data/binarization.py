@@ -20,6 +20,7 @@ from pyro_vae.data.pixels import DARK
 from pyro_vae.distributed import Part
 from pyro_vae.errors import InputError, nearest
 
+FAR = 10.0  # from which on numbers are better standardized
 Binarization = Literal["dynamic", "threshold", "none"]
 
 
@@ -121,6 +122,8 @@ def check_range(data: Dataset, how: Binarization, support: Constraint | None) ->
         if len(found):
             purpose = "to binarize" if how != "none" else "which the likelihood is a density for"
             mend = f"use --likelihood {fitting_likelihood(data)} --binarization none"
+            if found.abs().max() > FAR:
+                mend += " --standardize"
             if _is_of_codes(fits) and found.min() >= 0 and (found == found.round()).all():
                 mend = f"use --likelihood categorical:values={found.max().item() + 1:g}"
             if data.reading and data.train.scale == 1 and found.min() >= 0:

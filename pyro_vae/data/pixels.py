@@ -202,7 +202,7 @@ def _scale(seen: Array, whole: bool, picture: bool, name: str, reading: Reading)
     raise InputError(
         f"integers in x of {name} that are 0 or 1, or from 0 to 255 and not all below {DARK}, without --scale",
         f"numbers from {low:g} to {high:g}",
-        f"use {choice}--scale 1 to take them as they are",
+        f"use {choice}--scale 1 to take them as they are, beside --standardize for any size",
     )
 
 

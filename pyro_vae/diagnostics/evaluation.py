@@ -7,6 +7,9 @@ with.  A latent unit u is active where Var_x(E_q[z_u | x]) > 0.01 (Burda et al. 
 Where all N rows of the training set share latents w, the samples of w are draws from their posterior, so that the
 estimate is of each datum's density given the training set, log E_q(w)[p(x | w)], and the bound is that of the
 objective: a datum bears the N-th part of KL(q(w) || p(w)).
+
+The estimate is a lower bound of log p(x) on average, and good where the weights are not heavy.  The shape k-hat of
+their tail says so (Vehtari et al. 2024); it is fitted to those of the first data, from 100 samples per datum on.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.arviz_bridge.pareto import USABLE_K_HAT, psis
 from pyro_vae.compiled.payoff import FEWEST_RUNS, Way, compile_if_it_pays
 from pyro_vae.compiled.replay import Replay, replayed
 from pyro_vae.data.images import Images
@@ -38,6 +42,8 @@ from pyro_vae.shapes import Float
 Track = Callable[[Iterable[Images], int], Iterable[Images]]  # shows how far one is, given the number of chunks
 
 ACTIVE_VARIANCE = 0.01
+FEWEST_JUDGED, MOST_JUDGED = 100, 500  # samples per datum whose tail is fitted, and data whose weights are
+FEW_HEAVY, SMALL_SIZE = 0.1, 10  # share of data with heavy weights that is no cause for concern; effective samples
 RUNS_PER_DATUM, MIN_SAMPLES = 500, 50  # of the decoder, where nobody says how many
 
 
@@ -59,6 +65,8 @@ class Evaluation:
             labels.
         error_percent: 100 (1 - accuracy).
         ece: the expected calibration error.
+        heavy_weights: the share of data whose importance weights have a k-hat above 0.7, of the first 500 (of each
+            process); None where there are fewer than 100 samples per datum.
 
     Example:
         >>> from pyro_vae.data import Images
@@ -84,10 +92,26 @@ class Evaluation:
     accuracy: float | None = None
     error_percent: float | None = None
     ece: float | None = None
+    heavy_weights: float | None = None
 
-    def as_dict(self) -> dict[str, float | int]:
-        """The metrics by name, without those that do not apply."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+    @property
+    def note(self) -> str | None:
+        """Why the NLL is not to be taken for the number that it estimates, and what to do; None where it may be."""
+        heavy = self.heavy_weights or 0.0
+        if self.num_samples < FEWEST_JUDGED or not (heavy > FEW_HEAVY or self.effective_samples < SMALL_SIZE):
+            return None
+        why = f"k-hat is above {USABLE_K_HAT} for {100 * heavy:.0f} % of the data"
+        if heavy <= FEW_HEAVY:
+            why = f"{self.effective_samples:.1f} of {self.num_samples} samples count, the median over the data"
+        return (
+            f"the importance weights are heavy ({why}): the NLL is a bound that more samples would lower; "
+            "use more of them (--samples), a richer --guide, or read the ELBO"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The metrics by name, and the note, without those that do not apply."""
+        found = asdict(self) | {"note": self.note}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def default_samples(structure: Structure) -> int:
@@ -136,7 +160,7 @@ def evaluate(
     if len(images) < world.size:
         raise InputError(f"at most {len(images)} processes, one per image", str(world.size), "start fewer")
     mine = images[world.part(len(images)).rows]
-    found = _per_datum(probed, mine, num_samples, seed + world.rank, compiled, track)
+    found = _per_datum(probed, mine, num_samples, seed + world.rank, compiled, track, judged=True)
     parts = world.gather({name: values.double().cpu() for name, values in found.items()})
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Evaluation(num_data=len(images), num_samples=num_samples, **_averaged(columns, images.labels))
@@ -151,6 +175,8 @@ def _averaged(columns: dict[str, Tensor], labels: Tensor | None) -> dict[str, An
     metrics["effective_samples"] = columns["effective_samples"].median().item()
     active = int((means.var(0) > ACTIVE_VARIANCE).sum()) if min(means.shape) > 0 and len(means) > 1 else 0
     metrics["active_units"] = active
+    judged = columns["k_hat"][~columns["k_hat"].isnan()]
+    metrics["heavy_weights"] = (judged > USABLE_K_HAT).double().mean().item() if len(judged) else None
     if "probabilities" in columns and labels is not None and (labels >= 0).any():
         metrics |= _of_labels(columns["probabilities"], labels.cpu())
     return metrics
@@ -199,6 +225,7 @@ def _per_datum(
     compiled: bool = True,
     track: Track = lambda chunks, total: chunks,
     by_itself: bool = False,
+    judged: bool = False,
 ) -> dict[str, Tensor]:
     """The metrics of each datum, shapes as for ``_Sampler.metrics``."""
     probed = probed.by_row
@@ -210,7 +237,7 @@ def _per_datum(
     size = 1 if by_itself else max(1, draws // num_samples)
     num_runs = math.ceil(num_samples / max(1, draws // size))
     counts = [num_samples // num_runs + (i < num_samples % num_runs) for i in range(num_runs)]
-    sampler = _Sampler(probed, size, counts)
+    sampler = _Sampler(probed, size, counts, MOST_JUDGED if judged and num_samples >= FEWEST_JUDGED else 0)
     with seeded(seed), torch.no_grad(), pyro.validation_enabled(False):
         if compiled:
             sampler.compile(images, only_replayed=by_itself)
@@ -245,9 +272,10 @@ def _filled(parts: Iterable[dict[str, Tensor]], num_rows: int) -> dict[str, Tens
 class _Sampler:
     """The metrics of chunks of images from several runs of draws, most of them of one shape."""
 
-    def __init__(self, probed: ProbedPair, size: int, counts: list[int]) -> None:
+    def __init__(self, probed: ProbedPair, size: int, counts: list[int], num_judged: int) -> None:
         self.probed, self.size, self.counts = probed, size, counts
         self._replay: Replay | None = None
+        self._to_judge = num_judged
 
     def compile(self, images: Images, only_replayed: bool = False) -> None:
         """Record a run and compile it where that pays; compiled it has other noise, replayed the same."""
@@ -265,6 +293,7 @@ class _Sampler:
         """Per datum: shape (n,), but for the latent means (n, D) and the label probabilities (n, K)."""
         runs = [self._any_run(images, count) for count in self.counts]
         num_samples = sum(self.counts)
+        k_hat = self._k_hat([run.pop("log_weights") for run in runs])
         log_sum, log_sum_of_squares = (
             torch.stack([run.pop(name) for run in runs]).logsumexp(0) for name in ("log_sum", "log_sum_of_squares")
         )
@@ -274,22 +303,32 @@ class _Sampler:
             ).sum(0)
             for name in runs[0]
         }
-        metrics["nll"] = math.log(num_samples) - log_sum
+        metrics["nll"], metrics["k_hat"] = math.log(num_samples) - log_sum, k_hat.to(log_sum)
         metrics["effective_samples"] = (2 * log_sum - log_sum_of_squares).exp()
         if self.probed.has_label:
             metrics["probabilities"] = label_distribution(self.probed.pair, images.values(), LABEL_DRAWS).probs
         return metrics
+
+    def _k_hat(self, log_weights: list[Tensor]) -> Tensor:
+        """The shape of the tail of each datum's weights, shape (n,); NaN where it is not asked for."""
+        k_hat = torch.full((log_weights[0].shape[1],), torch.nan)
+        count = min(len(k_hat), self._to_judge)
+        if count:
+            self._to_judge -= count
+            k_hat[:count] = psis(torch.cat([part[:, :count] for part in log_weights]))[1]
+        return k_hat
 
     def _any_run(self, images: Images, count: int) -> dict[str, Tensor]:
         replay = self._replay if count == self.counts[0] else None
         return replayed(replay, images.tensors(), lambda: self._run(images, count))
 
     def _run(self, images: Images, count: int) -> dict[str, Tensor]:
-        """Means over ``count`` draws, and the logarithms of the sums of the importance weights and of their squares."""
+        """Means over ``count`` draws, the log weights, and the logarithms of the sums of weights and squares."""
         x = images.x()
         terms, shared = draw_terms_and_shared(self.probed, x, count)
         latent = [terms.latent_mean(site) for site in terms.means]
         return {
+            "log_weights": terms.log_weights,
             "log_sum": terms.log_weights.logsumexp(0),
             "log_sum_of_squares": (2 * terms.log_weights).logsumexp(0),
             "elbo": terms.elbo - shared,

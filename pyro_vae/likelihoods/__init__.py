@@ -7,6 +7,7 @@ from pyro_vae.likelihoods.located import Gaussian, Laplace
 from pyro_vae.likelihoods.mixed import Columns, ColumnSupports, Mixed
 from pyro_vae.likelihoods.seen_pixels import KnowsMissing, SeenPixels, leave_out_missing
 from pyro_vae.likelihoods.shares import Bernoulli, Binomial, BinomialShare, ContinuousBernoulli, Shares
+from pyro_vae.likelihoods.standardized import InUnits, Standardized
 from pyro_vae.registry import import_siblings
 
 import_siblings(__name__, __path__)
@@ -22,6 +23,7 @@ __all__ = [
     "Columns",
     "ContinuousBernoulli",
     "Gaussian",
+    "InUnits",
     "KnowsMissing",
     "Laplace",
     "Likelihood",
@@ -30,6 +32,7 @@ __all__ = [
     "Poisson",
     "SeenPixels",
     "Shares",
+    "Standardized",
     "ZeroInflatedNegativeBinomial",
     "leave_out_missing",
 ]

@@ -23,6 +23,7 @@ from pyro_vae.columns import Column, SeenColumns
 from pyro_vae.errors import InputError
 from pyro_vae.likelihoods.base import LIKELIHOODS, Likelihood
 from pyro_vae.likelihoods.seen_pixels import SeenPixels
+from pyro_vae.likelihoods.standardized import InUnits
 from pyro_vae.registry import parse_choice
 
 
@@ -104,32 +105,6 @@ def _in_order(parts: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
     shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     whole = torch.cat([part.expand(*shape, -1) for part in parts], -1)
     return whole[..., torch.cat(list(places)).argsort()]
-
-
-class _Standardized(dist.TransformedDistribution):
-    """A location family in the units of its columns, whose mean is known."""
-
-    def __init__(self, base: dist.TorchDistribution, location: Tensor, spread: Tensor) -> None:
-        self.location, self.spread = location, spread
-        transform = dist.transforms.AffineTransform(location, spread)
-        super().__init__(base, [transform], validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.location + self.spread * self.base_dist.mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self.spread.square() * self.base_dist.variance
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> _Standardized:
-        return _Standardized(self.base_dist.expand(batch_shape), self.location, self.spread)
-
-    def log_prob_of_seen(self, value: Tensor, missing: Tensor) -> Tensor:
-        """The log-probability of each entry, 0 where it is missing."""
-        standard = torch.where(missing, torch.nan, (value - self.location) / self.spread)
-        scores = SeenPixels(self.base_dist).log_prob(standard)
-        return torch.where(missing, 0.0, scores - self.spread.log())
 
 
 @LIKELIHOODS.register("mixed")
@@ -223,7 +198,7 @@ class _Group(nn.Module):
         if self._is_logarithmic:
             return self._entries(params + self.location)
         entries = self._entries(params)
-        return _Standardized(entries, self.location, self.spread) if self._is_real else entries
+        return InUnits(entries, self.location, self.spread) if self._is_real else entries
 
     def _entries(self, params: Tensor) -> dist.TorchDistribution:
         p = self.likelihood(params)

@@ -203,9 +203,6 @@ class Model(NamedModule):
     def mask_missing(self) -> None:
         """Take NaN in x for a missing value: no part of the likelihood, and seen as missing by guides made from now on.
 
-        Raises:
-            InputError: if the model reads part of x, which it would have to see whole.
-
         Example:
             >>> from pyro.infer import Trace_ELBO
             >>> from pyro_vae.guides import MeanField
@@ -215,12 +212,6 @@ class Model(NamedModule):
             >>> Trace_ELBO().loss(model, MeanField(model), x) > 0
             True
         """
-        if self.conditional:
-            raise InputError(
-                "a model that generates every value, for missing ones",
-                f"{type(self).__name__}, which reads part of x and has no likelihood for it",
-                "use --model vae, or fill the missing values",
-            )
         if not self.missing:
             self.missing = True
             leave_out_missing(self.likelihood)

@@ -3,6 +3,11 @@ r"""The conditional variational autoencoder, p(z | v) p(h | z, v): the hidden pa
 Sohn, Lee and Yan, *Learning Structured Output Representation using Deep Conditional Generative Models*, 2015, on the
 quadrants of Pyro's example.  The prior depends on what is visible, the guide q(z | v, h) sees the whole image, and only
 hidden pixels have a likelihood: the evidence is log p(h | v).
+
+Where values are missing, v is what is there of the visible part, and what is missing of it is hidden like h, without a
+likelihood.  So that the decoder learns to make such pixels too, a row in training is shown without the visible pixels
+that the row before it in the batch lacks, and those that it has count as hidden ones: as in *Variational Autoencoder
+with Arbitrary Conditioning* (Ivanov et al., 2019), with the patterns of the data.
 """
 
 from __future__ import annotations
@@ -99,24 +104,43 @@ class CVAE(Model):
                 "use --model vae",
             )
         super().__init__(event_shape, (Latent("z", latent_dim),), likelihood)
-        network = network or MLP()
-        self.view_of_visible = self.likelihood.view()
-        self.encoder = network.encoder([self.likelihood.seen_shape])
+        self.network = network or MLP()
+        self._see()
         features = cast(int, self.encoder.num_features)
         self.prior = DiagonalNormal(features, latent_dim)
-        self.decoder = network.decoder([latent_dim, features], self.likelihood.params_shape)
+        self.decoder = self.network.decoder([latent_dim, features], self.likelihood.params_shape)
         self.register_buffer("hidden", hidden_quadrants(self.event_shape, quadrants), persistent=False)
 
     def forward(
         self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
     ) -> Shaped[Tensor, "... *event"]:
         whole = self.hidden.new_zeros((1, *self.event_shape), dtype=torch.get_default_dtype()) if x is None else x
+        hidden, visible = self._parts(whole)
         with pyro.plate("data", whole.shape[0]):
-            features = self.encoder(self.view_of_visible(whole.masked_fill(self.hidden, 0.0)))
+            features = self.encoder(self.view_of_visible(visible))
             z = pyro.sample("z", self.prior(features))
             pixels = cast(dist.Independent, self.likelihood(self.decoder(z, features))).base_dist
-            completed = dist.Independent(Completed(pixels, self.hidden, whole), len(self.event_shape))
+            completed = dist.Independent(Completed(pixels, hidden, whole), len(self.event_shape))
             return pyro.sample("x", completed, obs=x)
+
+    def mask_missing(self) -> None:
+        if not self.missing:
+            super().mask_missing()
+            self._see()
+
+    def _see(self) -> None:
+        """Make the encoder of what is visible, beside an indicator of what is missing of it where that is masked."""
+        self.view_of_visible = self.view()
+        self.encoder = self.network.encoder([self.inputs["x"]])
+
+    def _parts(self, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """Which pixels are hidden, of a shape that broadcasts, and images as the encoder sees them."""
+        blank = whole.masked_fill(self.hidden, 0.0)
+        if not self.missing:
+            return self.hidden, blank
+        lacking = whole.isnan()
+        lacking = lacking | lacking.roll(1, 0) if self.training else lacking
+        return self.hidden | lacking, blank.masked_fill(lacking & ~self.hidden, torch.nan)
 
     def visible(self, x: Shaped[Tensor, "N *event"], blank: float = 0.5) -> Tensor:
         r"""Images of shape (N, \*event_shape) with the hidden pixels blank, as pictures show them."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 ADVICE = {
-    "importance weights": "Look at the rows that diagnosis.json names, then divide the data (--scale), "
+    "importance weights": "Look at the rows that diagnosis.json names, then scale the data (--scale, --standardize), "
     "or fit with a smaller --lr.",
     "Pareto k-hat": "Fit a guide with wider tails or a richer family (--guide full_rank, --guide iaf); "
     "until then, do not rely on importance-weighted numbers of data above the limit.",

@@ -15,7 +15,7 @@ from pyro_vae.config import DataConfig, FitConfig, ProgramConfig, TrainingConfig
 from pyro_vae.data import Binarization, Dataset, PixelKind, fitting_likelihood
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES, amortize
-from pyro_vae.likelihoods import LIKELIHOODS
+from pyro_vae.likelihoods import LIKELIHOODS, Mixed, Standardized
 from pyro_vae.models import MODELS, Model
 from pyro_vae.networks import NETWORKS, Network
 from pyro_vae.objectives import OBJECTIVES
@@ -28,6 +28,7 @@ from pyro_vae.training import OPTIMIZERS, RESAMPLINGS, Resampling, parse_schedul
 AUTO = "auto"
 CLASSIFIER_DROPOUT = 0.3
 CLASSIFIERS = {"small": "conv:pool=2", "images": "conv", "vectors": "mlp"}
+ROWS_AT_ONCE = 1000
 SMALL_IMAGE = 8  # pixels on a side up to which the network conv halves nothing
 NameOrProgram = str | Callable[..., Any]
 
@@ -58,12 +59,43 @@ def check_names(config: FitConfig, model: NameOrProgram = "", guide: NameOrProgr
     if config.hidden is not None:
         takes = NETWORKS.takes(config.network, "hidden")
         _check_taken(takes, "hidden", shown(config.hidden), f"the network {config.network!r}, which has none")
+    _check_standardizable(config, model)
     OBJECTIVES.check(config.objective)
     OPTIMIZERS.check(config.optimizer)
     if config.resampling != AUTO:
         RESAMPLINGS.check(config.resampling)
     if config.beta != AUTO:
         parse_schedule(config.beta)
+
+
+def _check_standardizable(config: FitConfig, model: NameOrProgram) -> None:
+    """Look at what is to be standardized."""
+    if not config.standardize:
+        return
+    if not takes_likelihood(model):
+        raise InputError(
+            "a model by name whose likelihood can be chosen, for --standardize",
+            repr(model) if isinstance(model, str) else "a program of your own, which is handed x as it is",
+            "standardize x before fit, or use --model vae",
+        )
+    if config.binarization not in (AUTO, "none"):
+        raise InputError(
+            "numbers for --standardize", f"--binarization {config.binarization}", "leave out one of the two"
+        )
+
+
+def standardize(pair: Pair, dataset: Dataset) -> None:
+    """Take means and standard deviations of the training rows, where a likelihood of the model has them.
+
+    Raises:
+        InputError: if a column or pixel has no value in any of them.
+    """
+    count = sum(not column.is_covariate for column in dataset.columns)
+    for part in pair.all_modules().values():
+        for module in part.modules():
+            if isinstance(module, Standardized):
+                rows = (chunk.values() for chunk in dataset.train.chunks(ROWS_AT_ONCE))
+                module.learn(values[:, :count] if count else values for values in rows)
 
 
 def _check_columns(config: FitConfig, model: NameOrProgram) -> None:
@@ -153,6 +185,8 @@ def _named_model(config: ProgramConfig, data: Described, name: str, network: Net
     prior, likelihood = config.prior, None
     if config.likelihood != AUTO:
         likelihood = LIKELIHOODS.build(config.likelihood, event_shape=observed, columns=own or None)
+        if config.standardize and not isinstance(likelihood, Mixed):  # whose columns are standardized inside
+            likelihood = Standardized(likelihood)
     return MODELS.build(
         name,
         event_shape=data.event_shape,
@@ -232,7 +266,15 @@ def resolve_likelihood(config: FitConfig, dataset: Dataset, model: NameOrProgram
                 "number the categories from 0, or use another --likelihood",
             )
         likelihood = f"categorical:values={max(2, int(largest) + 1)}"
+    if config.standardize and likelihood == "mixed" and not any(_is_real(column) for column in dataset.columns):
+        raise InputError(
+            f"a column of real numbers in {dataset.name}, for --standardize", "none", "leave out --standardize"
+        )
     return config.model_copy(update={"likelihood": likelihood})
+
+
+def _is_real(column: Column) -> bool:
+    return not column.is_covariate and parse_choice(column.likelihood)[0] in ("gaussian", "laplace")
 
 
 def resolve_reading(config: FitConfig, dataset: Dataset) -> FitConfig:

@@ -30,6 +30,7 @@ from pyro_vae.runs.assembly import (
     resolve_classifier,
     resolve_likelihood,
     resolve_reading,
+    standardize,
     takes_likelihood,
 )
 from pyro_vae.runs.config_file import CHANGEABLE
@@ -269,7 +270,10 @@ def _check_alike(world: World, config: FitConfig, dataset: Dataset) -> None:
 
 
 def _pair(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: NameOrProgram) -> Pair:
-    return build_pair(config, dataset, model, guide, dataset.train[:EXAMPLE_ROWS].values())
+    pair = build_pair(config, dataset, model, guide, dataset.train[:EXAMPLE_ROWS].values())
+    if config.standardize:
+        standardize(pair, dataset)
+    return pair
 
 
 def _rows_like(event_shape: tuple[int, ...]) -> torch.Tensor:

@@ -179,6 +179,7 @@ class Session:
         """What is trained on what, what ``auto`` became and why, in three lines."""
         config, batches, pixels = self.config, self.trainer.batches, describe_pixels(self.dataset)
         likelihood = f"; likelihood {config.likelihood}" if config.likelihood != AUTO else ""
+        pixels += ", standardized" if config.standardize else ""
         drawn = {"dynamic": ", binarized by draws", "threshold": ", binarized at 0.5", "none": ""}[batches.binarization]
         labels = f" ({len(batches.labelled_rows)} labelled)" if self.probed.has_label else ""
         where = f" -> {self.folder.path}" if self.folder else ""

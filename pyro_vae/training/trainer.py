@@ -18,6 +18,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_vae.compiled.payoff import Way, compile_if_it_pays
 from pyro_vae.compiled.snapshot import Writes
@@ -28,6 +29,7 @@ from pyro_vae.data.pixels import LARGEST_BYTE
 from pyro_vae.distributed import ALONE, Part, World
 from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.files.bounded import first_line
+from pyro_vae.likelihoods import Likelihood, Standardized
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import turns
 from pyro_vae.pairs.pair import ProbedPair
@@ -312,12 +314,19 @@ class Trainer:
         pixels, scale = self.batches.images.pixels, self.batches.images.scale
         finite = pixels[pixels.isfinite()].abs()
         largest = finite.max().item() / scale if finite.numel() else 0.0
+        likelihood = getattr(self.pair.model, "likelihood", None)
+        inside = ""  # what else could be done to the numbers
+        if isinstance(likelihood, Likelihood) and self.probed.support is constraints.real:
+            inside = " or --standardize"
         if largest > LARGEST_NUMBER:
-            return f"divide the numbers, which go up to {largest:g}: --scale {10.0 ** math.ceil(math.log10(largest)):g}"
+            scale = 10.0 ** math.ceil(math.log10(largest))
+            return f"divide the numbers, which go up to {largest:g}: --scale {scale:g}{inside}"
         rate = f"try a smaller --lr, such as {self.config.lr / 4:g}"
+        if isinstance(likelihood, Standardized):
+            return f"{rate}, or look at those rows"
         if largest > MODERATE_NUMBER:
             white = LARGEST_BYTE if LARGEST_BYTE / 2 < largest < LARGEST_BYTE + 1 else largest
-            return f"divide the numbers, which go up to {largest:g}, by --scale {white:g}, or {rate}"
+            return f"divide the numbers, which go up to {largest:g}, by --scale {white:g}{inside}, or {rate}"
         return f"{rate}, or look at those rows"
 
     def _record_step(self, rows: Indices, beta: float) -> None:

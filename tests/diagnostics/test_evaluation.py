@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from pyro_vae.arviz_bridge import psis
 from pyro_vae.data import Images
 from pyro_vae.diagnostics import (
     accuracy,
@@ -15,8 +16,10 @@ from pyro_vae.diagnostics import (
 )
 from pyro_vae.diagnostics.evaluation import default_samples
 from pyro_vae.errors import InputError
+from pyro_vae.pairs import draw_terms
 from pyro_vae.posterior import Target
 from tests.conftest import LinearGaussian, make_pair
+from tests.diagnostics.planted import linear_model, linear_pair
 
 
 def test_accuracy_and_calibration_by_hand():
@@ -143,3 +146,19 @@ def test_no_samples_are_refused(x):
     pair = make_pair("vae")
     with pytest.raises(InputError, match="at least one sample per datum; got 0; use --samples 100"):
         evaluate(pair.probe(x), Images(x), 0)
+
+
+def test_heavy_weights_are_said_and_light_ones_are_not():
+    x = linear_model(4, 6)().detach() + torch.randn(40, 6, generator=torch.Generator().manual_seed(3))
+    for scale, is_heavy in ((1.0, False), (0.5, True)):
+        probed = linear_pair(scale, latent_dim=4, data_dim=6)
+        found = evaluate(probed, Images(x), 200)
+        exact = -probed.pair.model.evidence(x).mean().item()
+        k_hat = psis(draw_terms(probed, x, 200).log_weights)[1]
+        share = (k_hat > 0.7).double().mean().item()
+        assert found.heavy_weights == pytest.approx(share, abs=0.25)
+        assert (found.note is not None) == is_heavy == (found.nll > exact + 0.02)
+        assert ("note" in found.as_dict()) == is_heavy
+        rough = evaluate(probed, Images(x), 20)
+        assert rough.heavy_weights is rough.note is None
+    assert "the NLL is a bound that more samples would lower; use more of them (--samples)" in (found.note or "")
