@@ -130,6 +130,13 @@ class Structure:
         return max(math.prod(x.shape[1:]), WIDEST_LAYER) * self.combinations
 
     @property
+    def units(self) -> str:
+        """The units of densities, draws and reconstructions, in words; empty where they are those of x."""
+        others = [name for name in self.observed if name != LABEL_SITE]
+        strange = [name for name in others if name in self.computed or name not in self.entries]
+        return f"of what {' and '.join(strange)} observes, which is computed of x" if strange else ""
+
+    @property
     def sampled(self) -> tuple[str, ...]:
         """The latent sites that are drawn, not enumerated, in order."""
         return tuple(name for name in self.latent if name not in self.enumerated)

@@ -255,6 +255,12 @@ class Generator:
 
     def _filled_in(self, values: Tensor, mean: bool, num_proposals: int) -> Tensor:
         """What the model makes of rows with values missing, a few rows at a time."""
+        if self.structure.computed:
+            raise InputError(
+                "a model that observes x as it is, to fill in what is missing",
+                f"the site {self.structure.computed[0]!r}, which observes what is computed of x",
+                "observe x, with the distribution that it has: LogNormal in the place of a Normal of x.log()",
+            )
         comes_apart = self.structure.data_dim is not None
         size = at_once(self.structure.widest(values) * num_proposals) if comes_apart else len(values)
         filled = []

@@ -150,6 +150,9 @@ class Run(Generator):
     ) -> dict[str, Any]:
         """The metrics of the run on a split, in nats per datum; see ``diagnostics.Evaluation``.
 
+        Densities are in the units of the data, or, of a program that observes what is computed of x, in those that
+        ``units`` names: add the logarithm of the Jacobian for those of x.
+
         Args:
             split: train, validation or test.
             num_samples: importance samples per datum; default: what 500 runs of the decoder give, 500 or, where
@@ -169,7 +172,8 @@ class Run(Generator):
             world=world,
         ).as_dict()
         names = {"model": self.config.model, "guide": self.config.guide, "data": self.config.data, "split": split}
-        return names | metrics | {"seconds": round(time.perf_counter() - begin, 3)}
+        units = {"units": self.structure.units} if self.structure.units else {}
+        return names | metrics | units | {"seconds": round(time.perf_counter() - begin, 3)}
 
     @cached_property
     def findings(self) -> list[Finding]:

@@ -191,8 +191,8 @@ class Session:
         )
 
     def _units(self) -> str:
-        computed = self.probed.computed
-        return f"\n{computed[0]} observes what is computed of x: metrics and draws are in its units" if computed else ""
+        units = self.probed.units
+        return f"\nmetrics and draws are in the units {units}" if units else ""
 
     def _stopping(self) -> str:
         patience = self.config.patience

@@ -158,7 +158,8 @@ def test_a_conditional_model_leaves_out_what_is_missing_of_either_part():
         trace = poutine.trace(poutine.condition(program, {"z": z})).get_trace(x)
         trace.compute_log_prob()
         loc = trace.nodes["x"]["fn"].base_dist.base_dist.base.mean
-        return trace.nodes["x"]["log_prob"], dist.Normal(loc, 1.0).log_prob(x).nan_to_num(0.0)[:, 0], trace
+        each = dist.Normal(loc, 1.0).log_prob(x.nan_to_num(0.0)).masked_fill(x.isnan(), 0.0)[:, 0]
+        return trace.nodes["x"]["log_prob"], each, trace
 
     found, each, trace = scored(model.eval())
     assert torch.allclose(found, each[..., 1].sum(-1))
