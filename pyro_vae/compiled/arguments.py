@@ -28,6 +28,7 @@ class Arguments:
     Args:
         args: by position.
         kwargs: by name.
+        unread: positions and names of those that do not count.
 
     Attributes:
         form: what a graph depends on.
@@ -39,17 +40,21 @@ class Arguments:
         Unwatchable: if something among them changes as it is read.
     """
 
-    def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], unread: frozenset[int | str] = frozenset()
+    ) -> None:
         self.tensors: list[Tensor] = []
         self.numbers: dict[str, Number] = {}
         self.objects: list[tuple[str, Any]] = []
         self._form: list[Hashable] = []
-        self._args, self._kwargs = args, kwargs
+        self._args, self._kwargs, self._unread = args, kwargs, unread
         for i, value in enumerate(args):
-            self._take(f"argument {i + 1}", value)
+            if i not in unread:
+                self._take(f"argument {i + 1}", value)
         for name, value in kwargs.items():
-            self._take(f"the argument {name}", value)
-        self.form = (len(args), tuple(kwargs), tuple(self._form))
+            if name not in unread:
+                self._take(f"the argument {name}", value)
+        self.form = (len(args), tuple(kwargs), unread, tuple(self._form))
 
     def exchanged(self, tensors: list[Tensor], numbers: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """These arguments with other tensors, and with tensors in the place of some numbers."""
@@ -60,8 +65,11 @@ class Arguments:
                 return next(following)
             return _mapped(lambda key, inner: exchange(f"{path}[{key!r}]", inner), value, numbers.get(path, value))
 
-        args = tuple(exchange(f"argument {i + 1}", value) for i, value in enumerate(self._args))
-        return args, {name: exchange(f"the argument {name}", value) for name, value in self._kwargs.items()}
+        def exchange_if_read(key: int | str, path: str, value: Any) -> Any:
+            return value if key in self._unread else exchange(path, value)
+
+        args = tuple(exchange_if_read(i, f"argument {i + 1}", value) for i, value in enumerate(self._args))
+        return args, {k: exchange_if_read(k, f"the argument {k}", value) for k, value in self._kwargs.items()}
 
     def _take(self, path: str, value: Any) -> None:
         form: list[Hashable] = self._form

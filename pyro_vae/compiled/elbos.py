@@ -34,9 +34,10 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_vae.compiled.graphs import CompiledPair
+from pyro_vae.compiled.libraries import is_library
+from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.program_state import identity
 from pyro_vae.compiled.readings import Call, Program
-from pyro_vae.compiled.recorded_graph import Outcome
 from pyro_vae.compiled.snapshot import Snapshot
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -124,7 +125,7 @@ class CompiledELBO(ELBO):
     def _evaluate(
         self, method: str, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Outcome | Any:
-        call = Call(method, model, guide, args, kwargs, self._settings())
+        call = Call(method, model, guide, args, kwargs, self._settings(), not _is_of_libraries(type(self)))
         if self._running:
             return self._run_stock(call)
         self._restore_nesting(model, guide)
@@ -309,6 +310,12 @@ class _Differentiable(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradients are to have a graph
             gradients = torch.autograd.grad(ctx.run_again(), ctx.tensors, create_graph=True, allow_unused=True)
         return (None, None, *(None if gradient is None else upstream * gradient for gradient in gradients))
+
+
+@functools.cache
+def _is_of_libraries(kind: type) -> bool:
+    """Whether all of an estimator is Pyro's, which only hands the arguments on."""
+    return all(is_library(base) for base in kind.__mro__)
 
 
 def _number(outcome: Outcome | Any) -> float:

@@ -22,7 +22,7 @@ import sys
 import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro.poutine.block_messenger import BlockMessenger
@@ -35,12 +35,14 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from pyro_vae.compiled import payoff
 from pyro_vae.compiled.contents import Unwatchable
-from pyro_vae.compiled.making import Failed, Unsettled, make_graph, try_graph
+from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.payoff import CompileEstimate, Credit, reason
 from pyro_vae.compiled.readings import Call, Reader, Reading, Run
-from pyro_vae.compiled.recorded_graph import Outcome, RecordedGraph
+from pyro_vae.compiled.refusals import MAX_NODES, WITH_BACKWARD, Failed, TooLarge, Unsettled
 from pyro_vae.compiled.snapshot import torch_noise
-from pyro_vae.compiled.tracing import MAX_NODES, WITH_BACKWARD, TooLarge
+
+if TYPE_CHECKING:
+    from pyro_vae.compiled.recorded_graph import RecordedGraph
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +183,8 @@ class CompiledPair:
         return result
 
     def _record(self, kind: _Kind, reading: Reading) -> Outcome | Any:
+        from pyro_vae.compiled.making import make_graph  # half a second of imports, for a second call alone
+
         try:
             graph, answer, error = make_graph(self._run_stock, reading, self._credit.operations)
         except Failed as failed:
@@ -203,6 +207,8 @@ class CompiledPair:
         self._graphs[graph] = self._graphs.pop(graph)
         kind.calls = 0
         if not graph.is_tried:
+            from pyro_vae.compiled.making import try_graph
+
             result, error = try_graph(graph, self._run_stock, reading, held)
             graph.is_tried = True
             if error is not None:

@@ -28,29 +28,22 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.compiled import validation
+from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.outside import Outside
 from pyro_vae.compiled.parameters import used
 from pyro_vae.compiled.places import ABSENT, PLAIN
 from pyro_vae.compiled.program_state import Marks
 from pyro_vae.compiled.readings import Call, Reading, Run
 from pyro_vae.compiled.recorded_graph import (
-    Outcome,
     Rebound,
     RecordedGraph,
     check_agreement,
     find_sources,
     summary,
 )
+from pyro_vae.compiled.refusals import Failed, Unsettled, Untraceable
 from pyro_vae.compiled.snapshot import Writes
-from pyro_vae.compiled.tracing import Untraceable, record
-
-
-class Unsettled(Untraceable):
-    """A run has made parameters, or met invalid values, and the next one will not."""
-
-
-class Failed(Exception):
-    """A graph could not be made; the text says why.  The programs, and all they hold, are as they were."""
+from pyro_vae.compiled.tracing import record
 
 
 def make_graph(run: Run, reading: Reading, max_nodes: int) -> tuple[RecordedGraph, Any, Exception | None]:
@@ -157,6 +150,7 @@ def try_graph(graph: RecordedGraph, run: Run, reading: Reading, held: Sequence[T
     fresh = list(map(_is_fresh, trained))
     with Outside() as outside:
         result = run(reading.call)
+    graph.called = outside.called
     if error is None:
         try:
             _compare(found, result, trained, fresh)

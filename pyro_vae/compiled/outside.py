@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from pyro_vae.compiled.patches import Patchable
+
 _CLOCK, _FILES = "it reads a clock", "it looks at files"
 _SETTING, _VALUE = "it reads a setting of the process", "it reads the value of a tensor"
 _CLOCKS = ("time", "perf_counter", "monotonic", "process_time", "thread_time", "clock_gettime")
@@ -37,6 +39,7 @@ _FUNCTIONS = {  # in C, by module and name
 }
 _CALLED_BY_PROGRAMS = {  # in Python, where a program calls them itself, by module and name
     ("importlib", "import_module"): "it looks for a module by its name",
+    ("warnings", "_showwarnmsg"): "it warns at every call",  # once only would be over by now
     **{("logging", name): _SETTING for name in ("isEnabledFor", "getEffectiveLevel", "hasHandlers")},
     **{("threading", name): _SETTING for name in ("active_count", "enumerate", "current_thread", "main_thread")},
     **{("numpy._core._ufunc_config", name): _SETTING for name in ("geterr", "getbufsize")},
@@ -62,10 +65,12 @@ class Outside:
 
     Attributes:
         found: what the run did outside, and where; None for nothing.
+        called: the functions of libraries that it called.
     """
 
     def __init__(self) -> None:
         self.found: str | None = None
+        self.called = Patchable()
         self._watches = self._collects = False
 
     def __enter__(self) -> Self:
@@ -82,13 +87,15 @@ class Outside:
                 gc.enable()
 
     def _look(self, frame: FrameType, event: str, function: Any) -> None:
-        if self.found is not None:
+        if self.found is not None:  # there will be no graph
             return
         what = caller = None
         if event == "c_call":
+            self.called.note_in_c(function)
             what = _what(function)
             caller = None if what is None else _caller(frame)
         elif event == "call":
+            self.called.note(frame)
             what, caller = _what_in_python(frame)
         if what is not None and caller is not None:
             self.found = f"{what} ({Path(caller.f_code.co_filename).name}, line {caller.f_lineno})"

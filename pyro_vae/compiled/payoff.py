@@ -15,13 +15,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from torch import Tensor
 
 from pyro_vae.compiled.inlining import is_view
-from pyro_vae.compiled.lowering import CompilableRecording
-from pyro_vae.compiled.tracing import Recording, Untraceable
+from pyro_vae.compiled.refusals import Untraceable
+
+if TYPE_CHECKING:
+    from pyro_vae.compiled.lowering import CompilableRecording
+    from pyro_vae.compiled.tracing import Recording
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ MOST_LOST = 0.3  # of the time of the eager calls, that recording may take
 
 
 Way = Literal["eager", "replayed", "compiled"]
-C = TypeVar("C", bound=CompilableRecording)
+C = TypeVar("C", bound="CompilableRecording")
 
 
 @dataclass(frozen=True)

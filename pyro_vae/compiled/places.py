@@ -235,7 +235,9 @@ class Items(Holder):
             return []
         if not isinstance(container, Mapping):
             return list(container)
-        return list(container.values()) if _are_equal(container, self._keys) else []
+        if _are_equal(container, self._keys):
+            return list(container.values())
+        return [] if self._keys else [ABSENT]  # of another length than before
 
     def put(self, index: int, value: Any) -> None:
         self._find()[self._keys[index] if self._keys else index] = value

@@ -22,6 +22,7 @@ from pyro_vae.compiled.arguments import Arguments
 from pyro_vae.compiled.contents import Unwatchable
 from pyro_vae.compiled.places import Place, value_of
 from pyro_vae.compiled.program_state import State, Watch
+from pyro_vae.compiled.unread import unread
 from pyro_vae.compiled.walk import Number, Walk
 
 Program = Callable[..., Any]
@@ -30,7 +31,11 @@ Run = Callable[["Call"], Any]  # makes a call as Pyro's own estimator does
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an estimator: its programs, what they are called with, and how the estimator is set."""
+    """One call of an estimator: its programs, what they are called with, and how the estimator is set.
+
+    Args:
+        reads_itself: whether the estimator may look at the arguments, too.
+    """
 
     method: str
     model: Program
@@ -38,6 +43,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     settings: Hashable = ()
+    reads_itself: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,8 @@ class Reader:
         Raises:
             Unwatchable: if that cannot be told.
         """
-        arguments = Arguments(call.args, call.kwargs)
+        passed_over = () if call.reads_itself else unread((call.model, call.guide), len(call.args), call.kwargs)
+        arguments = Arguments(call.args, call.kwargs, frozenset(passed_over))
         state = self._programs.read((("model", call.model), ("guide", call.guide)))
         walks: tuple[Walk, ...] = (self._programs.walk,)
         numbers, form = arguments.numbers, None

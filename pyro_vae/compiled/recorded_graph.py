@@ -22,11 +22,14 @@ from pyro.ops.provenance import detach_provenance
 from torch import Tensor
 
 from pyro_vae.compiled.lowering import compile_recording, interpret
+from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.parameters import Parameter, announce
+from pyro_vae.compiled.patches import Patchable
 from pyro_vae.compiled.payoff import CompileEstimate
 from pyro_vae.compiled.places import Place
+from pyro_vae.compiled.refusals import Untraceable
 from pyro_vae.compiled.snapshot import Writes, storage
-from pyro_vae.compiled.tracing import Recording, Untraceable
+from pyro_vae.compiled.tracing import Recording
 
 Tensors = Mapping[str, Tensor]  # by path, or by name
 
@@ -116,6 +119,7 @@ class RecordedGraph:
         is_tried: whether a run of it was compared with one of the programs.
         is_settled: whether it is compiled, or never will be.
         checks: whether its last output says if all values were valid.
+        called: the functions of libraries that are in it.
 
     Raises:
         Untraceable: if it cannot be run again.
@@ -143,9 +147,12 @@ class RecordedGraph:
         self.nodes = len(recording.graph.graph.nodes)
         self.checks = recording.valid is not None
         self.is_tried = self.is_settled = False
+        self.called = Patchable()
 
     def find(self, bound: Tensors) -> list[Tensor] | None:
         """The held tensors as they are now; None if this graph is of other ones."""
+        if not self.called.is_unchanged():
+            return None
         store = parameter_store()
         found = []
         for source in self._sources:
@@ -209,36 +216,6 @@ class RecordedGraph:
         if all(tensor.device.type == "cpu" for tensor in values):  # elsewhere the noise is another
             check_agreement(found, expected)
         self._run = compiled
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A loss, and the gradients of the tensors that have one."""
-
-    loss: Tensor
-    tensors: list[Tensor]
-    gradients: list[Tensor]
-
-    def accumulate(self) -> None:
-        """Add the gradients to those that the tensors have, as ``backward`` does."""
-        taken: set[int] = set()
-        there: list[Tensor] = []
-        added: list[Tensor] = []
-        for tensor, gradient in zip(self.tensors, self.gradients, strict=True):
-            hooked = tensor._backward_hooks or tensor._post_accumulate_grad_hooks
-            grad = tensor.grad if tensor.is_leaf and not hooked else None
-            place = gradient.data_ptr()
-            if grad is not None and grad.layout is torch.strided and not grad.requires_grad:
-                there.append(grad)
-                added.append(gradient)
-            elif place not in taken and gradient.stride() == tensor.stride() and tensor.is_leaf and not hooked:
-                tensor.grad = gradient
-            else:
-                torch.autograd.backward(tensor, gradient)
-            taken.add(place)
-        if there:
-            with torch.no_grad():
-                torch._foreach_add_(there, added)
 
 
 def check_agreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:

@@ -41,6 +41,7 @@ from torch.overrides import TorchFunctionMode
 from pyro_vae.compiled.gradients import leaves_behind, next_function
 from pyro_vae.compiled.indexing import entries, has_number
 from pyro_vae.compiled.quickly import described_quickly, uncollected
+from pyro_vae.compiled.refusals import MAX_NODES, WITH_BACKWARD, TooLarge, Untraceable
 from pyro_vae.compiled.substitutes import (
     is_mask,
     masked,
@@ -72,31 +73,12 @@ _VALUES = {
     Tensor.__array__: "an array",
 }
 _GRADIENT: Any = Tensor.grad
+_VERSION: Any = Tensor._version
 _COPIES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new)
 # What these do depends on the values of a tensor, lengths or offsets, which they read without an operation.
 _READ_ELSEWHERE = {"_pack_padded_sequence", "_pad_packed_sequence", "ctc_loss", "_ctc_loss", "segment_reduce"}
 _SPLITS = (torch.tensor_split, Tensor.tensor_split, torch.narrow, Tensor.narrow)
-# Operations of a run and its backward pass, for each before that: 1.46 to 1.67 in eight of Pyro's examples.
-WITH_BACKWARD = 1.5
-MAX_NODES = 50_000  # operations of a graph
 _LITERALS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
-
-
-class Untraceable(Exception):
-    """A function cannot be recorded; the text says why."""
-
-
-class TooLarge(Untraceable):
-    """A function takes more operations than are recorded.
-
-    Args:
-        most: how many are.
-        operations: how many it takes, by estimate; 0 where that is not known.
-    """
-
-    def __init__(self, most: int, operations: int = 0) -> None:
-        super().__init__(f"a run takes more than {most:,} operations")
-        self.operations = operations
 
 
 @dataclass(frozen=True)
@@ -229,6 +211,8 @@ class _Recording(TorchFunctionMode):
             return self._collect(*args, **kwargs)
         if getattr(func, "__self__", None) is _GRADIENT and _root(asking) not in ("torch", "pyro"):
             raise Untraceable(f"it reads a gradient of before ({_place(asking)})")
+        if getattr(func, "__self__", None) is _VERSION and _root(asking) not in ("torch", "pyro"):
+            raise Untraceable(f"it asks how often a tensor was written to ({_place(asking)})")
         if func is torch.lstm:
             with without_onednn():
                 return func(*args, **kwargs)

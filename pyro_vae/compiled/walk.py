@@ -256,7 +256,7 @@ class Walk:
         self.entries[path] = (type(thing), len(thing))
         labels: Iterable[Any] = thing if isinstance(thing, Mapping) else itertools.count()
         paths = [self._label(path, label) for label, _ in zip(labels, range(len(thing)), strict=False)]
-        self._hold(Items(thing, paths), lifted=isinstance(thing, (dict, list)))
+        self._hold(Items(thing, paths), lifted=isinstance(thing, (dict, list, deque)))
 
     def _label(self, path: str, label: Any) -> str:
         return f"{path}[{label!r}]" if type(label) in PLAIN else f"{path}[{self._serials.of(label)}]"
@@ -279,7 +279,7 @@ class Walk:
             self.written.append(Cells(function, unread, path))
         space = function.__globals__
         used = sorted(name for name in found.globals if name in space)
-        self._hold_names(functools.partial(Space, space), used)
+        self._hold_names(functools.partial(Space, space), sorted(found.globals))  # one may come into being
         if unread := sorted(name for name in found.stored_globals - found.globals if name in space):
             self.written.append(Space(space, unread))
         if (found.attributes | found.globals) & _OF_THE_ENVIRONMENT:
@@ -305,6 +305,8 @@ class Walk:
             return
         self._modules.add((id(module), attributes))
         space = vars(module)
+        if not is_library(module):
+            self._watch_size(module)
         names = sorted(name for name in attributes - _OF_THE_ENVIRONMENT if name in space)
         self._hold_names(lambda some: Space(space, some, f"{path}."), names)
         for name in names:
@@ -328,9 +330,14 @@ class Walk:
     def _visit_class(self, path: str, kind: type) -> None:
         for base in kind.__mro__:
             if not is_library(base):
+                self._watch_size(base)
                 called = _OF_AUTOGRAD if issubclass(base, torch.autograd.Function) else {"forward"}
                 keys = {k for k in vars(base) if k.startswith("__") or k in called or self._is_read(kind, k)}
                 self._hold_names(functools.partial(ClassSpace, base, prefix=f"{path}."), sorted(keys - _NOT_CALLED))
+
+    def _watch_size(self, thing: Any) -> None:
+        """Look again once a class or a module has another number of names: one of them may be read."""
+        self._contents.append((vars(thing).__len__, len(vars(thing))))
 
     def _visit_object(self, path: str, thing: Any) -> None:
         before = self._is_own

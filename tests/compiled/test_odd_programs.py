@@ -18,9 +18,7 @@ from tests.compiled.odd_programs import (  # noqa: F401
     operations,
     surroundings,
 )
-from tests.compiled.odd_programs.program import CASES
-
-NUM_STEPS = 14
+from tests.compiled.odd_programs.program import CASES, NUM_CALLS
 
 
 def run(make, kind):
@@ -30,7 +28,7 @@ def run(make, kind):
     optimizer = pyro.optim.SGD({"lr": 0.01}) if program.optimizer == "sgd" else pyro.optim.Adam({"lr": 0.02})
     svi = SVI(program.model, program.guide, optimizer, kind())
     found = []
-    for i in range(NUM_STEPS):
+    for i in range(NUM_CALLS):
         program.before(i)
         args, kwargs = program.calls(i)
         try:

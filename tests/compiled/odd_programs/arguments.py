@@ -215,3 +215,31 @@ def obs_mask():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     return Program(m, calls=lambda i: call(X, torch.arange(6) % (2 + i % 3) == 0))
+
+
+@case(quick=True)
+def unread_names():
+    def model(x, *names, **more):
+        base(x)
+
+    return Program(model, calls=lambda i: call(X, f"batch {i}", more=[f"{j}.png" for j in range(i)]))
+
+
+@case()
+def unread_rows():
+    class Model(nn.Module):
+        def forward(self, x, rows=None):
+            base(x)
+
+    return Program(Model(), calls=lambda i: call(X, rows=torch.arange(i)))
+
+
+@case("of a kind of its own")
+def names_that_a_nested_function_reads():
+    def model(x, name):
+        def inner():
+            base(x, scale=float(len(name)))
+
+        inner()
+
+    return Program(model, calls=lambda i: call(X, "n" * (i + 1)))

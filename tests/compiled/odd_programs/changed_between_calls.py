@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
+from collections import deque
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
 
-from tests.compiled.odd_programs.program import Program, base, case
+from tests.compiled.odd_programs.program import NUM_CALLS, Program, base, case
 
 
 @case("of a kind of its own")
@@ -335,3 +338,90 @@ def set_and_frozenset():
             s.add("b")
 
     return Program(lambda x: base(x * len(s)), before=before)
+
+
+@case(quick=True)
+def empty_dictionary():
+    found = {}
+
+    def before(i):
+        if i > 5:
+            found["scale"] = 2.0 + i
+
+    return Program(lambda x: base(x, scale=found.get("scale", 1.0)), before=before)
+
+
+@case(quick=True)
+def global_that_comes_into_being():
+    space = {"base": base}
+    source = """
+def model(x):
+    try:
+        base(x, scale=late)
+    except NameError:
+        base(x)
+"""
+    exec(source, space)
+
+    def before(i):
+        if i == 6:
+            space["late"] = 3.0
+
+    return Program(space["model"], before=before)
+
+
+@case()
+def class_attribute_that_comes_into_being():
+    class Base:
+        scale = 1.0
+
+        def __call__(self, x):
+            base(x, scale=self.scale)
+
+    class Derived(Base):
+        pass
+
+    def before(i):
+        if i == 6:
+            Derived.scale = 3.0
+
+    return Program(Derived(), before=before)
+
+
+@case()
+def deque_of_numbers():
+    schedule = deque([1.0, 2.0, 3.0])
+    return Program(lambda x: base(x, scale=schedule[0]), before=lambda i: schedule.rotate(-1))
+
+
+def patched(space, name, other, at=5):
+    """Put another function in the place of a library's, before a call, and the old one back after the last."""
+    old, own = getattr(space, name), name in vars(space)
+
+    def before(i):
+        if i == at:
+            setattr(space, name, functools.partialmethod(other, old) if isinstance(space, type) else other)
+        if i == NUM_CALLS - 1:
+            setattr(space, name, old) if own else delattr(space, name)
+
+    return before
+
+
+@case(quick=True)
+def method_of_a_distribution():
+    before = patched(dist.Normal, "log_prob", lambda self, old, value: 2 * old(self, value))
+    return Program(base, before=before)
+
+
+@case()
+def method_of_a_layer():
+    net = nn.Linear(6, 6)
+    before = patched(nn.Linear, "forward", lambda self, old, x: 3 * old(self, x))
+    return Program(lambda x: base(net(x)), before=before)
+
+
+@case()
+def function_in_c_of_a_layer():
+    net = nn.Softplus()
+    before = patched(nn.functional, "softplus", lambda x, *options: 3 * x)
+    return Program(lambda x: base(net(x)), before=before)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 CASES = []
+NUM_CALLS = 14
 X = torch.linspace(-1, 2, 6)
 
 

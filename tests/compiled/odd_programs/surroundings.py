@@ -151,7 +151,7 @@ def shared_with_processes():
     return Program(lambda x: base(x, offset=value.value), before=before)
 
 
-@case()
+@case("it warns at every call")
 def warn_in_model():
     def m(x):
         warnings.warn("careful", stacklevel=1)
@@ -178,3 +178,9 @@ def logging_model():
         base(x)
 
     return Program(m, read=lambda: len(seen))
+
+
+@case("how often a tensor was written to")
+def version_of_a_tensor():
+    held = torch.zeros(6)
+    return Program(lambda x: base(x + held._version), before=lambda i: held.add_(0.1))
