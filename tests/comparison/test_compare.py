@@ -25,7 +25,7 @@ KEYS = ["method", "mean_error", "sd_ratio", "kl_to_reference", "k_hat", "elbo", 
 @pytest.fixture(scope="module")
 def linear():
     """Ten correlated latents, and far too few draws of NUTS: for tests of the guides against what is exact."""
-    sizes = {"num_data": 1, "sampling": Sampling(40, 10, 1), "num_steps": 800}
+    sizes = {"num_data": 1, "sampling": Sampling(40, 10, 1), "num_steps": 500}
     return compare_mcmc("linear_gaussian", ("mean_field", "full_rank"), **sizes)
 
 

@@ -163,7 +163,7 @@ def test_labels_have_a_posterior_of_their_own(x):
 def test_refining_never_costs(model, guide, x):
     """Gaps of each pair by 1,000 draws: no more below 0 than 0.02 nats, several standard errors."""
     pair = make_pair(model, guide)
-    gap = inference_gap(Target(pair.probe(x), x), num_samples=1000, refinement=Refinement(max_steps=300))
+    gap = inference_gap(Target(pair.probe(x), x), num_samples=1000, refinement=Refinement(max_steps=150))
     assert gap.family == OWN_FAMILY
     assert (gap.refined_elbo - gap.elbo).min() > -0.02
     assert gap.amortization_gap.mean > 0

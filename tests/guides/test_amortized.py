@@ -95,7 +95,7 @@ def test_full_rank_reaches_the_posterior_of_a_linear_gaussian():
     x = normal(200)
     torch.manual_seed(0)
     guide = amortize(linear, "full_rank", x, network=MLP(hidden=(64,)))
-    train(linear, guide, x, steps=1200)
+    train(linear, guide, x, steps=800)
     precision = torch.eye(2) + WEIGHTS @ WEIGHTS.T / 0.25
     exact = dist.MultivariateNormal(x @ WEIGHTS.T / 0.25 @ precision.inverse(), precision_matrix=precision)
     divergence = kl_divergence(guide.posterior(x)["z"], exact)
@@ -107,7 +107,7 @@ def test_a_positive_site_has_the_gamma_posterior():
     model, x = PROGRAMS["counts"].model, PROGRAMS["counts"].data(300)
     torch.manual_seed(0)
     guide = amortize(model, "mean_field", x, network=SMALL)
-    train(model, guide, x)
+    train(model, guide, x, steps=800)
     draws = guide.posterior(x)["rate"].sample((4000,))
     exact = dist.Gamma(2.0 + x.sum(1), 5.0)
     assert ((draws.mean(0) - exact.mean).abs() < 0.1 * exact.stddev).float().mean() > 0.95
@@ -138,7 +138,7 @@ def test_enumerated_sites_have_the_exact_responsibilities():
     x = torch.cat([torch.randn(60, 4) - 4, torch.randn(60, 4), torch.randn(60, 4) + 4])
     fixed = pyro.poutine.condition(clusters, data={"locs": torch.tensor([-4.0, 0.0, 4.0])})
     guide = amortize(fixed, "mean_field", x, network=MLP(hidden=(64,)))
-    train(fixed, guide, x, steps=1000, elbo=TraceEnum_ELBO(max_plate_nesting=1))
+    train(fixed, guide, x, steps=600, elbo=TraceEnum_ELBO(max_plate_nesting=1))
     exact = dist.Normal(torch.tensor([-4.0, 0.0, 4.0]), 1.0).log_prob(x[:, :1]).softmax(-1)
     assert (guide.posterior(x)["k"].probs - exact).abs().mean() < 0.02
 

@@ -203,9 +203,9 @@ def test_mean_field_steps_reach_the_posterior_of_a_linear_gaussian_chain():
         normal = dist.MultivariateNormal(torch.zeros(length), covariance[:length, :length])
         exact += normal.log_prob(x[n, :length].T).sum().item()
     guide = make(lengths, x, number)
-    optimizer = pyro.optim.ClippedAdam({"lr": 0.01, "lrd": 0.01 ** (1 / 800)})
+    optimizer = pyro.optim.ClippedAdam({"lr": 0.02, "lrd": 0.01 ** (1 / 400)})
     svi = SVI(lengths, guide, optimizer, CompiledTrace_ELBO())
-    for _ in range(800):
+    for _ in range(400):
         svi.step(x, number)
     bound = -sum(svi.evaluate_loss(x, number) for _ in range(50)) / 50
     assert (exact - bound) / rows < 0.05

@@ -313,5 +313,5 @@ def test_a_run_with_holes_is_diagnosed(tmp_path):
     from pyro_vae.runs.diagnosis import diagnose
 
     run = pyro_vae.fit("ss_vae", data=(HOLED, CLASSES), out=tmp_path / "run", **(SETTINGS | {"labels": "all"}))
-    found = diagnose(run, 6, Effort(50, 50, 4, 2))
+    found = diagnose(run, 6, Effort(50, 50, 4, 2, 50))
     assert len(found.save()) > 5

@@ -288,7 +288,7 @@ def test_free_bits_keep_the_kl_from_collapsing(guide, x):
         objective = OBJECTIVES.build(choice, probed=pair.probe(x))
         objective(noise)
         optimizer = torch.optim.Adam(pair.parameters().values(), lr=0.01)
-        for _ in range(300):
+        for _ in range(200):
             optimizer.zero_grad()
             objective(noise).backward()
             optimizer.step()
@@ -396,7 +396,7 @@ def test_full_rank_reaches_the_evidence_and_mean_field_does_not(linear_gaussian:
         guide = GUIDES.build(name, model=linear_gaussian.model, network=LinearNetwork())
         pair = Pair(linear_gaussian.model, guide)
         objective = OBJECTIVES.build("stl", probed=pair.probe(x))
-        train(objective, x, 700)
+        train(objective, x, 400)
         with pair.scope(), torch.no_grad():
             gaps[name] = evidence - draw(pair.probe(x), x, num_samples=2000).terms.elbo.mean().item()
     print(f"evidence {evidence:.4f}; below it: full_rank {gaps['full_rank']:.4f}, mean_field {gaps['mean_field']:.4f}")

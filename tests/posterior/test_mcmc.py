@@ -34,7 +34,7 @@ def linear():
 
 @pytest.fixture(scope="module")
 def chains(linear):
-    return nuts(linear, 400, 200, 4, seed=3)
+    return nuts(linear, 300, 100, 4, seed=3)
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def test_means_and_widths_are_those_of_the_exact_posterior(linear, chains):
     ratio = chains.draws.std(0) / exact.stddev
     assert ((ratio - 1).abs() < 5 / (chains.ess / 2).sqrt().unsqueeze(-1)).all()  # squares mix slower
     assert chains.is_reference, chains.reasons
-    assert chains.u.shape == (4, 400, 3, 3)
+    assert chains.u.shape == (4, 300, 3, 3)
     assert 0.5 < chains.acceptance.min() < 1
 
 

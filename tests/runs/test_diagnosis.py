@@ -1,5 +1,6 @@
 """The criticism of a run: its command, its files, and what it refuses."""
 
+import functools
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ from pyro.infer.autoguide import AutoNormal
 import pyro_vae
 from pyro_vae.arviz_bridge.versions import as_arviz
 from pyro_vae.cli import main
+from pyro_vae.diagnostics import effort
 from pyro_vae.diagnostics.effort import Effort
 from pyro_vae.errors import InputError
 from pyro_vae.runs.diagnosis import diagnose
@@ -48,7 +50,8 @@ def run(*words):
 
 
 @pytest.mark.parametrize("nuts", [0, pytest.param(2, marks=pytest.mark.exhaustive)])
-def test_one_json_object_and_every_file_it_names(labelled, tmp_path, nuts):
+def test_one_json_object_and_every_file_it_names(labelled, tmp_path, nuts, monkeypatch):
+    monkeypatch.setattr(effort, "Effort", functools.partial(Effort, nuts_samples=60))
     path = tmp_path / "run"
     shutil.copytree(labelled, path)
     done = run("diagnose", path, *QUICK, "--nuts", nuts, "--json")
@@ -79,7 +82,7 @@ def test_one_json_object_and_every_file_it_names(labelled, tmp_path, nuts):
     if nuts:
         with xr.open_datatree(path / "posterior_nuts.nc", engine="h5netcdf") as tree:
             sizes = dict(tree["posterior"].sizes)
-        assert sizes | {"chain": 4, "draw": 500, "datum": 2} == sizes
+        assert sizes | {"chain": 4, "draw": 60, "datum": 2} == sizes
 
 
 def test_the_posterior_is_read_by_xarray_and_by_arviz(labelled):
