@@ -115,6 +115,7 @@ def _agree(what: str, expected: Any, found: Any) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Put the classes in place before a test is imported."""
+    config.addinivalue_line("filterwarnings", "ignore:.torch.jit:FutureWarning")  # of the Jit classes, and no failure
     if WAY == "stock":
         return
     patching.replace(patching.choices(WAY, repeating))

@@ -38,7 +38,7 @@ from pyro_vae.compiled.libraries import is_library
 from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.program_state import identity
 from pyro_vae.compiled.readings import Call, Program
-from pyro_vae.compiled.snapshot import Snapshot
+from pyro_vae.compiled.snapshot import torch_noise
 
 _PLAIN = (bool, int, float, str, type(None))
 _OWN = ("_pairs", "_running", "_nesting_was_found")
@@ -100,7 +100,7 @@ class CompiledELBO(ELBO):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, nats, as a tensor that can be differentiated."""
-        before = Snapshot(())
+        before = torch_noise()  # a graph draws from no other generator
         outcome = self._evaluate("differentiable_loss", model, guide, args, kwargs)
         if not isinstance(outcome, Outcome):
             return cast(Tensor, outcome)
@@ -108,12 +108,12 @@ class CompiledELBO(ELBO):
 
         def run_again() -> Tensor:
             self._known(model, guide).pair.refuse("its gradients are differentiated once more")
-            now = Snapshot(())
-            before.restore()
+            now = torch_noise()
+            before()
             try:
                 return cast(Tensor, self._run_stock(Call("differentiable_loss", model, guide, args, kwargs)))
             finally:
-                now.restore()
+                now()
 
         loss: Tensor = _Differentiable.apply(outcome, run_again, *outcome.tensors)
         return loss
