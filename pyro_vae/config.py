@@ -7,11 +7,12 @@ The command line makes its flags from these fields, so a new one is declared her
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from pyro_vae.errors import InputError, nearest
@@ -53,6 +54,21 @@ def _split_at_commas(value: Any) -> Any:
     return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else value
 
 
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def _memory(value: str) -> str:
+    if value != "all" and not _bytes(value):
+        raise PydanticCustomError("memory", "all, or a number of bytes above 0 such as 512MB")
+    return value
+
+
+def _bytes(value: str) -> int:
+    """The bytes that a text such as ``512MB`` means, 0 for any other text."""
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) ?([kmgt]?)b?", value.lower())
+    return int(float(match[1]) * _UNITS[match[2]]) if match else 0
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -88,6 +104,10 @@ class DataConfig(_Settings):
     channels: Literal["auto", "first", "last"] = Field(
         "auto", description="where the channels of the images in a file lie; auto: by their number"
     )
+    memory: Annotated[Name, AfterValidator(_memory)] = Field(
+        "all",
+        description="memory that the rows of an .npy file or a folder of such may take, as 512MB; all: they are loaded",
+    )
     unreadable: Literal["leave_out", "refuse"] = Field(
         "leave_out",
         description="what becomes of images in a folder that cannot be read: leave_out names them, refuse ends the run",
@@ -101,6 +121,11 @@ class DataConfig(_Settings):
     augmentation: Literal["auto", "affine", "none"] = Field(
         "auto", description="what the classification terms see; auto: affine for images, none for vectors"
     )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory that rows may take; None: they are loaded."""
+        return None if self.memory == "all" else _bytes(self.memory)
 
 
 class ProgramConfig(_Settings):

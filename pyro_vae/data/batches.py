@@ -110,6 +110,7 @@ class Batches:
         world: World = ALONE,
     ) -> None:
         self.images = images
+        self._stored, self._at = images.stored
         self.binarization = binarization
         hidden = torch.ones(len(images), dtype=torch.bool)
         hidden[labelled] = False
@@ -147,9 +148,10 @@ class Batches:
     def indices(self, start: int = 0) -> Iterator[Indices]:
         """This process's rows of these batches; ``batch`` makes them."""
         unlabelled, labelled = self._passes(self.unlabelled_rows), self._passes(self.labelled_rows)
+        steps = iter(()) if unlabelled is None else self.images.following(unlabelled[start:])
         for step in range(start, self.num_steps):
             yield Indices(
-                None if unlabelled is None else unlabelled[step][self._parts[False].rows],
+                None if unlabelled is None else next(steps)[self._parts[False].rows],
                 None if labelled is None else labelled[step][self._parts[True].rows],
             )
 
@@ -158,7 +160,7 @@ class Batches:
         streams = []
         for rows in (self.unlabelled_rows, self.labelled_rows):
             wanted = torch.arange(part.start, part.stop)
-            streams.append(rows[wanted % len(rows)].to(self.images.pixels.device) if len(rows) else None)
+            streams.append(self._placed(rows[wanted % len(rows)]) if len(rows) else None)
         return self.batch(Indices(*streams), part)
 
     def batch(self, indices: Indices, part: Part | None = None) -> Batch:
@@ -181,14 +183,22 @@ class Batches:
         size = min(self.batch_size, len(rows))
         if self.weights is not None:
             drawn = torch.multinomial(self.weights[rows], self.num_steps * size, True, generator=self.generator)
-            return rows[drawn].view(self.num_steps, size).to(self.images.pixels.device)
+            return self._placed(rows[drawn]).view(self.num_steps, size)
         num_passes = math.ceil(self.num_steps * size / len(rows))
-        order = torch.cat([torch.randperm(len(rows), generator=self.generator) for _ in range(num_passes)])
-        indices = rows[order[: self.num_steps * size]].view(self.num_steps, size)
-        return indices.to(self.images.pixels.device)
+        order = torch.cat([self._order(len(rows)) for _ in range(num_passes)])
+        return self._placed(rows[order[: self.num_steps * size]]).view(self.num_steps, size)
+
+    def _order(self, num_rows: int) -> Tensor:
+        if num_rows == len(self.images):
+            return self.images.order(self.generator)
+        return torch.randperm(num_rows, generator=self.generator)
+
+    def _placed(self, rows: Tensor) -> Tensor:
+        """Where rows are stored."""
+        return (rows if self._at is None else self._at[rows]).to(self.images.pixels.device)
 
     def _rows(self, indices: Tensor, part: Part, with_labels: bool) -> Rows:
-        images = self.images[indices]
+        images = self._stored[indices]
         pixels = images.values()
         x = binarize(pixels, self.binarization, part=part)
         if images.missing is not None and self.binarization != "none":

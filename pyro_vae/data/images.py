@@ -62,6 +62,19 @@ class Images:
         r"""The images as the programs see them, binary where they are to be; shape and dtype as of ``values``."""
         return self.values() if self.binary is None else self._holed(self.binary.to(torch.get_default_dtype()))
 
+    @property
+    def stored(self) -> tuple[Images, Tensor | None]:
+        """The images that an epoch takes rows from, and the places of these rows in them; None: they are the same."""
+        return self, None
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """A pass over the rows in a random order, int64 of shape (N,)."""
+        return torch.randperm(len(self), generator=generator)
+
+    def following(self, steps: Tensor) -> Iterator[Tensor]:
+        """The rows of each step, of shape (B,), of those of all steps, of shape (T, B)."""
+        return iter(steps)
+
     def tensors(self) -> list[Tensor]:
         """The tensors that are there, pixels first."""
         return [tensor for tensor in (self.pixels, self.labels, self.binary, self.missing) if tensor is not None]

@@ -51,6 +51,7 @@ class Reading:
         covariates: the columns of a table that are given, not modelled.
         known: what is known of the columns of a table already.
         one_channel: whether rows of shape (H, W) are given their one channel, whatever they hold.
+        memory: the bytes that the rows of a file may take, which is mapped then; None: it is loaded.
 
     Example:
         >>> from pyro_vae.data import Reading, from_arrays
@@ -69,6 +70,7 @@ class Reading:
     covariates: tuple[str, ...] = ()
     known: tuple[Column, ...] = ()
     one_channel: bool = True
+    memory: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pyro_vae.figures.pictures import is_picture
 from pyro_vae.registry import parse_choice
 
 MAX_NUMBERS = 1 << 40
+CHUNK = 4096  # rows that are looked at together
 IN_MEMORY = "arrays"  # the name of data that came as such
 
 
@@ -123,6 +124,7 @@ def reading_of(
         config.columns,
         config.covariates,
         one_channel=one_channel,
+        memory=config.memory_bytes,
     )
 
 
@@ -142,8 +144,12 @@ def _chosen(config: FitConfig, facts: DataFacts) -> str:
 def facts_of(dataset: Dataset) -> DataFacts:
     """The facts of a data set."""
     digest = hashlib.blake2b(digest_size=16)
+    low, high = math.inf, -math.inf
     for images in (dataset.train, dataset.validation, dataset.test):
-        digest.update(images.pixels.cpu().contiguous().numpy().data)
+        for chunk in images.chunks(CHUNK):
+            digest.update(chunk.pixels.cpu().contiguous().numpy().data)
+            if images is dataset.train:
+                low, high = min(low, chunk.pixels.min().item()), max(high, chunk.pixels.max().item())
         for tensor in (images.labels, images.missing):
             if tensor is not None:
                 digest.update(tensor.cpu().contiguous().numpy().data)
@@ -156,8 +162,8 @@ def facts_of(dataset: Dataset) -> DataFacts:
         scale,
         dataset.split,
         digest.hexdigest(),
-        low=dataset.train.pixels.min().item() / scale,
-        high=dataset.train.pixels.max().item() / scale,
+        low=low / scale,
+        high=high / scale,
         channels_last=dataset.channels_last,
         has_missing=dataset.has_missing,
         kind=dataset.kind,

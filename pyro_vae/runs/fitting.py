@@ -322,6 +322,8 @@ def _device(name: str) -> torch.device:
 def _dataset(data: Data, reading: Reading, download: bool = False, strict: bool = False) -> Dataset:
     if is_path(data):
         return load_data(data, download=download, strict=strict, reading=reading)
+    if reading.memory is not None:
+        raise InputError("the path of an .npy file for memory", "data in memory", "leave out memory")
     return data.with_holes() if isinstance(data, Dataset) else from_data(data, IN_MEMORY, reading)
 
 

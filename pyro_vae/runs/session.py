@@ -23,6 +23,7 @@ from pyro_vae.data import (
     random_affine,
     random_affine_of_seen,
 )
+from pyro_vae.data.mapped import check_mapped
 from pyro_vae.diagnostics.findings import Finding
 from pyro_vae.distributed import ALONE, World, note_run
 from pyro_vae.errors import InputError, TrainingError
@@ -41,6 +42,7 @@ from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
 from pyro_vae.training.fitness import check_labels, rehearse
+from pyro_vae.training.resampling import Uniform
 from pyro_vae.training.trainer import Progress
 
 MASKED_ROWS = 100  # on which programs have to show that they take missing values
@@ -72,6 +74,7 @@ class Session:
         affine = random_affine_of_seen if dataset.has_missing else random_affine
         augment = affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
         resampling = resolve_resampling(config, pair)
+        check_mapped(dataset.train, config.batch_size, not isinstance(resampling, Uniform))
         config = settle(config, batches.num_steps, self.probed.sums)
         self.config = config.model_copy(update={"binarization": binarization})
         meet_first_batch(pair, first_batch(batches, device), config.seed)

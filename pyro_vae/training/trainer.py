@@ -311,9 +311,9 @@ class Trainer:
         )
 
     def _mend(self) -> str:
-        pixels, scale = self.batches.images.pixels, self.batches.images.scale
-        finite = pixels[pixels.isfinite()].abs()
-        largest = finite.max().item() / scale if finite.numel() else 0.0
+        images = self.batches.images
+        finite = (chunk.pixels.nan_to_num(0.0, 0.0, 0.0) for chunk in images.chunks(1000))
+        largest = max(float(pixels.abs().max()) for pixels in finite) / images.scale
         likelihood = getattr(self.pair.model, "likelihood", None)
         inside = ""  # what else could be done to the numbers
         if isinstance(likelihood, Likelihood) and self.probed.support is constraints.real:
