@@ -157,14 +157,60 @@ def traverse(
 @main.command(
     epilog="""\b
 Examples:
+  python cli.py interpolate runs/digits
+  python cli.py interpolate runs/digits --between 3,7 --num 12
+"""
+)
+@run_argument
+@click.option("--between", metavar="I,J", help="the rows of two images in the split  [default: five pairs, drawn]")
+@split_option
+@site_option
+@click.option("--num", type=click.IntRange(min=2), default=9, show_default=True, help="how many points on each line")
+@click.option("--label", help="the class to hold, by name  [default: the nearer image's]")
+@checkpoint_option
+@data_option
+@device_option
+@seed_option
+@out_option
+@json_option
+def interpolate(
+    run: Path,
+    between: str | None,
+    split: str,
+    site: str | None,
+    num: int,
+    label: str | None,
+    checkpoint: str,
+    data: str | None,
+    device: str,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Lead from one image to another: what the model makes of the line between their latents."""
+    from pyro_vae.runs import report
+
+    images = None if between is None else _two_rows(between)
+    opened = open_run(run, checkpoint, device, data)
+    figure = report.interpolation_figure(opened, images, site, num, _class_index(opened, label), split, seed)
+    name = "interpolate" if images is None else f"interpolate-{images[0]}-{images[1]}"
+    _save(opened, figure, out, _file_name(opened, name, label), as_json)
+
+
+@main.command(
+    epilog="""\b
+Examples:
   python cli.py latent runs/digits
-  python cli.py latent runs/digits --split train --num 1000
+  python cli.py latent runs/digits --method tsne --split train --num 1000
 """
 )
 @run_argument
 @split_option
 @site_option
 @click.option("--num", type=click.IntRange(min=2), default=2000, show_default=True, help="how many images at most")
+@click.option(
+    "--method", default="pca", show_default=True, metavar="NAME", help="pca, tsne or umap, of three dimensions and more"
+)
 @checkpoint_option
 @data_option
 @device_option
@@ -175,6 +221,7 @@ def latent(
     split: str,
     site: str | None,
     num: int,
+    method: str,
     checkpoint: str,
     data: str | None,
     device: str,
@@ -185,29 +232,34 @@ def latent(
     from pyro_vae.runs import report
 
     opened = open_run(run, checkpoint, device, data)
-    _save(opened, report.latent_figure(opened, split, site, num), out, "latent", as_json)
+    name = "latent" if method == "pca" else f"latent-{method}"
+    _save(opened, report.latent_figure(opened, split, site, num, method), out, name, as_json)
 
 
 @main.command(
     epilog="""\b
 Examples:
   python cli.py animate runs/digits
-  python cli.py animate runs/digits --fps 5 --out training.gif
+  python cli.py animate runs/digits --fps 5 --out training.mp4
 """
 )
 @run_argument
 @click.option("--fps", type=click.IntRange(1, 50), default=10, show_default=True, help="frames per second")
-@click.option("--out", type=UserPath(), help="the GIF file  [default: training.gif in the run's figures]")
+@click.option(
+    "--out",
+    type=UserPath(),
+    help="a .gif or, where ffmpeg is installed, .mp4 file  [default: training.gif in the run's figures]",
+)
 @json_option
 def animate(run: Path, fps: int, out: Path | None, as_json: bool) -> None:
-    """Show the training as a GIF: the same latent points, epoch after epoch."""
+    """Show the training as a GIF or MP4: the same latent points, epoch after epoch."""
     from pyro_vae.runs import animation
     from pyro_vae.runs.folder import RunFolder
 
     folder = RunFolder.open(run)
     frames = animation.read_frames(folder)
     path = out or folder.figures / "training.gif"
-    animation.write_gif(frames, path, fps)
+    animation.write_moving(frames, path, fps)
     _say_written(run, path, as_json)
 
 
@@ -242,6 +294,14 @@ def report(
         print_json({"runs": [str(run) for run in runs], "page": str(path)})
     else:
         click.echo(f"Wrote {path}")
+
+
+def _two_rows(between: str) -> tuple[int, int]:
+    """The two rows of ``--between``."""
+    if not re.fullmatch(r"\s*\d{1,18}\s*,\s*\d{1,18}\s*", between, re.ASCII):
+        raise InputError("two rows, for --between", repr(between), "write them as in --between 3,7")
+    first, second = map(int, between.split(","))
+    return first, second
 
 
 def _class_index(run: Run, label: str | None) -> int | None:

@@ -10,24 +10,22 @@ if TYPE_CHECKING:
     from pyro_vae.figures.classifier import confusion, reliability_diagram
     from pyro_vae.figures.columns import columns_compared
     from pyro_vae.figures.comparison import forest, overlay
-    from pyro_vae.figures.images import class_samples, completions, image_grid, reconstructions
+    from pyro_vae.figures.images import class_samples, completions, image_grid, interpolation, reconstructions
     from pyro_vae.figures.importance import weights, worst_data
     from pyro_vae.figures.latent_space import latent_map, manifold, traversal
     from pyro_vae.figures.latent_use import aggregate, unit_use
+    from pyro_vae.figures.restarts import compare_restarts, plot_k_hat, plot_training
     from pyro_vae.figures.saving import save_figure
     from pyro_vae.figures.sbc import coverage, ranks
     from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE
     from pyro_vae.figures.training import compare_curves, elbo_curves
     from pyro_vae.figures.trees import (
-        compare_restarts,
         loo_pit,
         matched,
         plot_forest,
-        plot_k_hat,
         plot_loo_pit,
         plot_pair,
         plot_predictive_check,
-        plot_training,
         summary,
     )
 
@@ -47,6 +45,7 @@ __all__ = [
     "elbo_curves",
     "forest",
     "image_grid",
+    "interpolation",
     "latent_map",
     "loo_pit",
     "manifold",
@@ -80,6 +79,7 @@ __getattr__, __dir__ = lazy.attach(
         "class_samples": "images",
         "completions": "images",
         "image_grid": "images",
+        "interpolation": "images",
         "reconstructions": "images",
         "weights": "importance",
         "worst_data": "importance",
@@ -97,15 +97,15 @@ __getattr__, __dir__ = lazy.attach(
         "ORANGE": "style",
         "elbo_curves": "training",
         "compare_curves": "training",
-        "compare_restarts": "trees",
+        "compare_restarts": "restarts",
         "loo_pit": "trees",
         "matched": "trees",
         "plot_forest": "trees",
-        "plot_k_hat": "trees",
+        "plot_k_hat": "restarts",
         "plot_loo_pit": "trees",
         "plot_pair": "trees",
         "plot_predictive_check": "trees",
-        "plot_training": "trees",
+        "plot_training": "restarts",
         "summary": "trees",
     },
 )

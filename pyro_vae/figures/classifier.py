@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from pyro_vae.diagnostics.classifier import Reliability
-from pyro_vae.figures.style import BLUE, GRAY, ORANGE, as_drawn, dress
+from pyro_vae.figures.style import BLUE, GRAY, ORANGE, ManyAxes, as_drawn, dress, many_axes, one_axes
 
 MOST_NAMES = 40
 
@@ -19,11 +20,12 @@ MOST_NAMES = 40
 MOST_CELLS = 15  # a side of a confusion matrix whose cells are written into
 
 
-def reliability_diagram(curve: Reliability) -> Figure:
+def reliability_diagram(curve: Reliability, axes: ManyAxes | None = None) -> Figure:
     """Accuracy against confidence, bin by bin, above how many data each bin holds.
 
     Args:
         curve: the reliability curve.
+        axes: where to draw, two, which share their abscissa; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -32,8 +34,7 @@ def reliability_diagram(curve: Reliability) -> Figure:
         >>> figures.reliability_diagram(curve).axes[0].get_title()
         'Reliability, expected calibration error 50.0 %'
     """
-    figure = Figure(figsize=(4.4, 4.9), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    figure, (top, bottom) = many_axes(axes, 2, (4.4, 4.9), columns=1, sharex=True, height_ratios=(3.2, 1))
     edges, count = curve.edges.numpy(), curve.count.numpy()
     middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
     accuracy, confidence = curve.accuracy.numpy(), curve.confidence.numpy()
@@ -70,12 +71,13 @@ def reliability_diagram(curve: Reliability) -> Figure:
     return figure
 
 
-def confusion(matrix: Tensor, class_names: Sequence[str]) -> Figure:
+def confusion(matrix: Tensor, class_names: Sequence[str], ax: Axes | None = None) -> Figure:
     """The classes of the data (rows) by what they were taken for (columns): shares in colour, counts in the cells.
 
     Args:
         matrix: counts, shape (K, K).
         class_names: the K names.
+        ax: where to draw; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -87,8 +89,7 @@ def confusion(matrix: Tensor, class_names: Sequence[str]) -> Figure:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = len(counts)
     side = float(np.clip(0.45 * size, 3.0, 8.0))
-    figure = Figure(figsize=(side + 1.2, side + 0.7), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = one_axes(ax, (side + 1.2, side + 0.7))
     picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     bar = figure.colorbar(picture, ax=ax, format=PercentFormatter(1, decimals=0), pad=0.02, shrink=0.85)
     bar.ax.tick_params(labelsize=8)

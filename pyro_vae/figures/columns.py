@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae.figures.style import BLUE, ORANGE, as_drawn, literal
+from pyro_vae.figures.style import BLUE, ORANGE, ManyAxes, as_drawn, literal, many_axes
 
 MOST_COLUMNS = 30  # in a figure
 MOST_BARS = 8  # categories, the most frequent first
@@ -18,7 +18,7 @@ BINS = 20
 ACROSS = 5  # panels
 
 
-def columns_compared(data: pd.DataFrame, made: pd.DataFrame, title: str) -> Figure:
+def columns_compared(data: pd.DataFrame, made: pd.DataFrame, title: str, axes: ManyAxes | None = None) -> Figure:
     """The distribution of each column in the data and in what a model made.
 
     Numbers are histograms from the smallest to the largest of the data, beyond which nothing is drawn; categories and
@@ -27,7 +27,8 @@ def columns_compared(data: pd.DataFrame, made: pd.DataFrame, title: str) -> Figu
     Args:
         data: rows of the data.
         made: rows from the model, with the same columns.
-        title: above all.
+        title: above all panels of a new figure.
+        axes: where to draw, one per column drawn; default: a new figure.
 
     Example:
         >>> import pandas as pd
@@ -39,19 +40,17 @@ def columns_compared(data: pd.DataFrame, made: pd.DataFrame, title: str) -> Figu
     names = list(data.columns)[:MOST_COLUMNS]
     across = min(ACROSS, len(names))
     down = math.ceil(len(names) / across)
-    figure = Figure(figsize=(max(4.0, 2.3 * across), 1.9 * down + 0.6), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(down, across)).ravel()
-    for ax, name in zip(axes, names, strict=False):
+    figure, panels = many_axes(axes, len(names), (max(4.0, 2.3 * across), 1.9 * down + 0.6), across)
+    for ax, name in zip(panels, names, strict=True):
         _draw(ax, data[name].dropna(), made[name].dropna())
         ax.set_title(as_drawn(str(name)), fontsize=8)
         ax.tick_params(labelsize=6)
         ax.set_yticks([])
         ax.spines[["top", "right", "left"]].set_visible(False)
-    for ax in axes[len(names) :]:
-        ax.remove()
-    axes[0].legend(frameon=False, fontsize=6)
-    more = f"; {len(names)} of {data.shape[1]} columns" if len(names) < data.shape[1] else ""
-    figure.suptitle(literal(title + more), fontsize=10)
+    panels[0].legend(frameon=False, fontsize=6)
+    if axes is None:
+        more = f"; {len(names)} of {data.shape[1]} columns" if len(names) < data.shape[1] else ""
+        figure.suptitle(literal(title + more), fontsize=10)
     return figure
 
 

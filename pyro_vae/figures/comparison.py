@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_vae.comparison.compare import Comparison
 from pyro_vae.comparison.methods import EXACT, NUTS, Method
-from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE
+from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, ManyAxes, as_drawn, literal, many_axes, one_axes
 
 GUIDE_COLORS = (ORANGE, BLUE, GREEN, "#832db6", "#bd1f01", "#a96b59", "#00858a", "#b9ac70")
 SHARES = (0.5, 0.9)  # of the probability inside a contour
@@ -24,7 +24,13 @@ PANEL = 3.0  # inches per side
 MOST_ROWS = 12
 
 
-def overlay(comparison: Comparison, datum: int = 0, across: int | None = None, up: int | None = None) -> Figure:
+def overlay(
+    comparison: Comparison,
+    datum: int = 0,
+    across: int | None = None,
+    up: int | None = None,
+    axes: ManyAxes | None = None,
+) -> Figure:
     """A panel per guide: its contours over the draws of NUTS and the contours of the exact posterior.
 
     Contours hold 50 and 90% of the probability.
@@ -34,6 +40,7 @@ def overlay(comparison: Comparison, datum: int = 0, across: int | None = None, u
         datum: whose posterior.
         across: the coordinate on the horizontal axis; with ``up`` by default the two that depend most on each other.
         up: that on the vertical axis.
+        axes: where to draw, one per guide; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -52,36 +59,37 @@ def overlay(comparison: Comparison, datum: int = 0, across: int | None = None, u
     columns = min(len(guides), 4)
     rows = -(-len(guides) // columns)
     size = (max(4.6, PANEL * columns + 0.4), PANEL * rows + 0.9)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).ravel()
-    for ax in axes[len(guides) :]:
-        ax.set_axis_off()
-    for ax, guide, color in zip(axes, guides, _colors(guides), strict=False):
+    figure, panels = many_axes(axes, len(guides), size, columns, sharex=True, sharey=True)
+    for ax, guide, color in zip(panels, guides, _colors(guides), strict=True):
         points = cloud.u[:: max(1, len(cloud.u) // POINTS), datum][:, pair].numpy()
-        ax.scatter(*points.T, s=3, color=GRAY, alpha=0.35, linewidths=0, rasterized=True)
+        ax.scatter(points[:, 0], points[:, 1], s=3, color=GRAY, alpha=0.35, linewidths=0, rasterized=True)
         _contours(ax, guide, datum, pair, limits, color, "-")
         if exact is not None:
             _contours(ax, exact, datum, pair, limits, "black", (0, (2, 2)))
-        ax.set_title(guide.name, fontsize=10, color=color)
+        ax.set_title(as_drawn(guide.name), fontsize=10, color=color)
         _dress(ax, limits)
-    for ax in axes[: len(guides)]:
-        ax.set_xlabel(comparison.names[pair[0]], fontsize=9)
-    for ax in axes[::columns]:
-        ax.set_ylabel(comparison.names[pair[1]], fontsize=9)
+    for ax in panels:
+        ax.set_xlabel(literal(comparison.names[pair[0]]), fontsize=9)
+    for ax in panels[:: columns if axes is None else 1]:
+        ax.set_ylabel(literal(comparison.names[pair[1]]), fontsize=9)
     key = [Line2D([], [], color=GRAY, marker="o", markersize=4, linestyle="none", label="NUTS")]
     key += [Line2D([], [], color="black", linestyle=(0, (2, 2)), label="exact")] if exact is not None else []
     key += [Line2D([], [], color=ORANGE, label="guide; 50 and 90% inside")]
-    figure.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False, fontsize=9)
-    figure.suptitle(f"{comparison.model}: posterior of datum {datum}{_caveat(comparison)}", fontsize=10)
+    if axes is None:
+        figure.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False, fontsize=9)
+        figure.suptitle(_title(comparison, datum), fontsize=10)
+    else:
+        panels[0].legend(handles=key, frameon=False, fontsize=7)
     return figure
 
 
-def forest(comparison: Comparison, datum: int = 0) -> Figure:
+def forest(comparison: Comparison, datum: int = 0, ax: Axes | None = None) -> Figure:
     """Means and central 50 and 94% of every coordinate, a line per method.
 
     Args:
         comparison: the methods.
         datum: whose posterior; of many coordinates the first dozen.
+        ax: where to draw; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -98,8 +106,8 @@ def forest(comparison: Comparison, datum: int = 0) -> Figure:
     colors = _colors(methods)
     count = min(len(comparison.names), MOST_ROWS)
     high = 0.13 * len(methods) + 0.12
-    figure = Figure(figsize=(6.2, max(2.2, high * count + 1.3)), layout="constrained")
-    ax = figure.subplots()
+    is_new = ax is None
+    figure, ax = one_axes(ax, (6.2, max(2.2, high * count + 1.3)))
     for row in range(count):
         for place, (method, color) in enumerate(zip(methods, colors, strict=True)):
             y = row + (place - (len(methods) - 1) / 2) * 0.8 / len(methods)
@@ -108,7 +116,7 @@ def forest(comparison: Comparison, datum: int = 0) -> Figure:
             ax.hlines(y, first, third, color=color, linewidth=2.8)
             mean = method.mean[datum, row].item()
             ax.plot(mean, y, "o", color="white", markeredgecolor=color, markersize=4, zorder=3)
-    ax.set_yticks(range(count), comparison.names[:count], fontsize=9)
+    ax.set_yticks(range(count), [as_drawn(name) for name in comparison.names[:count]], fontsize=9)
     ax.set_ylim(count - 0.5, -0.5)
     for row in range(1, count):
         ax.axhline(row - 0.5, color=GRAY, alpha=0.2, linewidth=0.8)
@@ -116,17 +124,21 @@ def forest(comparison: Comparison, datum: int = 0) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_xlabel("mean, and central 50% and 94%", fontsize=9)
-    ax.set_title(f"{comparison.model}: posterior of datum {datum}{_caveat(comparison)}", fontsize=10)
+    ax.set_title(_title(comparison, datum), fontsize=10)
     key = [
-        Line2D([], [], color=color, linewidth=2.5, label=method.name)
+        Line2D([], [], color=color, linewidth=2.5, label=as_drawn(method.name))
         for method, color in zip(methods, colors, strict=True)
     ]
-    figure.legend(handles=key, loc="outside lower center", ncols=min(len(key), 4), frameon=False, fontsize=9)
+    if is_new:
+        figure.legend(handles=key, loc="outside lower center", ncols=min(len(key), 4), frameon=False, fontsize=9)
+    else:
+        ax.legend(handles=key, frameon=False, fontsize=8)
     return figure
 
 
-def _caveat(comparison: Comparison) -> str:
-    return "" if not comparison.reasons else "\n(these NUTS draws are not a reference)"
+def _title(comparison: Comparison, datum: int) -> str:
+    caveat = "" if not comparison.reasons else "\n(these NUTS draws are not a reference)"
+    return f"{literal(comparison.model)}: posterior of datum {datum}{caveat}"
 
 
 def _colors(methods: Sequence[Method]) -> list[str]:

@@ -12,17 +12,18 @@ from pyro_vae.arviz_bridge.pareto import GOOD_K_HAT
 from pyro_vae.diagnostics.importance import Importance
 from pyro_vae.figures.images import show
 from pyro_vae.figures.pictures import as_arrays
-from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, dress
+from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, ManyAxes, dress, many_axes
 
 WORST = 20
 COLUMNS = 10
 
 
-def weights(found: Importance) -> Figure:
+def weights(found: Importance, axes: ManyAxes | None = None) -> Figure:
     """The k-hat of the data, and the rise of the bound with the number of samples.
 
     Args:
         found: the weights.
+        axes: where to draw, two; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -37,19 +38,19 @@ def weights(found: Importance) -> Figure:
         >>> [ax.get_title() for ax in figure.axes]
         ['Pareto k-hat of 20 data, 100 samples each', 'The bound, from K = 1 to log p(x)']
     """
-    figure = Figure(figsize=(9.2, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = many_axes(axes, 2, (7.6, 3.2))
     _k_hat(left, found)
     _bounds(right, found)
     return figure
 
 
-def worst_data(images: Tensor, found: Importance) -> Figure:
+def worst_data(images: Tensor, found: Importance, axes: ManyAxes | None = None) -> Figure:
     """The images with the largest k-hat, each with its row and k-hat.
 
     Args:
         images: the data that the weights are of, shape (N, C, H, W).
         found: the weights.
+        axes: where to draw, one per image, of which there are at most twenty; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -67,15 +68,15 @@ def worst_data(images: Tensor, found: Importance) -> Figure:
     tiles = as_arrays(images[order])
     columns = min(COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
-    figure = Figure(figsize=(0.95 * columns, 1.2 * rows + 0.4), layout="constrained")
-    for i, ax in enumerate(np.ravel(figure.subplots(rows, columns, squeeze=False))):
+    figure, panels = many_axes(axes, len(tiles), (0.95 * columns, 1.2 * rows + 0.4), columns)
+    for ax, tile, index in zip(panels, tiles, order.tolist(), strict=True):
         ax.set_axis_off()
-        if i < len(tiles):
-            show(ax, tiles[i])
-            k_hat = found.k_hat[order[i]]
-            color = ORANGE if k_hat > found.k_limit else "black"
-            ax.set_title(f"{int(order[i])}: {k_hat:.2f}", fontsize=7, color=color, pad=2)
-    figure.suptitle(f"The data with the largest k-hat, by row; beyond {found.k_limit:.2f} in orange", fontsize=9)
+        show(ax, tile)
+        k_hat = found.k_hat[index]
+        color = ORANGE if k_hat > found.k_limit else "black"
+        ax.set_title(f"{index}: {k_hat:.2f}", fontsize=7, color=color, pad=2)
+    if axes is None:
+        figure.suptitle(f"The data with the largest k-hat, by row; beyond {found.k_limit:.2f} in orange", fontsize=9)
     return figure
 
 

@@ -16,18 +16,15 @@ from torch import Tensor
 
 from pyro_vae.figures.images import CELL, show
 from pyro_vae.figures.pictures import as_arrays, mosaic
-from pyro_vae.figures.style import BLUE, GRAY, ORANGE, as_drawn, literal
+from pyro_vae.figures.projection import plane
+from pyro_vae.figures.style import BLUE, CLASS_COLORS, GRAY, ORANGE, as_drawn, literal, one_axes
 
-# M. A. Petroff, "Accessible Color Sequences for Data Visualization", 2021: ten that colour-blind eyes tell apart
-CLASS_COLORS = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"
-)  # fmt: skip
 MAP_SIZE = 5.0  # inches per side
 NUM_BINS = 40
 MOST_NAMES = 14  # beside a bar of colours
 
 
-def manifold(images: Tensor, values: Tensor, site: str = "z", title: str = "") -> Figure:
+def manifold(images: Tensor, values: Tensor, site: str = "z", title: str = "", ax: Axes | None = None) -> Figure:
     """The images of a grid over a latent plane.
 
     Args:
@@ -35,6 +32,7 @@ def manifold(images: Tensor, values: Tensor, site: str = "z", title: str = "") -
         values: the coordinates of the columns, from the left, and of the rows, from below; shape (n,).
         site: the latent site, for the names of the axes.
         title: written above.
+        ax: where to draw; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -46,8 +44,7 @@ def manifold(images: Tensor, values: Tensor, site: str = "z", title: str = "") -
     count = len(values)
     canvas = mosaic(as_arrays(images), count, gap=0)
     wide = min(7.0, max(3.2, 0.32 * count))
-    figure = Figure(figsize=(wide + 0.5, wide * canvas.shape[0] / canvas.shape[1] + 0.7), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = one_axes(ax, (wide + 0.5, wide * canvas.shape[0] / canvas.shape[1] + 0.7))
     show(ax, canvas)
     high, broad = canvas.shape[0] / count, canvas.shape[1] / count  # of one image
     ax.hlines(np.arange(1, count) * high - 0.5, -0.5, canvas.shape[1] - 0.5, "white", linewidth=0.8)
@@ -65,7 +62,12 @@ def manifold(images: Tensor, values: Tensor, site: str = "z", title: str = "") -
 
 
 def traversal(
-    images: Tensor, values: Tensor, row_names: Sequence[str], base: Tensor | None = None, title: str = ""
+    images: Tensor,
+    values: Tensor,
+    row_names: Sequence[str],
+    base: Tensor | None = None,
+    title: str = "",
+    ax: Axes | None = None,
 ) -> Figure:
     """Rows of images, each along one latent dimension.
 
@@ -75,6 +77,7 @@ def traversal(
         row_names: K names.
         base: what the coordinate of each row was before, shape (K,); the column next to it is framed.
         title: written above.
+        ax: where to draw; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -90,12 +93,11 @@ def traversal(
     gap = max(1, tiles.shape[1] // 14)
     canvas = mosaic(tiles, columns, gap)
     wide = max(3.2, CELL * columns)
-    figure = Figure(figsize=(wide + 1.1, wide * canvas.shape[0] / canvas.shape[1] + 0.7), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = one_axes(ax, (wide + 1.1, wide * canvas.shape[0] / canvas.shape[1] + 0.7))
     show(ax, canvas)
     high, broad = tiles.shape[1] + gap, tiles.shape[2] + gap  # of one image and what parts it from the next
     start = gap / 2 - 0.5
-    ax.set_yticks(start + (np.arange(rows) + 0.5) * high, row_names, fontsize=8)
+    ax.set_yticks(start + (np.arange(rows) + 0.5) * high, [as_drawn(name) for name in row_names], fontsize=8)
     ax.set_xticks(start + (np.arange(columns) + 0.5) * broad, [_number(v, 2) for v in values.tolist()], fontsize=7)
     if base is not None:
         for row, value in enumerate(base.tolist()):
@@ -108,12 +110,18 @@ def traversal(
 
 
 def latent_map(
-    means: Tensor, labels: Tensor | None, class_names: Sequence[str], site: str = "z", title: str = ""
+    means: Tensor,
+    labels: Tensor | None,
+    class_names: Sequence[str],
+    site: str = "z",
+    title: str = "",
+    method: str = "pca",
+    ax: Axes | None = None,
 ) -> Figure:
     """The places of the images in the latent space, coloured by class.
 
-    One dimension makes a histogram, two make the plane itself, more are projected on their first two principal
-    components.
+    One dimension makes a histogram, two make the plane itself, more are projected: on their first two principal
+    components, or by t-SNE or UMAP, which keep neighbours together and whose distances and axes mean nothing.
 
     Args:
         means: posterior means, shape (N, D), N at least 2.
@@ -121,6 +129,11 @@ def latent_map(
         class_names: the classes; empty without labels.
         site: the latent site, for the names of the axes.
         title: written above.
+        method: pca, tsne (scikit-learn's) or umap (the package umap-learn, where it is installed).
+        ax: where to draw; default: a new figure.
+
+    Raises:
+        InputError: if there is no such method, its package is not installed, or there are too few images for it.
 
     Example:
         >>> from pyro_vae import figures
@@ -132,11 +145,10 @@ def latent_map(
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['cat', 'dog']
     """
-    points, (across, up) = _plane(means.detach().double().cpu().numpy(), site)
+    points, (across, up) = plane(means.detach().double().cpu().numpy(), site, method)
     classes = None if labels is None or not class_names else labels.cpu().numpy()
     wide, high = _map_size(points)
-    figure = Figure(figsize=(wide + 1.6 * (classes is not None), high + 0.5), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = one_axes(ax, (wide + 1.6 * (classes is not None), high + 0.5))
     ax.set_title(literal(title), fontsize=10)
     ax.grid(alpha=0.25)
     ax.set_axisbelow(True)
@@ -151,21 +163,6 @@ def latent_map(
     if classes is not None:
         _key(ax, palette, class_names)
     return figure
-
-
-def _plane(points: np.ndarray, site: str) -> tuple[np.ndarray, tuple[str, str]]:
-    """The points in at most two dimensions, and what the axes are called."""
-    if points.shape[1] == 1:
-        return points, (literal(f"{site}_0"), "images")
-    if points.shape[1] == 2:
-        return points, (literal(f"{site}_0"), literal(f"{site}_1"))
-    from sklearn.decomposition import PCA
-
-    with np.errstate(invalid="ignore"):  # where all points are one
-        found = PCA(2, svd_solver="full").fit(points)
-    shares = np.nan_to_num(found.explained_variance_ratio_)
-    first, second = (f"{100 * share:.0f}% of the variance" for share in shares)
-    return found.transform(points), (f"principal component 1, {first}", f"principal component 2, {second}")
 
 
 def _map_size(points: np.ndarray) -> tuple[float, float]:

@@ -13,17 +13,18 @@ from torch import Tensor
 from pyro_vae.diagnostics.aggregate import AggregatePosterior
 from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 from pyro_vae.diagnostics.latent_units import LatentUse, SiteUse
-from pyro_vae.figures.style import BLUE, GRAY, ORANGE, dress, literal, p_value_text
+from pyro_vae.figures.style import BLUE, GRAY, ORANGE, ManyAxes, dress, literal, many_axes, p_value_text
 
 MOST_BARS = 40
 MOST_UNITS = 6
 
 
-def unit_use(use: LatentUse) -> Figure:
+def unit_use(use: LatentUse, axes: ManyAxes | None = None) -> Figure:
     """The divergence of each unit and its activity, the most used first; a row of panels per site.
 
     Args:
         use: what the latents are used for.
+        axes: where to draw, two per site; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -37,21 +38,23 @@ def unit_use(use: LatentUse) -> Figure:
         '0 of 2 units active (above 0.01)'
     """
     rows = len(use.sites)
-    figure = Figure(figsize=(9.2, 2.9 * rows), layout="constrained")
-    for panels, site in zip(figure.subplots(rows, 2, squeeze=False), use.sites, strict=True):
+    figure, panels = many_axes(axes, 2 * rows, (7.6, 2.7 * rows), columns=2)
+    for left, right, site in zip(panels[::2], panels[1::2], use.sites, strict=True):
         order = site.activity.argsort(descending=True)
         if site.unit_kl is not None:
             order = site.unit_kl.argsort(descending=True)
-        _divergences(panels[0], site, order[:MOST_BARS])
-        _activities(panels[1], site, order[:MOST_BARS])
+        _divergences(left, site, order[:MOST_BARS])
+        _activities(right, site, order[:MOST_BARS])
     return figure
 
 
-def aggregate(found: AggregatePosterior) -> Figure:
+def aggregate(found: AggregatePosterior, axes: ManyAxes | None = None) -> Figure:
     """The aggregate posterior beside the prior, in the coordinates where they differ most, and in the worst two.
 
     Args:
         found: the draws and their comparison.
+        axes: where to draw, one per coordinate, of which there are at most six, and one for the worst two together;
+            default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -66,24 +69,32 @@ def aggregate(found: AggregatePosterior) -> Figure:
         'The two worst coordinates'
     """
     worst = found.worst[:MOST_UNITS]
-    plane = len(worst) > 1
-    columns = min(3, len(worst))
-    rows = math.ceil(len(worst) / columns)
-    wide = max(2.3 * columns, 2.3 if plane else 4.6)
-    figure = Figure(figsize=(wide + 3.8 * plane, max(2.6, 1.9 * rows) + 0.4), layout="constrained")
-    parts: Any = figure.subfigures(1, 2, width_ratios=(wide, 3.8)) if plane else [figure]
-    axes = parts[0].subplots(rows, columns, squeeze=False).flatten()
-    for ax, k in zip(axes, worst, strict=False):
+    count = len(worst) + (len(worst) > 1)
+    figure, panels = _parted(len(worst)) if axes is None else many_axes(axes, count, (0, 0))
+    for ax, k in zip(panels, worst, strict=False):
         _marginals(ax, found, k)
-    for ax in axes[len(worst) :]:
-        ax.set_axis_off()
-    if plane:
-        _plane(parts[1].subplots(), found, worst[0], worst[1])
+    if count > 1:
+        _plane(panels[-1], found, worst[0], worst[1])
     else:
-        axes[0].legend(frameon=False, fontsize=8, loc="upper right")
-    title = f"Aggregate posterior and prior: energy distance {found.test.distance:.2g}, {p_value_text(found.p_value)}"
-    figure.suptitle(title, fontsize=10)
+        panels[0].legend(frameon=False, fontsize=8, loc="upper right")
+    if axes is None:
+        distance = f"energy distance {found.test.distance:.2g}, {p_value_text(found.p_value)}"
+        figure.suptitle(f"Aggregate posterior and prior: {distance}", fontsize=10)
     return figure
+
+
+def _parted(num_worst: int) -> tuple[Figure, list[Axes]]:
+    """A new figure: small panels to the left and, where there are several, a large one to the right."""
+    columns = min(3, num_worst)
+    rows = math.ceil(num_worst / columns)
+    plane = num_worst > 1
+    wide = 2.0 * columns if plane else 4.6
+    figure = Figure(figsize=(wide + 3.4 * plane, max(2.6, 1.9 * rows) + 0.4), layout="constrained")
+    parts: Any = figure.subfigures(1, 2, width_ratios=(wide, 3.4)) if plane else [figure]
+    panels = parts[0].subplots(rows, columns, squeeze=False).ravel().tolist()
+    for ax in panels[num_worst:]:
+        ax.set_axis_off()
+    return figure, panels[:num_worst] + ([parts[1].subplots()] if plane else [])
 
 
 def _divergences(ax: Axes, site: SiteUse, order: Tensor) -> None:
@@ -93,7 +104,7 @@ def _divergences(ax: Axes, site: SiteUse, order: Tensor) -> None:
             0.5, 0.5, "not defined for single units\nof this guide", ha="center", va="center", color=GRAY, fontsize=9
         )
         ax.set_axis_off()
-        ax.set_title(total, fontsize=10)
+        ax.set_title(literal(total), fontsize=10)
         return
     note = "" if site.adds_up else ", marginals"
     dress(ax, total, "unit", f"KL, nats{note}")

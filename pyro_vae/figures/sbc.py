@@ -11,12 +11,12 @@ from matplotlib.ticker import PercentFormatter
 
 from pyro_vae.diagnostics.ranks import UniformRanks
 from pyro_vae.diagnostics.sbc import JOINT, SBC
-from pyro_vae.figures.style import BLUE, GRAY, ORANGE, dress, p_value_text
+from pyro_vae.figures.style import BLUE, GRAY, ORANGE, ManyAxes, dress, literal, many_axes, one_axes, p_value_text
 
 RANK_BINS = 20
 
 
-def ranks(sbc: SBC) -> Figure:
+def ranks(sbc: SBC, axes: ManyAxes | None = None) -> Figure:
     """The ranks of simulation-based calibration, for all quantities and for the worst.
 
     Left the share of ranks below each value less what is expected, with the band that calibrated ranks leave anywhere,
@@ -25,6 +25,7 @@ def ranks(sbc: SBC) -> Figure:
 
     Args:
         sbc: the calibration.
+        axes: where to draw, two; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -40,8 +41,7 @@ def ranks(sbc: SBC) -> Figure:
     law = UniformRanks(sbc.num_data, sbc.num_draws)
     edges = np.concatenate([[0.0], law.shares, [1.0]])
     order = sbc.p_values.argsort().tolist()
-    figure = Figure(figsize=(9.2, 3.7), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    figure, (left, right) = many_axes(axes, 2, (8.4, 3.7), width_ratios=(1.35, 1))
     low, high = (
         np.concatenate([[0], side, [sbc.num_data]]) / sbc.num_data - edges for side in law.band(sbc.band_level)
     )
@@ -54,18 +54,19 @@ def ranks(sbc: SBC) -> Figure:
         left.plot(edges, curve, color=color, linestyle=style, linewidth=0.9, alpha=0.8)
     _line_key(left, [bool(direction) for direction in sbc.directions])
     if not all(sbc.is_coordinate):
-        left.plot([], [], color="black", linestyle="--", linewidth=0.9, label=JOINT)
+        left.plot([], [], color="black", linestyle="--", linewidth=0.9, label=literal(JOINT))
     left.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     dress(left, f"Ranks of the truth, {p_value_text(sbc.p_value)}", "rank / number of draws", "ECDF less uniform")
     _histogram(right, sbc, order[0])
     return figure
 
 
-def coverage(sbc: SBC) -> Figure:
+def coverage(sbc: SBC, ax: Axes | None = None) -> Figure:
     """The share of central credible intervals that hold the truth, against their content, a line per coordinate.
 
     Args:
         sbc: the calibration.
+        ax: where to draw; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures
@@ -84,8 +85,7 @@ def coverage(sbc: SBC) -> Figure:
     content = 1 - 2 * tails / (sbc.num_draws + 1)
     outermost = np.minimum(found, sbc.num_draws - found)
     held = (outermost[None] >= tails[:, None, None]).mean(1)  # (tails, D)
-    figure = Figure(figsize=(4.4, 4.1), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = one_axes(ax, (4.4, 4.1))
     error = np.sqrt(content * (1 - content) / sbc.num_data)
     band = (content - 2 * error, content + 2 * error)
     ax.fill_between(content, *band, color=GRAY, alpha=0.2, linewidth=0, label="two binomial errors")

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vae.figures.latent_space import CLASS_COLORS
-from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, as_drawn, dress_epochs
+from pyro_vae.figures.style import (
+    BLUE,
+    CLASS_COLORS,
+    GRAY,
+    GREEN,
+    LINE_STYLES,
+    ORANGE,
+    ManyAxes,
+    as_drawn,
+    dress_epochs,
+    many_axes,
+    one_axes,
+)
 
-LINES = ("-", "--", ":", "-.")
+PANEL = (3.5, 2.9)  # inches
 
 
-def elbo_curves(history: pd.DataFrame) -> Figure:
+def elbo_curves(history: pd.DataFrame, axes: ManyAxes | None = None) -> Figure:
     """The bound and its terms over the epochs, and the accuracy where there is one.
 
     Args:
         history: a run's history, one row per epoch.
+        axes: where to draw: for the bound, and for each of KL and accuracy in the history; default: a new figure.
 
     Example:
         >>> from pyro_vae import figures, fit
@@ -28,17 +39,17 @@ def elbo_curves(history: pd.DataFrame) -> Figure:
         ['Validation bound', 'KL(q || p)']
     """
     columns = [name for name in ("validation_kl", "validation_accuracy") if name in history]
-    figure = Figure(figsize=(4.6 * (1 + len(columns)), 3.4), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, 1 + len(columns)))
+    count = 1 + len(columns)
+    figure, (first, *others) = many_axes(axes, count, (PANEL[0] * count, PANEL[1]))
     epoch = history["epoch"]
-    axes[0].plot(epoch, history["validation_elbo"], color=BLUE, label="ELBO")
+    first.plot(epoch, history["validation_elbo"], color=BLUE, label="ELBO")
     if "validation_log_likelihood" in history:
-        axes[0].plot(epoch, history["validation_log_likelihood"], color=ORANGE, label="E[log p(x|z)]")
+        first.plot(epoch, history["validation_log_likelihood"], color=ORANGE, linestyle="--", label="E[log p(x|z)]")
     if history["validation_elbo"].notna().any():
-        _mark_best(axes[0], history)
-    axes[0].legend(frameon=False, loc="lower right")
-    dress_epochs(axes[0], "Validation bound", "nats per datum")
-    for ax, name in zip(axes[1:], columns, strict=True):
+        _mark_best(first, history)
+    first.legend(frameon=False, fontsize=8, loc="lower right")
+    dress_epochs(first, "Validation bound", "nats per datum")
+    for ax, name in zip(others, columns, strict=True):
         if name == "validation_kl":
             ax.plot(epoch, history[name], color=GREEN)
             dress_epochs(ax, "KL(q || p)", "nats per datum")
@@ -53,11 +64,12 @@ def elbo_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def compare_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+def compare_curves(histories: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Figure:
     """The validation bound of several runs over their epochs.
 
     Args:
         histories: one row per epoch, by the name of the run.
+        ax: where to draw; default: a new figure.
 
     Example:
         >>> import pandas as pd
@@ -67,10 +79,12 @@ def compare_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
         ['one', 'other']
     """
-    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = one_axes(ax, (7.0, 3.8))
     for index, (name, history) in enumerate(histories.items()):
-        color, line = CLASS_COLORS[index % len(CLASS_COLORS)], LINES[index // len(CLASS_COLORS) % len(LINES)]
+        color, line = (
+            CLASS_COLORS[index % len(CLASS_COLORS)],
+            LINE_STYLES[index // len(CLASS_COLORS) % len(LINE_STYLES)],
+        )
         ax.plot(history["epoch"], history["validation_elbo"], color=color, linestyle=line, label=as_drawn(name))
     ax.legend(frameon=False, fontsize=8, loc="lower right")
     dress_epochs(ax, "Validation ELBO", "nats per datum")

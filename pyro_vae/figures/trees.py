@@ -2,7 +2,7 @@
 
 Each function takes trees as ``arviz_bridge`` makes them; figures are matplotlib's and show themselves in a notebook.
 ``var_names`` chooses sites, the continuous ones by default; ``coords`` chooses by coordinate, as in ``{"datum": 3}``
-or ``{"z_dim_0": [0, 1]}``.
+or ``{"z_dim_0": [0, 1]}``.  Where ArviZ draws (forests, pairs, predictive checks, LOO-PIT) it lays out axes of its own.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from pyro_vae.arviz_bridge import versions
 from pyro_vae.arviz_bridge.loo import leave_one_out
-from pyro_vae.arviz_bridge.pareto import GOOD_K_HAT, USABLE_K_HAT
 from pyro_vae.arviz_bridge.versions import Kind
 from pyro_vae.errors import InputError
-from pyro_vae.figures.style import BLUE, GRAY, GREEN, ORANGE, literal
+from pyro_vae.figures.restarts import check_group
+from pyro_vae.figures.style import (
+    BLUE,
+    GRAY,
+    GREEN,
+    ORANGE,
+)
 
 MOST_PAIRED = 8
 COLORS = (ORANGE, BLUE, GREEN, GRAY)
@@ -164,7 +168,7 @@ def plot_predictive_check(
         >>> len(figure.axes)
         1
     """
-    _check_group(tree, "posterior_predictive", site)
+    check_group(tree, "posterior_predictive", site)
     observed, generated = (tree[g][site].astype(float) for g in ("observed_data", "posterior_predictive"))
     own = [dim for dim in observed.dims if str(dim).startswith(f"{site}_dim_")]
     if statistic is None:
@@ -224,7 +228,7 @@ def loo_pit(tree: xr.DataTree, site: str = "x") -> np.ndarray:
         ((25,), 0.5)
     """
     weights = leave_one_out(tree, site).log_weights.exp().numpy()
-    _check_group(tree, "posterior_predictive", site)
+    check_group(tree, "posterior_predictive", site)
     observed = tree["observed_data"][site].to_numpy().reshape(-1)
     generated = tree["posterior_predictive"][site].transpose("chain", "draw", ...).to_numpy().reshape(-1, len(observed))
     if generated.shape != weights.shape or observed.dtype.kind != "f":
@@ -234,105 +238,6 @@ def loo_pit(tree: xr.DataTree, site: str = "x") -> np.ndarray:
             "make the tree with num_predictive=num_draws",
         )
     return (weights * (generated <= observed)).sum(0)
-
-
-def plot_training(tree: xr.DataTree, names: Names = None) -> Figure:
-    """The training trace and its components over the epochs, a line per run.
-
-    Args:
-        tree: with a group ``training``.
-        names: the columns; default: the bound and its terms on the validation data, and the loss.
-
-    Example:
-        >>> from pyro_vae import figures, fit
-        >>> run = fit("linear_gaussian", data=torch.randn(40, 3), latent_dim=2, epochs=2, display=False)
-        >>> figure = figures.plot_training(run.to_arviz(num_draws=20))
-        >>> [ax.get_title() for ax in figure.axes]
-        ['validation elbo', 'validation log likelihood', 'validation kl', 'train loss']
-    """
-    _check_group(tree, "training", None)
-    trace = tree["training"].to_dataset()
-    usual = ["validation_elbo", "validation_log_likelihood", "validation_kl", "train_loss"]
-    names = list(names or [name for name in usual if name in trace])
-    figure = Figure(figsize=(3.6 * len(names), 3.2), layout="constrained")
-    for ax, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
-        for run in range(trace.sizes["run"]):
-            line = trace[name].isel(run=run)
-            ax.plot(trace["epoch"], line, color=f"C{run}", label=f"seed {int(trace['seed'][run])}", linewidth=1.2)
-        settled = trace[name].isel(step=slice(trace.sizes["step"] // 10, None))
-        low, high = float(settled.min()), float(settled.max())
-        ax.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
-        _dress(ax, name.replace("_", " "), "epoch", trace[name].attrs.get("units", ""))
-    if trace.sizes["run"] > 1:
-        figure.axes[0].legend(frameon=False, fontsize=8, loc="lower right")
-    return figure
-
-
-def plot_k_hat(tree: xr.DataTree) -> Figure:
-    """k-hat of every datum in order of size, a line per run; above 0.7 its weights are not to be relied on.
-
-    Example:
-        >>> from pyro_vae import figures, fit
-        >>> run = fit(data=torch.rand(40, 1, 8, 8).round(), latent_dim=2, epochs=1, display=False)
-        >>> figure = figures.plot_k_hat(run.to_arviz(num_draws=100))
-        >>> figure.axes[0].get_xlabel(), len(figure.axes[0].lines[0].get_xdata())  # the four images of the test split
-        ('data, in order of k-hat', 4)
-    """
-    _check_group(tree, "importance", "k_hat")
-    k_hat = tree["importance"]["k_hat"]
-    values = np.sort(k_hat.to_numpy().reshape(k_hat.sizes["chain"], -1), -1)
-    finite = np.where(np.isfinite(values), values, np.nan)
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    ax = figure.subplots()
-    for chain, row in enumerate(finite):
-        ax.plot(np.arange(1, len(row) + 1), row, ".", markersize=4, color=f"C{chain}", label=f"run {chain}")
-    for bound, word in ((GOOD_K_HAT, "good"), (USABLE_K_HAT, "usable")):
-        ax.axhline(bound, color=GRAY, linestyle=":", linewidth=1)
-        ax.annotate(f"{word} below {bound}", (0.01, bound), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
-    lost = int(np.isnan(finite).sum())
-    title = f"{(values > USABLE_K_HAT).mean():.0%} above {USABLE_K_HAT}"
-    title += f", {lost} without a finite k-hat" if lost else ""
-    _dress(ax, title, "data, in order of k-hat", "k-hat")
-    if len(finite) > 1:
-        ax.legend(frameon=False, fontsize=8, loc="upper left")
-    return figure
-
-
-def compare_restarts(tree: xr.DataTree) -> pd.DataFrame:
-    """A row per run: its best and last bound, and what its importance weights say of the data in the tree.
-
-    ELBOs and the log evidence are nats per datum; k_hat is the median over data, and ``above_usable`` the share of data
-    above 0.7.
-
-    Example:
-        >>> from pyro_vae import figures, fit
-        >>> from pyro_vae.arviz_bridge import to_datatree
-        >>> settings = {"data": torch.randn(40, 3), "latent_dim": 2, "epochs": 2, "display": False}
-        >>> runs = [fit("linear_gaussian", seed=seed, **settings) for seed in (7, 8)]
-        >>> table = figures.compare_restarts(to_datatree(runs, num_draws=20))
-        >>> table[["seed", "epochs"]].to_numpy().tolist()
-        [[7, 2], [8, 2]]
-    """
-    _check_group(tree, "training", "validation_elbo")
-    trace, importance = tree["training"].to_dataset(), tree["importance"].to_dataset()
-    rows = []
-    for run in range(trace.sizes["run"]):
-        bound = trace["validation_elbo"].isel(run=run).dropna("step")
-        best, of_run = int(np.argmax(bound.to_numpy())), importance.isel(chain=run)
-        rows.append(
-            {
-                "seed": int(trace["seed"][run]),
-                "epochs": bound.sizes["step"],
-                "best_epoch": int(bound["epoch"][best]),
-                "best_validation_elbo": float(bound[best]),
-                "last_validation_elbo": float(bound[-1]),
-                "elbo": float(of_run["elbo"].mean()),
-                "log_evidence": float(of_run["log_evidence"].mean()),
-                "k_hat": float(of_run["k_hat"].median()),
-                "above_usable": float((of_run["k_hat"] > USABLE_K_HAT).mean()),
-            }
-        )
-    return pd.DataFrame(rows, index=pd.Index(trace["run"].to_numpy(), name="run"))
 
 
 def _colors(trees: Mapping[str, xr.DataTree]) -> list[str]:
@@ -371,18 +276,3 @@ def _one_chain(part: xr.Dataset, num_draws: int) -> xr.Dataset:
 
 def _tree(posterior: xr.Dataset) -> xr.DataTree:
     return xr.DataTree.from_dict({"posterior": posterior})
-
-
-def _check_group(tree: xr.DataTree, group: str, name: str | None) -> None:
-    if group not in tree.children or (name is not None and name not in tree[group].data_vars):
-        got = f"a tree with the groups {', '.join(tree.children)}"
-        raise InputError(f"a group {group!r}" + (f" with {name!r}" if name else ""), got, "make it with run.to_arviz()")
-
-
-def _dress(ax: Any, title: str, across: str, up: str) -> None:
-    ax.set_title(literal(title), fontsize=10)
-    ax.set_xlabel(literal(across))
-    ax.set_ylabel(up)
-    ax.grid(alpha=0.25)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.spines[["top", "right"]].set_visible(False)

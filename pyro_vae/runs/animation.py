@@ -34,6 +34,7 @@ MAX_CLASSES = 10
 LARGEST = 480  # pixels per side of a frame
 SHOWN, CAPTION = 320, 30  # pixels: the least width in the GIF, and the height of the line below
 MAX_BYTES = 16 << 20  # of the file of a frame
+DPI = 100  # of a figure that is as large as a frame
 LAST_FRAME = 2000  # milliseconds
 
 
@@ -100,6 +101,63 @@ def frame(run: Run) -> Image.Image:
     return picture
 
 
+def write_moving(frames: dict[int, Image.Image], path: Path, fps: int = 10) -> None:
+    """Write the frames as what the name of the file ends in: ``.mp4``, or a GIF.
+
+    Args:
+        frames: pictures of one size, by epoch.
+        path: the file.
+        fps: frames per second, from 1 to 50.
+
+    Raises:
+        InputError: if the name ends in something else, ``fps`` is out of range, there is no ffmpeg for an MP4, or the
+            place cannot be written.
+    """
+    kind = path.suffix.lower()
+    if kind not in (".gif", ".mp4"):
+        raise InputError("a file that ends in .gif or .mp4", path.name, f"use --out {path.stem or 'training'}.gif")
+    _check_rate(fps)
+    (write_mp4 if kind == ".mp4" else write_gif)(frames, path, fps)
+
+
+def write_mp4(frames: dict[int, Image.Image], path: Path, fps: int = 10) -> None:
+    """Write an MP4 (H.264), which rests at its end, by matplotlib's writer.
+
+    Args:
+        frames: pictures of one size, by epoch.
+        path: the file.
+        fps: frames per second, from 1 to 50.
+
+    Raises:
+        InputError: if ``fps`` is out of range, there is no ffmpeg, or the place cannot be written.
+    """
+    from matplotlib.animation import FFMpegWriter
+    from matplotlib.figure import Figure
+
+    _check_rate(fps)
+    if not FFMpegWriter.isAvailable():
+        raise InputError("ffmpeg, to write an MP4", "none on this machine", "install ffmpeg, or use --out training.gif")
+    palette, last = _palette(frames.values()), max(frames)
+    pictures = [_captioned(picture, palette, epoch, last).convert("RGB") for epoch, picture in sorted(frames.items())]
+    width, height = (-(-side // 2) * 2 for side in pictures[0].size)  # H.264 takes even numbers alone
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+
+    def save(aside: Path) -> None:
+        writer = FFMpegWriter(fps, codec="libx264", extra_args=["-pix_fmt", "yuv420p", "-crf", "18", "-f", "mp4"])
+        with writer.saving(figure, str(aside), DPI):
+            for picture in pictures + [pictures[-1]] * round(fps * LAST_FRAME / 1000):
+                figure.clear()
+                figure.figimage(np.asarray(picture), 0, height - picture.height)
+                writer.grab_frame()
+
+    write_picture(path, save)
+
+
+def _check_rate(fps: int) -> None:
+    if not 1 <= fps <= 50:
+        raise InputError("from 1 to 50 frames per second", str(fps), "use --fps 10")
+
+
 def write_gif(frames: dict[int, Image.Image], path: Path, fps: int = 10) -> None:
     """Write a GIF that runs forever and rests at its end.
 
@@ -111,8 +169,7 @@ def write_gif(frames: dict[int, Image.Image], path: Path, fps: int = 10) -> None
     Raises:
         InputError: if ``fps`` is out of range, or the place cannot be written.
     """
-    if not 1 <= fps <= 50:
-        raise InputError("from 1 to 50 frames per second", str(fps), "use --fps 10")
+    _check_rate(fps)
     palette, last = _palette(frames.values()), max(frames)
     pictures = [_captioned(picture, palette, epoch, last) for epoch, picture in sorted(frames.items())]
     durations = [10 * round(100 / fps)] * (len(pictures) - 1) + [LAST_FRAME]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from pyro_vae.data.columns import table_of
 from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 from pyro_vae.errors import InputError
 from pyro_vae.figures.columns import columns_compared
-from pyro_vae.figures.images import class_samples, completions, image_grid, reconstructions
+from pyro_vae.figures.images import class_samples, completions, image_grid, interpolation, reconstructions
 from pyro_vae.figures.latent_space import latent_map, manifold, traversal
 from pyro_vae.figures.pictures import ARRAYS, check_pictures
 from pyro_vae.figures.saving import save_figure
@@ -30,6 +31,7 @@ FIRST_SAMPLES = 25  # importance samples of the evaluation that ends a fit: quic
 STYLES, STYLES_DRAWN = 10, 200
 COMPLETED_IMAGES, COMPLETIONS = 8, 6
 GRID, STEPS, MOST_ROWS = 20, 11, 10  # a manifold's side, a traversal's columns, its most rows unless asked
+PAIRS, INTERPOLATED = 5, 9  # rows of an interpolation, and the points of each
 SUFFIX = " (reconstructed)"  # of a column of a table
 SPAN = 3.0  # standard deviations of N(0, 1)
 TRAVERSED_IMAGES, MAPPED_IMAGES = 1000, 2000
@@ -46,8 +48,10 @@ def write_report(run: Run) -> None:
         with left_out("The evaluation"):
             run.folder.save_evaluation(run.evaluate(num_samples=FIRST_SAMPLES), run.findings)
     for name, draw in _figures(run).items():
+        start = time.perf_counter()
         with left_out(f"The figure {name}.png"):
             save_figure(draw(), run.folder.figures / f"{name}.png")
+        logger.debug(f"drew {name}.png in {time.perf_counter() - start:.2f} s")
 
 
 def _figures(run: Run) -> dict[str, Callable[[], Figure]]:
@@ -188,11 +192,75 @@ def traverse_figure(
     )
 
 
-def latent_figure(run: Run, split: str = "test", site: str | None = None, num_images: int = MAPPED_IMAGES) -> Figure:
+def interpolation_figure(
+    run: Run,
+    images: tuple[int, int] | None = None,
+    site: str | None = None,
+    num: int | None = None,
+    label: int | None = None,
+    split: str = "test",
+    seed: int = 0,
+) -> Figure:
+    """The way from one image to another: E[x | z] along the straight line between their posterior means.
+
+    What does not lie on the line, a class or the part of an image that a conditional model reads, is taken from the
+    nearer image.
+
+    Args:
+        run: a run of pictures.
+        images: the rows of two images in the split; default: five pairs drawn by the seed.
+        site: the latent site; default: the one with the most active units.
+        num: the points on each line, both ends among them (9).
+        label: the class to hold; default: the most probable one of the nearer image.
+        split: where the images are from.
+        seed: chooses the pairs, and draws what lies below the site.
+
+    Raises:
+        InputError: if the data are not pictures, or there are no such images.
+    """
+    check_are_pictures(run, "use latent, which maps data of any shape")
+    site = _busiest_site(run) if site is None else run.latent_site(site)
+    num = INTERPOLATED if num is None else num
+    rows = run.split(split)
+    if num < 2 or len(rows) < 2:
+        few = f"{num} points" if num < 2 else f"{len(rows)} {split} images"
+        raise InputError("at least 2 points on a line between 2 images", few, "use --num 9 and --split train")
+    pairs = _pairs(len(rows), seed) if images is None else torch.tensor([images])
+    if not (0 <= int(pairs.min()) and int(pairs.max()) < len(rows)):
+        raise InputError(f"rows from 0 to {len(rows) - 1} of the {split} set", str(images), "use --between 0,1")
+    chosen = rows[pairs.flatten()]
+    x = chosen.x().unflatten(0, (-1, 2))
+    means = latent_points.posterior_means(run, chosen.x(), site).unflatten(0, (-1, 2))
+    shares = torch.linspace(0, 1, num)
+    nearer = (shares > 0.5).long()
+    classes = run.classify(chosen.x()).unflatten(0, (-1, 2)) if label is None and run.class_matters else None
+    between = []
+    for row, (start, end) in enumerate(means):
+        y = label if classes is None else classes[row][nearer]
+        given = x[row][nearer] if run.conditional else None
+        between.append(run.decode(torch.lerp(start, end, shares.unsqueeze(-1)), site, y, seed, given))
+    shown = chosen.values().unflatten(0, (-1, 2))
+    title = f"From one {split} image to another{_of_class(run, label)}, along a line in {as_drawn(site)}"
+    return interpolation(shown[:, 0], torch.stack(between), shown[:, 1], title)
+
+
+def _pairs(count: int, seed: int) -> torch.Tensor:
+    """Pairs of different rows, drawn; shape (at most 5, 2)."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[: 2 * min(PAIRS, count // 2)].reshape(-1, 2)
+
+
+def latent_figure(
+    run: Run,
+    split: str = "test",
+    site: str | None = None,
+    num_images: int = MAPPED_IMAGES,
+    method: str = "pca",
+) -> Figure:
     """The posterior means of the first images of a split, coloured by class.
 
     Raises:
-        InputError: if there is no such site or split, or there are fewer than two images.
+        InputError: if there is no such site, split or method, or there are fewer than two images.
     """
     site = _busiest_site(run) if site is None else run.latent_site(site)
     images = run.split(split)[slice(0, max(0, num_images))]
@@ -200,7 +268,7 @@ def latent_figure(run: Run, split: str = "test", site: str | None = None, num_im
         raise InputError("at least 2 images to map", str(len(images)), "use --split train and --num 2000")
     means = latent_points.posterior_means(run, images.x(), site)
     title = f"Posterior means of {len(images):,} {split} {'rows' if run.facts.columns else 'images'}"
-    return latent_map(means, images.labels, run.facts.class_names, site, title)
+    return latent_map(means, images.labels, run.facts.class_names, site, title, method)
 
 
 def _busiest_site(run: Run) -> str:

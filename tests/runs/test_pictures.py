@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from itertools import pairwise, product
 
@@ -59,6 +60,7 @@ def test_the_commands_say_what_they_wrote(command, fitted, tmp_path):
     assert command("traverse", fitted).stdout.strip() == f"Wrote {figures}/traverse.png"
     assert command("traverse", fitted, "--label", "2").stdout.strip() == f"Wrote {figures}/traverse-2.png"
     assert command("latent", fitted).stdout.strip() == f"Wrote {figures}/latent.png"
+    assert command("interpolate", fitted, "--between", "0,5").stdout.strip() == f"Wrote {figures}/interpolate-0-5.png"
     assert command("animate", fitted).stdout.strip() == f"Wrote {figures}/training.gif"
     for words in (("traverse", "--dims", 1, "--num", 4, "--span", 2, "--site", "z"), ("latent", "--split", "train")):
         content = json.loads(command(words[0], fitted, *words[1:], "--out", "deep/a.png", "--json").stdout)
@@ -80,6 +82,11 @@ def test_the_commands_say_what_they_wrote(command, fitted, tmp_path):
         (("traverse", "run", "--span", "nan"), "expected finite z in the support of the latent site 'z'"),
         (("traverse", "run", "--label", "7"), "expected a class of this run; got '7'"),
         (("traverse", "run", "--out", "/proc/a.png"), "expected a place for a picture"),
+        (("interpolate", "run", "--between", "1"), "expected two rows, for --between; got '1'; write them as in"),
+        (("interpolate", "run", "--between", "0,6"), "expected rows from 0 to 5 of the test set; got (0, 6); use"),
+        (("interpolate", "run", "--num", "1"), "Invalid value for '--num'"),
+        (("latent", "run", "--method", "tsn"), "expected a way to lay out latents; got 'tsn'; did you mean 'tsne'"),
+        (("animate", "run", "--out", "a.avi"), "expected a file that ends in .gif or .mp4; got a.avi; use --out a.gif"),
         (("latent", "run", "--site", "y"), "expected a continuous latent site; got 'y'; choose one of: z"),
         (("latent", "run", "--split", "tset"), "expected a split"),
         (("latent", "run", "--num", "1"), "Invalid value for '--num'"),
@@ -116,7 +123,35 @@ def test_damaged_and_missing_frames_are_refused(command, fitted):
     assert not list(fitted.rglob("*.gif*"))
 
 
+def test_a_line_between_two_images_begins_and_ends_at_what_the_model_makes_of_them(toy_npz):
+    run = quietly(model="ss_vae", data=toy_npz)
+    canvas = drawn(report.interpolation_figure(run, (1, 4), num=5))
+    images = run.split("test")[torch.tensor([1, 4])]
+    classes = run.classify(images.x())
+    ends = run.decode(run.encode(images.x()), y=classes)
+    height, broad = images.values().shape[-2] + 1, images.values().shape[-1] + 1
+    assert canvas.shape == (height + 1, 7 * broad + 1)
+    tiles = [canvas[1:-1, 1 + broad * k : broad * (k + 1)] for k in range(7)]
+    for tile, image in ((0, images.values()[0]), (1, ends[0]), (5, ends[1]), (6, images.values()[1])):
+        np.testing.assert_allclose(tiles[tile], image[0].clamp(0, 1), atol=1e-6)
+    assert drawn(report.interpolation_figure(run)).shape[0] == 3 * height + 1, "six test images make three pairs"
+
+
 # The animation
+
+
+def test_an_mp4_needs_ffmpeg_and_says_so(command, fitted, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert_refused(
+        command("animate", "run", "--out", "a.mp4"), "expected ffmpeg, to write an MP4; got none on this machine"
+    )
+    assert not list(fitted.parent.glob("*.mp4*"))
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_the_mp4_is_one(command, fitted):
+    assert command("animate", "run", "--out", "a.mp4").exit_code == 0
+    assert (fitted.parent / "a.mp4").read_bytes()[4:8] == b"ftyp"
 
 
 @pytest.mark.parametrize(("fps", "duration"), [(10, 100), (25, 40), (30, 30)])
