@@ -10,9 +10,13 @@ import click
 
 from pyro_vae import __version__
 from pyro_vae.cli.terminal import OneLineErrors
+from pyro_vae.cli.verbose import with_verbose
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="pyro-vae")
 def main() -> None:
     """Variational autoencoders as ordinary Pyro programs, fast, and checked."""
+
+
+with_verbose(main)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from pyro_vae.cli.streams import discard_output, flush_output, open_missing_streams, take_any_text
+from pyro_vae.cli.verbose import with_verbose
 from pyro_vae.config import FitConfig
 from pyro_vae.distributed import ElsewhereError, is_one_of_several, may_speak
 from pyro_vae.errors import InputError, PyroVAEError
@@ -28,7 +29,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class OneLineErrors(click.Group):
-    """A group that says every error in one line on standard error, with its exit status."""
+    """A group that says every error in one line on standard error, with its exit status; its commands take ``-v``."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        super().add_command(with_verbose(cmd), name)
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         open_missing_streams()

@@ -141,13 +141,14 @@ _SHOWN = {"validation_elbo": "ELBO", "validation_kl": "KL"}
 
 @contextmanager
 def listening(say: Callable[[str], None]) -> Iterator[None]:
-    """Hand on what this package logs, from level INFO up, for a while.
+    """Hand on what this package logs, for a while: from level INFO up, or from DEBUG where that is its logger's level.
 
     Args:
         say: takes each line.
     """
     logger = logging.getLogger("pyro_vae")
-    handler, level = _Saying(say), logger.level
+    level = logger.level
+    handler = _Saying(say, logging.DEBUG if level == logging.DEBUG else logging.INFO)
     logger.addHandler(handler)
     logger.setLevel(min(level or logging.INFO, logging.INFO))
     try:
@@ -158,8 +159,8 @@ def listening(say: Callable[[str], None]) -> Iterator[None]:
 
 
 class _Saying(logging.Handler):
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__(logging.INFO)
+    def __init__(self, say: Callable[[str], None], level: int) -> None:
+        super().__init__(level)
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -5,7 +5,9 @@ This is the one room that knows all the others.  ``fit`` starts a run, ``resume`
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,8 @@ from pyro_vae.runs.session import PROBED_ROWS, Session, place
 from pyro_vae.runs.tracking import Followed, check_trackers
 from pyro_vae.trackers import Tracker
 
+logger = logging.getLogger(__name__)
+
 EXAMPLE_ROWS = 509  # that a guide for a program of one's own is made with
 Data = Any  # a name, a path, a Dataset, or whatever ``data.containers.unpack`` takes
 
@@ -93,10 +97,15 @@ def fit(
     """
     check_trackers(trackers)
     config = _configured(model, guide, data, settings)
+    start = time.perf_counter()
     world, device = join(config.device), _device(config.device)
     folder = world.together(lambda: _place(out, overwrite, world))
     dataset = world.in_turn(lambda: _dataset(data, _reading(config, model), download, config.unreadable == "refuse"))
+    logger.debug(
+        f"read {dataset.name}: rows of shape {tuple(dataset.event_shape)}, in {time.perf_counter() - start:.2f} s"
+    )
     config = _resolved(config, dataset, model, guide, world)
+    logger.debug(f"settings: {config.model_dump()}")
     with seeded(config.seed):
         under_way = Session(config, dataset, _pair(config, dataset, model, guide), device, world)
         with under_way.writing():

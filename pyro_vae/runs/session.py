@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,8 @@ from pyro_vae.training.faults import find_fault
 from pyro_vae.training.fitness import check_labels, rehearse
 from pyro_vae.training.resampling import Uniform
 from pyro_vae.training.trainer import Progress
+
+logger = logging.getLogger(__name__)
 
 MASKED_ROWS = 100  # on which programs have to show that they take missing values
 PROBED_ROWS = 11  # that programs are looked at with: a number that few plates but that over the rows will have
@@ -157,8 +161,11 @@ class Session:
             if progress.step == trainer.batches.num_steps:
                 saver.copy(self._settled())
 
+        start = time.perf_counter()
         try:
             for row in trainer.epochs(after_step):
+                seconds, start = time.perf_counter() - start, time.perf_counter()
+                logger.debug(f"epoch {trainer.progress.epoch}: {seconds:.2f} s, {_in_words(row)}")
                 if trainer.is_best and self.folder is None:
                     best = trainer.weights()
                 if animation.is_due(trainer.progress.epoch, self.config.num_epochs, last=trainer.done):
@@ -222,6 +229,11 @@ class Session:
             stopped=progress.stopped,
             iterates=(self.trainer.iterates.values, self.trainer.iterates.names),
         )
+
+
+def _in_words(row: Mapping[str, float]) -> str:
+    """The numbers of an epoch in one line."""
+    return ", ".join(f"{name} {value:.6g}" for name, value in row.items() if name != "epoch")
 
 
 def check_masks(pair: Pair, x: torch.Tensor) -> None:

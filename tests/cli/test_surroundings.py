@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -241,3 +243,31 @@ def test_a_diagnosis_that_cannot_be_saved_is_printed_all_the_same(command, fitte
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["files"] == []
     assert f"The diagnosis is not saved in {fitted}: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("-v", "fit"), pytest.param(("fit", "--verbose"), marks=pytest.mark.exhaustive)])
+def test_verbose_says_more_on_standard_error_alone(command, toy_npz, words):
+    quiet = command("fit", "--data", toy_npz, *FLAGS, "--out", "quiet", "--json")
+    loud = command(*words, "--data", toy_npz, *FLAGS, "--out", "loud", "--json")
+    assert loud.exit_code == 0, loud.stderr
+    for word in (
+        "toy.npz: rows of shape (1, 6, 6), in ",
+        "settings: {",
+        "epoch 1: ",
+        "drew elbo.png in ",
+    ):
+        assert word in loud.stderr
+        assert word not in quiet.stderr
+    assert json.loads(loud.stdout)["elbo"] == json.loads(quiet.stdout)["elbo"]
+    logger = logging.getLogger("pyro_vae")
+    assert (logger.level, logger.handlers) == (logging.NOTSET, [])
+
+
+def test_no_color_is_heeded(monkeypatch):
+    """``rich`` and ``click`` look at NO_COLOR themselves; what is bold or red without it is plain with it."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    shown = subprocess.run([sys.executable, str(ROOT / "cli.py"), "list", "guides"], capture_output=True, text=True)
+    colors = re.findall(r"\x1b\[([0-9;]*)m", shown.stdout)
+    assert not [code for code in colors if {int(c) for c in code.split(";") if c} & {*range(30, 50), *range(90, 108)}]
