@@ -31,9 +31,7 @@ def overlay(
     up: int | None = None,
     axes: ManyAxes | None = None,
 ) -> Figure:
-    """A panel per guide: its contours over the draws of NUTS and the contours of the exact posterior.
-
-    Contours hold 50 and 90% of the probability.
+    """A panel per guide: contours of 50 and 90% over the draws of NUTS and the contours of the exact posterior.
 
     Args:
         comparison: the methods.
@@ -53,33 +51,26 @@ def overlay(
     """
     cloud = comparison.method(NUTS)
     guides = [method for method in comparison.methods if method.name not in (NUTS, EXACT)]
-    exact = next((method for method in comparison.methods if method.name == EXACT), None)
+    exact = next((each for each in comparison.methods if each.name == EXACT), None)
     pair = _pair(exact or cloud, datum, across, up)
+    points = cloud.u[:: max(1, len(cloud.u) // POINTS), datum][:, pair].numpy()
     limits = [_limits([method.u[:, datum, i] for method in comparison.methods]) for i in pair]
     columns = min(len(guides), 4)
-    rows = -(-len(guides) // columns)
-    size = (max(4.6, PANEL * columns + 0.4), PANEL * rows + 0.9)
+    size = (max(4.6, PANEL * columns + 0.4), PANEL * -(-len(guides) // columns) + 0.9)
     figure, panels = many_axes(axes, len(guides), size, columns, sharex=True, sharey=True)
     for ax, guide, color in zip(panels, guides, _colors(guides), strict=True):
-        points = cloud.u[:: max(1, len(cloud.u) // POINTS), datum][:, pair].numpy()
         ax.scatter(points[:, 0], points[:, 1], s=3, color=GRAY, alpha=0.35, linewidths=0, rasterized=True)
         _contours(ax, guide, datum, pair, limits, color, "-")
         if exact is not None:
             _contours(ax, exact, datum, pair, limits, "black", (0, (2, 2)))
         ax.set_title(as_drawn(guide.name), fontsize=10, color=color)
         _dress(ax, limits)
-    for ax in panels:
         ax.set_xlabel(literal(comparison.names[pair[0]]), fontsize=9)
     for ax in panels[:: columns if axes is None else 1]:
         ax.set_ylabel(literal(comparison.names[pair[1]]), fontsize=9)
-    key = [Line2D([], [], color=GRAY, marker="o", markersize=4, linestyle="none", label="NUTS")]
-    key += [Line2D([], [], color="black", linestyle=(0, (2, 2)), label="exact")] if exact is not None else []
-    key += [Line2D([], [], color=ORANGE, label="guide; 50 and 90% inside")]
+    _add_key(figure, None if axes is None else panels[0], exact is not None)
     if axes is None:
-        figure.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False, fontsize=9)
         figure.suptitle(_title(comparison, datum), fontsize=10)
-    else:
-        panels[0].legend(handles=key, frameon=False, fontsize=7)
     return figure
 
 
@@ -110,12 +101,7 @@ def forest(comparison: Comparison, datum: int = 0, ax: Axes | None = None) -> Fi
     figure, ax = one_axes(ax, (6.2, max(2.2, high * count + 1.3)))
     for row in range(count):
         for place, (method, color) in enumerate(zip(methods, colors, strict=True)):
-            y = row + (place - (len(methods) - 1) / 2) * 0.8 / len(methods)
-            low, first, third, top = np.quantile(method.u[:, datum, row].numpy(), (0.03, 0.25, 0.75, 0.97))
-            ax.hlines(y, low, top, color=color, linewidth=1.0)
-            ax.hlines(y, first, third, color=color, linewidth=2.8)
-            mean = method.mean[datum, row].item()
-            ax.plot(mean, y, "o", color="white", markeredgecolor=color, markersize=4, zorder=3)
+            _intervals(ax, row + (place - (len(methods) - 1) / 2) * 0.8 / len(methods), method, datum, row, color)
     ax.set_yticks(range(count), [as_drawn(name) for name in comparison.names[:count]], fontsize=9)
     ax.set_ylim(count - 0.5, -0.5)
     for row in range(1, count):
@@ -134,6 +120,26 @@ def forest(comparison: Comparison, datum: int = 0, ax: Axes | None = None) -> Fi
     else:
         ax.legend(handles=key, frameon=False, fontsize=8)
     return figure
+
+
+def _intervals(ax: Axes, y: float, method: Method, datum: int, coordinate: int, color: str) -> None:
+    """The mean and central intervals of a coordinate, as a line at a height."""
+    low, first, third, top = np.quantile(method.u[:, datum, coordinate].numpy(), (0.03, 0.25, 0.75, 0.97))
+    ax.hlines(y, low, top, color=color, linewidth=1.0)
+    ax.hlines(y, first, third, color=color, linewidth=2.8)
+    mean = method.mean[datum, coordinate].item()
+    ax.plot(mean, y, "o", color="white", markeredgecolor=color, markersize=4, zorder=3)
+
+
+def _add_key(figure: Figure, ax: Axes | None, with_exact: bool) -> None:
+    """Add the legend of an overlay: below a new figure, or on axes of the caller's."""
+    key = [Line2D([], [], color=GRAY, marker="o", markersize=4, linestyle="none", label="NUTS")]
+    key += [Line2D([], [], color="black", linestyle=(0, (2, 2)), label="exact")] if with_exact else []
+    key += [Line2D([], [], color=ORANGE, label="guide; 50 and 90% inside")]
+    if ax is not None:
+        ax.legend(handles=key, frameon=False, fontsize=7)
+    else:
+        figure.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False, fontsize=9)
 
 
 def _title(comparison: Comparison, datum: int) -> str:

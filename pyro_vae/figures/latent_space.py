@@ -17,7 +17,7 @@ from torch import Tensor
 from pyro_vae.figures.images import CELL, show
 from pyro_vae.figures.pictures import as_arrays, mosaic
 from pyro_vae.figures.projection import plane
-from pyro_vae.figures.style import BLUE, CLASS_COLORS, GRAY, ORANGE, as_drawn, literal, one_axes
+from pyro_vae.figures.style import BLUE, CLASS_COLORS, GRAY, ORANGE, as_drawn, dress, literal, one_axes
 
 MAP_SIZE = 5.0  # inches per side
 NUM_BINS = 40
@@ -149,17 +149,12 @@ def latent_map(
     classes = None if labels is None or not class_names else labels.cpu().numpy()
     wide, high = _map_size(points)
     figure, ax = one_axes(ax, (wide + 1.6 * (classes is not None), high + 0.5))
-    ax.set_title(literal(title), fontsize=10)
-    ax.grid(alpha=0.25)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    dress(ax, title, across, up)
     palette = _palette(len(class_names))
     if points.shape[1] == 1:
         _histogram(ax, points[:, 0], classes, palette)
     else:
         _scatter(ax, points, classes, palette)
-    ax.set_xlabel(literal(across), fontsize=9)
-    ax.set_ylabel(literal(up), fontsize=9)
     if classes is not None:
         _key(ax, palette, class_names)
     return figure

@@ -97,15 +97,10 @@ def fit(
     """
     check_trackers(trackers)
     config = _configured(model, guide, data, settings)
-    start = time.perf_counter()
     world, device = join(config.device), _device(config.device)
     folder = world.together(lambda: _place(out, overwrite, world))
     dataset = world.in_turn(lambda: _dataset(data, _reading(config, model), download, config.unreadable == "refuse"))
-    logger.debug(
-        f"read {dataset.name}: rows of shape {tuple(dataset.event_shape)}, in {time.perf_counter() - start:.2f} s"
-    )
     config = _resolved(config, dataset, model, guide, world)
-    logger.debug(f"settings: {config.model_dump()}")
     with seeded(config.seed):
         under_way = Session(config, dataset, _pair(config, dataset, model, guide), device, world)
         with under_way.writing():
@@ -329,11 +324,16 @@ def _device(name: str) -> torch.device:
 
 
 def _dataset(data: Data, reading: Reading, download: bool = False, strict: bool = False) -> Dataset:
+    start = time.perf_counter()
     if is_path(data):
-        return load_data(data, download=download, strict=strict, reading=reading)
-    if reading.memory is not None:
+        dataset = load_data(data, download=download, strict=strict, reading=reading)
+    elif reading.memory is not None:
         raise InputError("the path of an .npy file for memory", "data in memory", "leave out memory")
-    return data.with_holes() if isinstance(data, Dataset) else from_data(data, IN_MEMORY, reading)
+    else:
+        dataset = data.with_holes() if isinstance(data, Dataset) else from_data(data, IN_MEMORY, reading)
+    seconds = time.perf_counter() - start
+    logger.debug(f"read {dataset.name}: rows of shape {tuple(dataset.event_shape)}, in {seconds:.2f} s")
+    return dataset
 
 
 def _same(data: Data, config: FitConfig, facts: DataFacts) -> Dataset:

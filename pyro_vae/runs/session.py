@@ -130,6 +130,7 @@ class Session:
         with Saver(self.folder) as saver:
             with stopping(trainer) as signals, display, listening(display.say), watched:
                 display.say(self._describe())
+                logger.debug(f"settings: {self.config.model_dump()}")
                 display.start(trainer)
                 animation.begin(self._run())
                 try:

@@ -58,12 +58,7 @@ def write_skeleton(kind: str, name: str, root: Path = CHECKOUT) -> tuple[Path, P
         raise InputError("a kind of part", repr(kind), nearest(kind, KINDS))
     folder, registry_name = KINDS[kind]
     _check_name(name)
-    if not ((root / "pyproject.toml").is_file() and (root / "tests").is_dir()):
-        raise InputError(
-            "a checkout of pyro_vae, to which the part is added",
-            f"the package alone, in {root}",
-            'clone the repository and run pip install -e . there, or see "From another package" in docs/extending.md',
-        )
+    _check_checkout(root)
     registry: Registry[Any] = getattr(importlib.import_module(f"pyro_vae.{folder}"), registry_name)
     part, test = root / "pyro_vae" / folder / f"{name}.py", root / "tests" / folder / f"test_{name}.py"
     taken = next((path for path in (part, test) if path.exists()), None)
@@ -86,6 +81,16 @@ def write_skeleton(kind: str, name: str, root: Path = CHECKOUT) -> tuple[Path, P
 
 def _write(text: str, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def _check_checkout(root: Path) -> None:
+    """Refuse a place that has no sources to add to."""
+    if not ((root / "pyproject.toml").is_file() and (root / "tests").is_dir()):
+        raise InputError(
+            "a checkout of pyro_vae, to which the part is added",
+            f"the package alone, in {root}",
+            'clone the repository and run pip install -e . there, or see "From another package" in docs/extending.md',
+        )
 
 
 def _check_name(name: str) -> None:
