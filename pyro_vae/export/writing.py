@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pyro_vae import __version__
 from pyro_vae.errors import InputError, nearest
 from pyro_vae.export.formats import FORMATS, RECORDED_ROWS, Format
 from pyro_vae.export.parts import PARTS, Part
-from pyro_vae.files.whole import make_folders, remove_empty, unwritable, write_whole
+from pyro_vae.files.whole import make_folders, remove_empty, unwritable, whole_file, write_new
 from pyro_vae.pairs import turns
 from pyro_vae.runs.run import Run
 
@@ -196,8 +197,9 @@ def _written(folder: Path, files: dict[str, bytes]) -> list[Path]:
     try:
         made = make_folders(folder)
         try:
-            for name, content in files.items():
-                write_whole(folder / name, content)
+            with contextlib.ExitStack() as together:  # all are on the disk before the first is in its place
+                for name, content in reversed(files.items()):
+                    write_new(together.enter_context(whole_file(folder / name)), content)
         except BaseException:
             remove_empty(made)
             raise
