@@ -140,7 +140,10 @@ def check_range(data: Dataset, how: Binarization, support: Constraint | None) ->
 def _outside(images: Images, support: Constraint) -> Tensor:
     """The values outside a support, but for those that are missing."""
     values = images.values()
-    fits = support.check(values)
+    try:
+        fits = support.check(values).expand_as(values)
+    except RuntimeError:  # its bounds are those of the rows that the programs were looked at with
+        return values[:0].flatten()
     return values[~(fits if images.missing is None else fits | images.missing)]
 
 

@@ -47,7 +47,7 @@ def read_classes(
     """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if len(y) != num_rows or y.ndim not in (1, 2):
+    if y.ndim not in (1, 2) or len(y) != num_rows:
         raise InputError(
             f"one label per row in y of {name}, shape ({num_rows},)",
             f"shape {y.shape}",

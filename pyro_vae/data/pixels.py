@@ -32,6 +32,7 @@ Array = NDArray[Any]
 LARGEST_BYTE = 255
 DARK = 128  # the largest of bytes that are below it may be 16, 100 or 255 in truth
 MOST_CHANNELS = 4  # of what is taken for color channels by its size
+MOST_LOST = 0.1  # of a column's standard deviation, by rounding
 MOST_COUNTED = 255  # of trials
 UNKNOWN_CODE = -1  # of a category that is missing
 
@@ -134,6 +135,8 @@ def read_pixels(x: Array, missing: Array | None, name: str, reading: Reading) ->
         values = np.array(x, dtype=np.uint8 if as_bytes else wide, order="C")  # a copy, for x may be read-only
     if not as_bytes and not np.isfinite(values).all():
         raise InputError(f"numbers of up to 3e38 in x of {name}", f"{np.abs(x).max():g}", "divide x by a number")
+    if x.dtype.itemsize > 4 and not as_bytes and wide is np.float32:
+        _check_told_apart(x, values, name)
     words = [said, "channels last" if last else ""]
     words.append("" if missing is None else f"{100 * missing.mean():.3g} % missing")
     return Pixels(
@@ -144,6 +147,18 @@ def read_pixels(x: Array, missing: Array | None, name: str, reading: Reading) ->
         ", ".join(filter(None, words)),
         last,
     )
+
+
+def _check_told_apart(x: Array, values: Array, name: str) -> None:
+    """Refuse numbers whose differences are lost in single precision, such as seconds since 1970."""
+    lost = np.abs(values - x).max(0) > MOST_LOST * x.std(0)
+    lost &= x.std(0) > 0
+    if lost.any():
+        raise InputError(
+            f"numbers in x of {name} that single precision tells apart",
+            f"{int(lost.sum())} columns or pixels whose values differ too little for their size, {np.abs(x).max():g}",
+            "subtract their means, or call torch.set_default_dtype(torch.float64) first",
+        )
 
 
 def _channels_last(shape: tuple[int, ...], is_bytes: bool, name: str, reading: Reading) -> bool:

@@ -213,6 +213,7 @@ def _as_frame(table: Any) -> pd.DataFrame:
         return pd.DataFrame.from_records(table)
     if type(table).__module__.partition(".")[0] == "pyarrow":
         return table.to_pandas()
+    table = table.collect() if hasattr(table, "collect") else table  # a lazy one
     columns = {}
     for column in table.columns:  # of polars, whose own to_pandas needs pyarrow
         series = table[column]

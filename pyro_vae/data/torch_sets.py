@@ -45,7 +45,11 @@ def read_torch_set(data: Any, name: str) -> tuple[Any, Any, tuple[str, ...]]:
         data = data.dataset
     if isinstance(data, TensorDataset) and len(data.tensors) <= 2:
         return data.tensors[0], data.tensors[1] if len(data.tensors) == 2 else None, class_names
-    rows = data if isinstance(data, IterableDataset) else (data[row] for row in range(len(data)))
+    rows = (
+        data
+        if isinstance(data, IterableDataset) or not hasattr(data, "__len__")
+        else (data[row] for row in range(len(data)))
+    )
     x, y = _parts(rows, name)
     return x, None if y is None else [_plain(label) for label in y], class_names
 

@@ -26,6 +26,7 @@ from pyro_vae.runs.table_rows import numbers_of
 Classes = int | str | Sequence[int | str] | Array | Tensor
 
 ROUNDING = 1e-4
+LARGEST_SEED = 10**18
 FAR = 10.0  # times the range of the data, beyond which numbers are of another scale
 BOUNDED = ("counts", "intensities", "binary")
 
@@ -203,8 +204,8 @@ def read_seed(seed: Any) -> int:
         InputError: if it is not a whole number.
     """
     number = _whole(seed)
-    if number is None:
-        raise InputError("a whole number for the seed", repr(seed), "use seed=0")
+    if number is None or abs(number) > LARGEST_SEED:
+        raise InputError("a whole number for the seed, of at most 18 digits", repr(seed), "use seed=0")
     return number
 
 

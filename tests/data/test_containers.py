@@ -290,3 +290,24 @@ def test_paths_of_any_kind(tmp_path, monkeypatch):
     read = [load_data(form) for form in forms]
     assert all(torch.equal(data.train.pixels, read[0].train.pixels) for data in read)
     assert [data.name for data in read] == [os.fspath(form) for form in forms]
+
+
+def test_a_set_without_a_length_and_a_lazy_table_are_read_to_their_end():
+    polars = pytest.importorskip("polars")
+    rows = torch.rand(20, 3)
+
+    class Endless(torch.utils.data.Dataset):
+        def __getitem__(self, row):
+            if row >= len(rows):
+                raise IndexError
+            return rows[row]
+
+    assert sum(len(part) for part in from_data(Endless()).splits) == 20
+    lazy = polars.DataFrame({"a": rows[:, 0].numpy(), "b": rows[:, 1].numpy()}).lazy()
+    assert from_data(lazy).event_shape == (2,)
+
+
+@pytest.mark.parametrize("labels", [{0: 1}, "abc", {1, 2}])
+def test_labels_that_are_no_rows_are_refused(labels):
+    with pytest.raises(InputError, match="one label per row in y of arrays"):
+        from_data({"x": torch.rand(20, 3), "y": labels})

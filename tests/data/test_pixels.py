@@ -140,3 +140,10 @@ def test_rows_of_any_shape_are_left_as_they_are_where_no_channel_is_wanted():
     assert from_arrays(rng.normal(size=(20, 5, 3)), reading=first).event_shape == (1, 5, 3)
     with pytest.raises(InputError, match="x of shape"):
         from_arrays(rng.normal(size=(20, 2, 1, 4, 4)))
+
+
+def test_numbers_that_single_precision_cannot_tell_apart_are_refused():
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.raises(InputError, match="3 columns or pixels whose values differ too little"):
+        from_arrays(x + 1e9)
+    assert torch.allclose(from_arrays(x + 1e3).train.values().mean(), torch.tensor(1e3), rtol=1e-2)
