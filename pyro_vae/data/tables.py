@@ -31,7 +31,7 @@ def is_table(data: Any) -> bool:
     """Whether data have named columns."""
     if isinstance(data, np.ndarray):
         return data.dtype.names is not None
-    is_foreign = type(data).__module__.partition(".")[0] in ("polars", "pyarrow") and hasattr(data, "columns")
+    is_foreign = type(data).__module__.partition(".")[0] in ("polars", "pyarrow") and hasattr(type(data), "columns")
     return isinstance(data, pd.DataFrame) or is_foreign
 
 

@@ -131,12 +131,21 @@ def assemble(structure: Structure, template: Tensor, values: Callable[[str], tup
         structure: the structure of the pair, for which ``check_generates`` has no objection.
         template: shape (N, \*event_shape); its entries stay where no site observes them.
         values: from a site to its value and its event dimension.
+
+    Raises:
+        InputError: if a site's distribution is of fewer numbers than it observes.
     """
     flat = template.reshape(template.shape[0], -1)
     for name, places in structure.entries.items():
         value, event_dim = values(name)
         axis = rows_axis(value, event_dim, structure.plate_dim)
         rows = value.movedim(axis, 0).reshape(value.shape[axis], -1)
+        if rows.shape[1] != len(places):
+            raise InputError(
+                f"a distribution of {len(places)} numbers at the site {name!r}, as many as it observes",
+                f"one of {rows.shape[1]}, which is broadcast",
+                f"write .expand([{len(places)}]).to_event(1), or give it parameters of that shape",
+            )
         if len(places) == flat.shape[1] and places == tuple(range(len(places))):
             flat = rows
         else:

@@ -40,6 +40,11 @@ def check_names(config: FitConfig, model: NameOrProgram = "", guide: NameOrProgr
         InputError: if a name or an option is unknown, or a part is chosen that another part has no use for.
     """
     NETWORKS.check(config.network)
+    programs: dict[str, Any] = {"model": model, "guide": guide}
+    for role, program in programs.items():
+        if not (isinstance(program, str) or callable(program)):
+            mend = "a guide that samples nothing is lambda x: None" if role == "guide" else 'use "vae", for example'
+            raise InputError(f"a {role} by name, or a program that can be called", repr(program), mend)
     if isinstance(model, str):
         _check_is_not_own("model", model, MODELS)
         MODELS.check(model)
@@ -322,8 +327,13 @@ def resolve_classifier(config: FitConfig, dataset: Dataset, model: NameOrProgram
 def resolve_binarization(config: DataConfig, structure: Structure, kind: PixelKind = "intensities") -> Binarization:
     """``auto`` as the likelihood wants it: dynamic where x is to be 0 or 1 and is not yet, none for any other."""
     if config.binarization == "auto":
-        return "dynamic" if structure.support is constraints.boolean and kind != "binary" else "none"
+        return "dynamic" if _is_of_bits(structure) and kind != "binary" else "none"
     return config.binarization
+
+
+def _is_of_bits(structure: Structure) -> bool:
+    """Whether x itself is to be 0 or 1, and not what a program computes of it."""
+    return structure.support is constraints.boolean and not structure.units
 
 
 def resolve_augmentation(config: DataConfig, event_shape: tuple[int, ...]) -> str:

@@ -68,7 +68,7 @@ class Session:
             check_masks(pair, dataset.train[:MASKED_ROWS].values().to(device))
         self.probed = place(pair, dataset.train[:PROBED_ROWS].values().to(device), len(dataset.train))
         binarization = resolve_binarization(config, self.probed, dataset.kind)
-        check_range(dataset, binarization, self.probed.support)
+        check_range(dataset, binarization, None if self.probed.units else self.probed.support)
         if dataset.train.labels is not None and not self.probed.has_label:
             check_labels(self.probed, *_labelled(dataset, device))
         labels = config.labels if self.probed.has_label else "none"

@@ -45,3 +45,21 @@ def test_a_density_is_in_the_units_that_are_observed_and_that_is_said():
     run = pyro_vae.fit(*programs(torch.log), data=holed, missing="mask", **SETTINGS)
     with pytest.raises(InputError, match=r"a model that observes x as it is, to fill in .*LogNormal in the place of"):
         run.complete(holed)
+
+
+def test_bits_that_are_computed_are_no_reason_to_binarize_and_broadcast_observations_are_not_drawn():
+    model, guide = programs(lambda x: (x > 1).float(), lambda z: dist.Bernoulli(logits=z))
+    run = pyro_vae.fit(model, guide, data=X, **SETTINGS)
+    assert run.binarization == "none"
+    assert run.evaluate(num_samples=5)["units"] == "of what x observes, which is computed of x"
+
+    def broadcast(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).to_event(1), obs=x)
+
+    run = pyro_vae.fit(broadcast, guide, data=torch.cat([X, 2 * X], 1), **SETTINGS)
+    with pytest.raises(InputError, match=r"a distribution of 2 numbers at the site 'x'.*write .expand\(\[2\]\)"):
+        run.sample(3)
+    with pytest.raises(InputError, match="a model by name, or a program that can be called; got None"):
+        pyro_vae.fit(None, guide, data=X, **SETTINGS)
