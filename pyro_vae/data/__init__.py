@@ -17,12 +17,14 @@ from pyro_vae.data.images import Dataset, Images, PixelKind
 from pyro_vae.data.labelled_rows import NumLabels, labelled_rows
 from pyro_vae.data.pixels import Reading
 from pyro_vae.data.sources import load_data
+from pyro_vae.data.sprites import SPRITE_FACTORS, draw_sprites
 from pyro_vae.registry import import_siblings
 
 import_siblings(__name__, __path__)
 
 __all__ = [
     "DATA",
+    "SPRITE_FACTORS",
     "Batch",
     "Batches",
     "Binarization",
@@ -36,6 +38,7 @@ __all__ = [
     "binarize_once",
     "check_range",
     "describe_pixels",
+    "draw_sprites",
     "fitting_likelihood",
     "from_arrays",
     "from_data",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyro_vae.diagnostics.criticism import Criticism, criticise, criticise_pair
     from pyro_vae.diagnostics.effort import Effort
     from pyro_vae.diagnostics.evaluation import Evaluation, evaluate, nll_per_datum
+    from pyro_vae.diagnostics.factor_scores import Disentanglement, disentanglement
     from pyro_vae.diagnostics.gaps import InferenceGap, inference_gap
     from pyro_vae.diagnostics.importance import Importance, importance_sample
     from pyro_vae.diagnostics.latent_units import LatentUse, latent_use
@@ -28,6 +29,7 @@ __all__ = [
     "SBC",
     "AggregatePosterior",
     "Criticism",
+    "Disentanglement",
     "Effort",
     "Evaluation",
     "Importance",
@@ -40,6 +42,7 @@ __all__ = [
     "confusion_matrix",
     "criticise",
     "criticise_pair",
+    "disentanglement",
     "evaluate",
     "expected_calibration_error",
     "importance_sample",
@@ -63,6 +66,8 @@ __getattr__, __dir__ = lazy.attach(
         "Criticism": "criticism",
         "criticise": "criticism",
         "criticise_pair": "criticism",
+        "Disentanglement": "factor_scores",
+        "disentanglement": "factor_scores",
         "Effort": "effort",
         "Evaluation": "evaluation",
         "evaluate": "evaluation",
