@@ -211,7 +211,7 @@ class _Recording(TorchFunctionMode):
             return self._collect(*args, **kwargs)
         if getattr(func, "__self__", None) is _GRADIENT and _root(asking) not in ("torch", "pyro"):
             raise Untraceable(f"it reads a gradient of before ({_place(asking)})")
-        if getattr(func, "__self__", None) is _VERSION and _root(asking) not in ("torch", "pyro"):
+        if getattr(func, "__self__", None) is _VERSION and _root(asking) not in ("torch", "pyro", "pyro_vae"):
             raise Untraceable(f"it asks how often a tensor was written to ({_place(asking)})")
         if func is torch.lstm:
             with without_onednn():

@@ -78,7 +78,7 @@ def many_axes(
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, **options).ravel().tolist()
         for ax in panels[count:]:
-            ax.set_axis_off()
+            ax.remove()
         return figure, panels[:count]
     found = np.ravel(np.asarray(axes, dtype=object)).tolist()
     mend = "make them with figure.subplots(" + (f"{rows}, {columns})" if count > 1 else ")")

@@ -19,6 +19,7 @@ from pyro_vae.data.images import Images
 from pyro_vae.data.pixels import Array, are_whole
 from pyro_vae.data.tables import is_table
 from pyro_vae.errors import InputError, nearest
+from pyro_vae.option_types import LARGEST_SEED
 from pyro_vae.pairs.structure import LatentSite
 from pyro_vae.runs.data_facts import DataFacts
 from pyro_vae.runs.table_rows import numbers_of
@@ -26,7 +27,6 @@ from pyro_vae.runs.table_rows import numbers_of
 Classes = int | str | Sequence[int | str] | Array | Tensor
 
 ROUNDING = 1e-4
-LARGEST_SEED = 10**18
 FAR = 10.0  # times the range of the data, beyond which numbers are of another scale
 BOUNDED = ("counts", "intensities", "binary")
 
@@ -205,7 +205,7 @@ def read_seed(seed: Any) -> int:
     """
     number = _whole(seed)
     if number is None or abs(number) > LARGEST_SEED:
-        raise InputError("a whole number for the seed, of at most 18 digits", repr(seed), "use seed=0")
+        raise InputError(f"a whole number for the seed, of at most {LARGEST_SEED:,}", repr(seed), "use seed=0")
     return number
 
 

@@ -51,7 +51,7 @@ def write_skeleton(kind: str, name: str, root: Path = CHECKOUT) -> tuple[Path, P
         >>> part, test = write_skeleton("prior", "shifted", Path("checkout"))
         >>> part.as_posix(), test.as_posix()
         ('checkout/pyro_vae/priors/shifted.py', 'checkout/tests/priors/test_shifted.py')
-        >>> "class Shifted(nn.Module):" in part.read_text()
+        >>> "class ShiftedPrior(nn.Module):" in part.read_text()
         True
     """
     if kind not in KINDS:

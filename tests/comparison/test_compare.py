@@ -217,6 +217,7 @@ def test_programs_of_ones_own_and_parameters_without_a_module():
     assert (found.method("mine").stddev[:, 0] - 0.5**0.5).abs().max() < 0.04
 
 
+@pytest.mark.exhaustive
 def test_latents_shared_by_all_data_are_one_posterior():
     """Weights w ~ N(0, I) of a regression y ~ N(Xw, 1): the posterior is normal, with precision I + X'X."""
     torch.manual_seed(0)

@@ -65,6 +65,7 @@ def test_the_recording_of_a_pair_equals_stock_pyro(model, guide, rows):
     check(model, guide, rows == "labelled")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("guide", GUIDES)
 def test_the_recording_of_closed_form_terms_equals_stock_pyro(guide):

@@ -150,6 +150,7 @@ def test_labels_have_a_posterior_of_their_own(x):
     assert unlabelled.amortization_gap.mean > 0.02
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("model", "guide"),
     [

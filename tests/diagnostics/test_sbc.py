@@ -85,6 +85,7 @@ def test_p_values_are_uniform_for_the_exact_posterior():
     assert kstest([each.p_values[0].item() for each in found], "uniform").pvalue > 0.001
 
 
+@pytest.mark.exhaustive
 def test_dependent_quantities_keep_the_level():
     """The same quantity ten times over is one: p-values of 200 seeds are uniform, at 0.1 %."""
     torch.manual_seed(1)
@@ -141,6 +142,7 @@ def test_planted_posteriors_are_flagged_with_their_direction(planted, direction,
         assert found.as_dict()["wrong"][0]["p_value"] < 1e-6
 
 
+@pytest.mark.exhaustive
 def test_a_missed_mode_is_flagged_and_both_are_not():
     """The exact posterior at the level 1 % as in the test above: 18 % of all choices of seeds have an alarm."""
     right, wrong = bimodal_pair(), bimodal_pair(both=False)

@@ -13,6 +13,7 @@ from scipy import stats
 from pyro_vae.arviz_bridge.restarts import training_trace
 from pyro_vae.arviz_bridge.tree import from_chains, from_guide
 from pyro_vae.errors import InputError
+from pyro_vae.figures import restarts as restarts_figures
 from pyro_vae.figures import trees as tree_figures
 from pyro_vae.guides import FullRank
 from pyro_vae.models import LinearGaussian
@@ -215,7 +216,7 @@ def test_loo_pit_is_refused_where_it_makes_no_sense(linear):
 
 def test_the_training_figure_draws_every_run_and_component(restarts):
     tree, histories = restarts
-    figure = tree_figures.plot_training(tree)
+    figure = restarts_figures.plot_training(tree)
     assert [ax.get_title() for ax in figure.axes] == ["validation elbo", "validation kl", "train loss"]
     first, second = figure.axes[0].lines
     assert np.array_equal(first.get_ydata(), histories[0]["validation_elbo"])
@@ -225,7 +226,7 @@ def test_the_training_figure_draws_every_run_and_component(restarts):
 
 def test_restarts_are_compared_in_a_table(restarts):
     tree, histories = restarts
-    table = tree_figures.compare_restarts(tree)
+    table = restarts_figures.compare_restarts(tree)
     assert table["seed"].tolist() == [7, 8]
     assert table["epochs"].tolist() == [30, 20]
     for row, history in zip(table.itertuples(), histories, strict=True):
@@ -239,7 +240,7 @@ def test_restarts_are_compared_in_a_table(restarts):
 def test_k_hat_is_shown_datum_by_datum(restarts):
     tree, _ = restarts
     tree["importance"]["k_hat"][0, 1] = np.inf
-    figure = tree_figures.plot_k_hat(tree)
+    figure = restarts_figures.plot_k_hat(tree)
     shown = np.asarray(figure.axes[0].lines[0].get_ydata())
     expected = np.sort(tree["importance"]["k_hat"].to_numpy()[0])
     assert np.array_equal(shown[:-1], expected[:-1])

@@ -79,9 +79,11 @@ def test_supported_priors_train_with_a_guide(guide, prior):
         train(compatibility.build("hvae", guide, prior), "elbo")
 
 
+@pytest.mark.exhaustive
 def test_list_pairs(command, monkeypatch):
-    monkeypatch.setattr(compatibility, "with_models", lambda: compatible()["models"])
-    monkeypatch.setattr(compatibility, "with_guides", lambda: compatible()["guides"])
+    known = compatible()
+    monkeypatch.setattr(compatibility, "with_models", lambda: known["models"])
+    monkeypatch.setattr(compatibility, "with_guides", lambda: known["guides"])
     result = command("list", "--pairs")
     assert result.exit_code == 0, result.output
     assert "dreg, stl with planar: expected a guide whose density" in result.stdout

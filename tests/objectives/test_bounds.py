@@ -68,6 +68,7 @@ def test_path_gradients_come_with_the_same_value(model, guide, rows, x, y):
                     torch.testing.assert_close(gradient, plain_gradients[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("model", "guide"),
     [("vae", "mean_field"), ("ss_vae", "mean_field"), pytest.param("vae", "iaf", marks=pytest.mark.exhaustive)],

@@ -258,6 +258,7 @@ def test_a_run_from_before_there_were_frames_starts_them_where_it_stands(toy_npz
 # The latent space
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("model", "guide"), EACH_ONCE)
 def test_decode_and_the_maps_work_for_every_model_and_guide(model, guide, toy_npz, tmp_path):
     run = quietly(model=model, guide=guide, data=toy_npz, epochs=1)

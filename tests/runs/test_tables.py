@@ -165,6 +165,7 @@ MODELS = [
 ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("model", "more"), MODELS)
 def test_models_are_given_covariates(model, more, tmp_path):
     frame = FRAME.assign(label=np.array(["ant", "bee"])[np.arange(N) % 2])
