@@ -296,7 +296,8 @@ class Walk:
         before = len(self.holders)
         self.visit(path, function.__wrapped__)
         found = [holder for holder in self.holders[before:] if holder not in self._of_libraries]
-        if any(not isinstance(holder, Parts) and holder.paths for holder in found):
+        values = [value for holder in found if not isinstance(holder, Parts) for value in holder.values()]
+        if any(value is not ABSENT for value in values):  # names of Python itself are absent
             raise Unwatchable(f"{path} remembers results that depend on more than its arguments")
 
     def _visit_module(self, path: str, module: Any, attributes: frozenset[str]) -> None:

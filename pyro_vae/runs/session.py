@@ -127,8 +127,8 @@ class Session:
     def train(self, display: Display) -> Run:
         trainer = self.trainer
         watched = self.world.watching(None if self.path is None else str(self.path))
-        with Saver(self.folder) as saver:
-            with stopping(trainer) as signals, display, listening(display.say), watched:
+        with stopping(trainer) as signals, Saver(self.folder) as saver:
+            with display, listening(display.say), watched:
                 display.say(self._describe())
                 logger.debug(f"settings: {self.config.model_dump()}")
                 display.start(trainer)

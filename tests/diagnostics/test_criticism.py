@@ -179,8 +179,9 @@ def trained(model, guide, *arguments, steps=600):
         svi.step(*arguments)
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("num_nuts", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "num_nuts", [pytest.param(0, marks=pytest.mark.exhaustive), pytest.param(1, marks=pytest.mark.slow)]
+)
 def test_a_program_of_ones_own_is_criticised_as_stock_pyro_trained_it(num_nuts):
     """A regression with shared weights and bare ``pyro.param``: the exact posterior is normal."""
     torch.manual_seed(0)

@@ -113,6 +113,15 @@ def lru():
     return Program(lambda x: base(x + c(6)))
 
 
+@case()
+def lru_of_numbers():
+    @functools.lru_cache
+    def width(n):
+        return float(n) ** 0.5
+
+    return Program(lambda x: base(x * width(4)))
+
+
 @case(quick=True)
 def aux_attr():
     class M:
