@@ -17,14 +17,13 @@ from pyro_vae.data.images import Dataset, Images, PixelKind
 from pyro_vae.data.labelled_rows import NumLabels, labelled_rows
 from pyro_vae.data.pixels import Reading
 from pyro_vae.data.sources import load_data
-from pyro_vae.data.sprites import SPRITE_FACTORS, draw_sprites
+from pyro_vae.data.sprites import draw_sprites
 from pyro_vae.registry import import_siblings
 
 import_siblings(__name__, __path__)
 
 __all__ = [
     "DATA",
-    "SPRITE_FACTORS",
     "Batch",
     "Batches",
     "Binarization",

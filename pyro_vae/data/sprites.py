@@ -44,14 +44,14 @@ def draw_sprites() -> tuple[Shaped[Tensor, "7200 1 32 32"], Int[Tensor, "7200 5"
     """All the sprites, and the factors that made each of them.
 
     Returns:
-        images of 0 and 1, uint8, shape (7200, 1, 32, 32), and of each of ``SPRITE_FACTORS`` the index of its value,
-        int64, shape (7200, 5); the last factor runs fastest.
+        images of 0 and 1, uint8, shape (7200, 1, 32, 32), and the index of the value of each factor, int64, shape
+        (7200, 5): shape, size, rotation, across and down, the last running fastest.
 
     Example:
-        >>> from pyro_vae.data import SPRITE_FACTORS, draw_sprites
+        >>> from pyro_vae.data import draw_sprites
         >>> images, factors = draw_sprites()
-        >>> list(SPRITE_FACTORS), images.shape, factors[1].tolist()
-        (['shape', 'size', 'rotation', 'across', 'down'], torch.Size([7200, 1, 32, 32]), [0, 0, 0, 0, 1])
+        >>> images.shape, factors[1].tolist()
+        (torch.Size([7200, 1, 32, 32]), [0, 0, 0, 0, 1])
     """
     centres = torch.arange(SIDE) + 0.5
     places = torch.tensor(PLACES)

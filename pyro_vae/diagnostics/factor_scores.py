@@ -122,10 +122,11 @@ def disentanglement(
             unknown.
 
     Example:
-        >>> from pyro_vae.data import SPRITE_FACTORS, draw_sprites
+        >>> from pyro_vae.data import draw_sprites
         >>> from pyro_vae.diagnostics import disentanglement
         >>> _, factors = draw_sprites()
-        >>> found = disentanglement(factors[::7], factors[::7], tuple(SPRITE_FACTORS), nominal=("shape",))
+        >>> names = ("shape", "size", "rotation", "across", "down")
+        >>> found = disentanglement(factors[::7], factors[::7], names, nominal=("shape",))
         >>> {name: round(score, 1) for name, score in found.as_dict().items()}  # the best there is
         {'mig': 1.0, 'sap': 0.9, 'dci_disentanglement': 1.0, 'dci_completeness': 1.0, 'dci_informativeness': 1.0}
     """

@@ -3,6 +3,9 @@
 Ctrl-C sends SIGINT; batch systems, containers and ``timeout`` send SIGTERM some seconds before they kill; a terminal
 that is closed sends SIGHUP.  A signal that is ignored (``nohup``), or that the program around has a handler of its own
 for, is left alone; only Ctrl-C is always taken, since Python itself has a handler for it.
+
+Of several processes ``torchrun`` ends with SIGTERM those that are left when one has failed.  What they found by
+themselves is to be said first, so that after an error the first SIGTERM does nothing there.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from pyro_vae.distributed import is_one_of_several
+from pyro_vae.errors import PyroVAEError
 from pyro_vae.runs.run import Run
 
 _NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}  # the last is unknown to Windows
@@ -61,8 +66,13 @@ def stopping(trainer: Stoppable) -> Iterator[list[int]]:
 
     taken = (number for number in SIGNALS if number == signal.SIGINT or signal.getsignal(number) is signal.SIG_DFL)
     before = {number: signal.signal(number, stop) for number in taken}
+    kept: int | None = None
     try:
         yield came
+    except PyroVAEError:
+        kept = signal.SIGTERM if is_one_of_several() else None
+        raise
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if number != kept or number in came:
+                signal.signal(number, handler)

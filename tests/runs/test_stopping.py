@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pyro_vae.errors import TrainingError
 from pyro_vae.runs.stopping import SIGNALS, stopping
 
 
@@ -41,3 +42,18 @@ def test_what_is_ignored_or_handled_already_is_left_alone(number, handler, train
         assert not trainer.stop_requested
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_one_of_several_processes_found_is_said_before_it_is_ended(alone, trainer, monkeypatch):
+    monkeypatch.setattr("pyro_vae.runs.stopping.is_one_of_several", lambda: not alone)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(TrainingError), stopping(trainer) as came:
+            raise TrainingError("the others are gone", "start again")
+        if not alone:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert came == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
