@@ -7,13 +7,14 @@
 3. There is one thread and one copy.  Whoever is next waits: a copy for the checkpoint before it, and so a checkpoint
    that is due while another is being written.  Nothing else writes into the run directory meanwhile.
 
-What fails there is raised in the training at its next step, as the error that it is.
+What fails there is raised in the training at its next step, as the error that it is.  A small state is written at
+once, in the training itself: a thread beside it would cost the next steps more than they wait.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from pyro_vae.runs.checkpoint import bytes_of
 from pyro_vae.runs.folder import RunFolder
 
 Place = tuple[int, tuple[int, ...], torch.dtype]
+SMALL = 4_000_000  # bytes
 
 
 class Saver:
@@ -58,7 +60,7 @@ class Saver:
 
     def copy(self, tensors: Sequence[Tensor]) -> None:
         """Begin to copy what stays as it is until the next checkpoint is saved."""
-        if self._folder is not None:
+        if self._folder is not None and _size(tensors) >= SMALL:
             self._copying = self._submit(self._copy, list(tensors))
 
     def save(self, weights: dict[str, Tensor], training: dict[str, Any], best: bool) -> None:
@@ -70,11 +72,14 @@ class Saver:
             best: whether this is the best epoch so far.
 
         Raises:
-            TrainingError: if the one before could not be written.
+            TrainingError: if the one before could not be written, or this one, where it is small.
         """
         if self._folder is None:
             return
         self.wait()
+        if self._copying is None and _size(weights.values()) < SMALL:
+            self._folder.save(weights, training, best)
+            return
         copied = self._copied()
         progress = training["progress"] | {"history": list(training["progress"]["history"])}
         state = {name: _kept(value, copied) for name, value in training.items() if name != "progress"}
@@ -130,6 +135,10 @@ def _kept(value: Any, copied: dict[Place, Tensor]) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_kept(each, copied) for each in value)
     return value
+
+
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _place(tensor: Tensor) -> Place:

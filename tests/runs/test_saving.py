@@ -29,8 +29,23 @@ class Slow:
 
 
 @pytest.fixture
-def slow():
+def slow(monkeypatch):
+    """States that are all large, so that a thread writes them."""
+    monkeypatch.setattr("pyro_vae.runs.saving.SMALL", 0)
     return Slow()
+
+
+def test_a_small_state_is_written_at_once(slow, monkeypatch):
+    monkeypatch.setattr("pyro_vae.runs.saving.SMALL", 100)
+    weight, moment = torch.ones(2), torch.ones(3)
+    slow.may.set()
+    with Saver(slow) as saver:
+        saver.copy([weight, moment])
+        saver.save(*state(weight, moment, [{"epoch": 1}]), True)
+        assert slow.written == [([1.0, 1.0], [1.0] * 3, [1], True)]
+        slow.error = TrainingError("the disk is full", "make room")
+        with pytest.raises(TrainingError, match="full"):
+            saver.save(*state(weight, moment, [{"epoch": 1}]), True)
 
 
 def state(weight, moment, history):
