@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import json
+import os
 import re
 import shlex
 import shutil
@@ -26,6 +28,9 @@ from pyro_vae.page.view import commands
 
 HOSTILE = ["<script>alert(1)</script>", "--><img src=x onerror=alert(2)>", "a\"b' & $x^2$ {{ 1 + 1 }} url(#a)"]
 CHROMIUM = shutil.which("chromium")
+AXE = os.environ.get("AXE_CORE")
+LOOK = """axe.run(document).then(found => document.documentElement.setAttribute(
+"data-found", JSON.stringify(found.violations.map(each => [each.id, each.impact]))))"""
 
 
 class Page(HTMLParser):
@@ -334,3 +339,29 @@ def test_headings_become_buttons_in_a_browser(hostile, vectors, tmp_path):
         check=True,
     )
     assert shown.stdout.count('<button type="button">') == 9
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(CHROMIUM is None or AXE is None, reason="chromium, or axe-core by AXE_CORE, is not there")
+@pytest.mark.parametrize("width", [390, 1360])
+def test_axe_core_finds_nothing_serious(hostile, vectors, tmp_path, width):
+    """AXE_CORE is the path of axe.min.js, of the package axe-core."""
+    assert AXE is not None
+    scripts = Path(AXE).read_text(encoding="utf-8"), LOOK
+    added = "".join(f"<script>{script}</script>" for script in scripts)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
+    flags += [f"--window-size={width},900", "--virtual-time-budget=30000"]
+    for name, page in (("one", written(hostile)), ("both", written(hostile, vectors))):
+        path = tmp_path / f"{name}.html"
+        path.write_text(page.replace("</body>", f"{added}</body>"), encoding="utf-8")
+        shown = subprocess.run(
+            [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=True,
+        )
+        found = re.search('data-found="([^"]*)"', shown.stdout)
+        assert found is not None, "axe-core did not come to an end"
+        violations = json.loads(html.unescape(found[1]))
+        assert [name for name, impact in violations if impact in ("serious", "critical")] == []
