@@ -1,4 +1,4 @@
-"""Files of arrays: ``.npz`` with arrays x, y and missing, ``.npy`` with x alone, and tables."""
+"""Files of arrays: ``.npz`` with arrays x, y and missing, ``.npy`` with x, whose labels lie beside it, and tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pyro_vae.data import tables
 from pyro_vae.data.arrays import READ, from_data
 from pyro_vae.data.containers import MAY_HOLD
 from pyro_vae.data.images import Dataset
+from pyro_vae.data.large_files import labels_beside, read_labels
 from pyro_vae.data.pixels import Array, Reading
 from pyro_vae.errors import InputError
 from pyro_vae.files.bounded import check_ordinary, first_line
@@ -26,6 +27,8 @@ _MENDS = {
 def load_file(path: Path, reading: Reading = READ) -> Dataset:
     """Read an ``.npz`` file with an array ``x`` and perhaps ``y`` and ``missing``, an ``.npy`` file of ``x``, a table.
 
+    The labels of ``x.npy`` are those in ``x.labels.npy``, where there is such a file.
+
     See ``from_arrays`` for their shapes and what becomes of them.
 
     Raises:
@@ -39,6 +42,8 @@ def load_file(path: Path, reading: Reading = READ) -> Dataset:
     what = f"an {suffix} file with {'an array x' if suffix == '.npz' else 'one array'} at {path}"
     try:
         arrays, found = _read(path)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(what, "no such file", mend) from None
     except Exception as error:  # of any kind, from zip, zlib, the parser of headers and numpy itself
@@ -57,7 +62,8 @@ def _read(path: Path) -> tuple[dict[str, Array], str]:
         if is_archive != (path.suffix.lower() == ".npz"):
             raise ValueError(f"it is an {'.npz' if is_archive else '.npy'} file by another name")
         if not is_archive:
-            return {"x": content}, "x"
+            beside = labels_beside(path)
+            return {"x": content} | ({"y": read_labels(beside)} if beside else {}), "x"
         with content as archive:
             _check_unpacked(archive)
             arrays = {key: archive[key] for key in archive.files if key in MAY_HOLD}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from pyro_vae.data.binarization import Binarization, binarize
 from pyro_vae.data.images import Images
 from pyro_vae.distributed import ALONE, Part, World
 from pyro_vae.errors import InputError
+
+MOST_WEIGHED = 1 << 24  # categories that torch.multinomial takes
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Batches:
         hidden = torch.ones(len(images), dtype=torch.bool)
         hidden[labelled] = False
         self.unlabelled_rows, self.labelled_rows = hidden.nonzero().squeeze(1), labelled
+        self._share = sum(len(rows) > 0 for rows in (self.unlabelled_rows, labelled))
         self.batch_size = batch_size
         self.num_steps = math.ceil(max(len(self.unlabelled_rows), len(labelled)) / batch_size)
         self.generator = torch.Generator().manual_seed(seed)
@@ -147,13 +151,9 @@ class Batches:
 
     def indices(self, start: int = 0) -> Iterator[Indices]:
         """This process's rows of these batches; ``batch`` makes them."""
-        unlabelled, labelled = self._passes(self.unlabelled_rows), self._passes(self.labelled_rows)
-        steps = iter(()) if unlabelled is None else self.images.following(unlabelled[start:])
-        for step in range(start, self.num_steps):
-            yield Indices(
-                None if unlabelled is None else next(steps)[self._parts[False].rows],
-                None if labelled is None else labelled[step][self._parts[True].rows],
-            )
+        unlabelled, labelled = (self._steps(is_labelled, start) for is_labelled in (False, True))
+        for _ in range(start, self.num_steps):
+            yield Indices(next(unlabelled), next(labelled))
 
     def example(self, part: Part) -> Batch:
         """A part of a small batch of the first rows of either stream."""
@@ -176,22 +176,24 @@ class Batches:
             None if labelled is None else self._rows(labelled, part or self._parts[True], with_labels=True),
         )
 
+    def _steps(self, is_labelled: bool, start: int) -> Iterator[Tensor | None]:
+        """This process's places of each step of a stream, which is drawn at once; None where it has no rows."""
+        passes = self._passes(self.labelled_rows if is_labelled else self.unlabelled_rows)
+        if passes is None:
+            return repeat(None)
+        return self.images.following(passes[start:], self._parts[is_labelled].rows, self._share)
+
     def _passes(self, rows: Tensor) -> Tensor | None:
         """Row indices of shape (num_steps, rows per batch)."""
         if len(rows) == 0:
             return None
         size = min(self.batch_size, len(rows))
         if self.weights is not None:
-            drawn = torch.multinomial(self.weights[rows], self.num_steps * size, True, generator=self.generator)
-            return self._placed(rows[drawn]).view(self.num_steps, size)
+            drawn = rows[draw_rows(self.weights[rows], self.num_steps * size, self.generator)]
+            return self._placed(self.images.arranged(drawn, self.generator, self._share)).view(self.num_steps, size)
         num_passes = math.ceil(self.num_steps * size / len(rows))
-        order = torch.cat([self._order(len(rows)) for _ in range(num_passes)])
-        return self._placed(rows[order[: self.num_steps * size]]).view(self.num_steps, size)
-
-    def _order(self, num_rows: int) -> Tensor:
-        if num_rows == len(self.images):
-            return self.images.order(self.generator)
-        return torch.randperm(num_rows, generator=self.generator)
+        order = torch.cat([self.images.order(rows, self.generator, self._share) for _ in range(num_passes)])
+        return self._placed(order[: self.num_steps * size]).view(self.num_steps, size)
 
     def _placed(self, rows: Tensor) -> Tensor:
         """Where rows are stored."""
@@ -204,6 +206,21 @@ class Batches:
         if images.missing is not None and self.binarization != "none":
             x = x.masked_fill(images.missing, torch.nan)
         return Rows(x, pixels, images.labels if with_labels else None, part)
+
+
+def draw_rows(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Indices drawn by weights, with replacement, int64 of shape (count,).
+
+    Args:
+        weights: the frequency of each index, up to a factor, shape (N,).
+        count: how many to draw.
+        generator: draws them.
+    """
+    if len(weights) <= MOST_WEIGHED:
+        return torch.multinomial(weights, count, True, generator=generator)
+    bounds = weights.double().cumsum(0)
+    drawn = torch.rand(count, dtype=torch.float64, generator=generator) * bounds[-1]
+    return torch.searchsorted(bounds, drawn, right=True).clamp(max=len(weights) - 1)
 
 
 def _own(world: World, num_rows: int, batch_size: int, what: str) -> Part:

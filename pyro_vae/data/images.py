@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,6 +13,7 @@ from torch import Tensor
 from pyro_vae.columns import Column
 
 PixelKind = Literal["counts", "intensities", "binary", "numbers"]
+CHUNK = 4096  # rows that are looked at together
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,56 @@ class Images:
         """The images that an epoch takes rows from, and the places of these rows in them; None: they are the same."""
         return self, None
 
-    def order(self, generator: torch.Generator) -> Tensor:
-        """A pass over the rows in a random order, int64 of shape (N,)."""
-        return torch.randperm(len(self), generator=generator)
+    def order(self, rows: Tensor, generator: torch.Generator, share: int = 1) -> Tensor:
+        """A pass over some rows in a random order.
 
-    def following(self, steps: Tensor) -> Iterator[Tensor]:
-        """The rows of each step, of shape (B,), of those of all steps, of shape (T, B)."""
-        return iter(steps)
+        Args:
+            rows: the rows, int64 of shape (M,), ascending.
+            generator: draws the order.
+            share: how many streams of rows are under way at a time.
+
+        Returns:
+            The same rows, int64 of shape (M,).
+        """
+        return rows[torch.randperm(len(rows), generator=generator)]
+
+    def arranged(self, rows: Tensor, generator: torch.Generator, share: int = 1) -> Tensor:
+        """Rows that were drawn independently, in an order that suits where they lie; arguments as for ``order``."""
+        return rows
+
+    def following(self, steps: Tensor, mine: slice, share: int = 1) -> Iterator[Tensor]:
+        """The places of the rows of each step that one process has.
+
+        Args:
+            steps: the places of all steps of a pass, of all processes, int64 of shape (T, B).
+            mine: which of the B places of a step this process has.
+            share: how many streams of rows are under way at a time.
+        """
+        return iter(steps[:, mine])
+
+    def extent(self) -> tuple[float, float]:
+        """The smallest and the largest number among the pixels as they are stored."""
+        bounds = [(chunk.pixels.min().item(), chunk.pixels.max().item()) for chunk in self.chunks(CHUNK)]
+        return min(low for low, _ in bounds), max(high for _, high in bounds)
+
+    def digested(self) -> hashlib.blake2b:
+        """A digest that has been fed with all pixels."""
+        digest = hashlib.blake2b(digest_size=16)
+        for chunk in self.chunks(CHUNK):
+            digest.update(chunk.pixels.cpu().contiguous().numpy().data)
+        return digest
+
+    def check_in_memory(self) -> None:
+        """Refuse rows that are too many to be all in memory; those here are.
+
+        Raises:
+            InputError: if they are.
+        """
+
+    @property
+    def witnesses(self) -> Images | None:
+        """Some rows that lie in an interval, and are whole, only if all rows do; None where none are known."""
+        return None
 
     def tensors(self) -> list[Tensor]:
         """The tensors that are there, pixels first."""

@@ -263,7 +263,7 @@ def resolve_likelihood(config: FitConfig, dataset: Dataset, model: NameOrProgram
     if likelihood == AUTO and takes_likelihood(model):
         likelihood = fitting_likelihood(dataset)
     if likelihood == "categorical":
-        largest = max(part.values().nan_to_num(0.0).max().item() for part in dataset.splits)
+        largest = max(part.extent()[1] for part in dataset.splits) / dataset.train.scale
         if not largest < MOST_CATEGORIES:
             raise InputError(
                 f"codes of at most {MOST_CATEGORIES:,} categories, 0, 1, 2, …, in {dataset.name}",

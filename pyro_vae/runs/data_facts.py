@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pyro_vae.columns import Column
 from pyro_vae.config import FitConfig
-from pyro_vae.data.images import Dataset
+from pyro_vae.data.images import CHUNK, Dataset
 from pyro_vae.data.pixels import Reading
 from pyro_vae.data.sources import load_data
 from pyro_vae.errors import InputError
@@ -17,7 +16,6 @@ from pyro_vae.figures.pictures import is_picture
 from pyro_vae.registry import parse_choice
 
 MAX_NUMBERS = 1 << 40
-CHUNK = 4096  # rows that are looked at together
 IN_MEMORY = "arrays"  # the name of data that came as such
 
 
@@ -143,16 +141,15 @@ def _chosen(config: FitConfig, facts: DataFacts) -> str:
 
 def facts_of(dataset: Dataset) -> DataFacts:
     """The facts of a data set."""
-    digest = hashlib.blake2b(digest_size=16)
-    low, high = math.inf, -math.inf
-    for images in (dataset.train, dataset.validation, dataset.test):
-        for chunk in images.chunks(CHUNK):
-            digest.update(chunk.pixels.cpu().contiguous().numpy().data)
-            if images is dataset.train:
-                low, high = min(low, chunk.pixels.min().item()), max(high, chunk.pixels.max().item())
+    digest = dataset.train.digested()
+    for images in dataset.splits:
+        if images is not dataset.train:
+            for chunk in images.chunks(CHUNK):
+                digest.update(chunk.pixels.cpu().contiguous().numpy().data)
         for tensor in (images.labels, images.missing):
             if tensor is not None:
                 digest.update(tensor.cpu().contiguous().numpy().data)
+    low, high = dataset.train.extent()
     sizes = (len(dataset.train), len(dataset.validation), len(dataset.test))
     scale = dataset.train.scale
     return DataFacts(

@@ -44,7 +44,6 @@ from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
 from pyro_vae.training.fitness import check_labels, rehearse
-from pyro_vae.training.resampling import Uniform
 from pyro_vae.training.trainer import Progress
 
 logger = logging.getLogger(__name__)
@@ -73,12 +72,12 @@ class Session:
             check_labels(self.probed, *_labelled(dataset, device))
         labels = config.labels if self.probed.has_label else "none"
         rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed, dataset.class_names)
+        check_mapped(dataset.train, config.batch_size, 1 + (0 < len(rows) < len(dataset.train)))
         batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed, world)
         validation = binarize_once(dataset.validation, binarization).to(device)
         affine = random_affine_of_seen if dataset.has_missing else random_affine
         augment = affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
         resampling = resolve_resampling(config, pair)
-        check_mapped(dataset.train, config.batch_size, not isinstance(resampling, Uniform))
         config = settle(config, batches.num_steps, self.probed.sums)
         self.config = config.model_copy(update={"binarization": binarization})
         meet_first_batch(pair, first_batch(batches, device), config.seed)

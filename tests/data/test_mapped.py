@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae.data import Reading, from_arrays, load_data
-from pyro_vae.data.batches import Batches
+from pyro_vae.data import Reading, binarize_once, from_arrays, load_data
+from pyro_vae.data.batches import Batches, draw_rows
 from pyro_vae.data.mapped import BLOCKS, check_mapped
+from pyro_vae.data.survey import survey
 from pyro_vae.errors import InputError
 from pyro_vae.runs.display import Silent
 
@@ -68,6 +71,14 @@ def test_an_epoch_has_each_row_once_and_few_blocks_at_a_time(x):
         ("float bytes", {}),
         ("counts", {"scale": 16.0}),
         ("ends", {"scale": 255.0}),
+        ("doubles", {}),
+        ("columns", {}),
+        ("big-endian", {}),
+        ("truth values", {}),
+        ("unsigned", {}),
+        ("integers", {"scale": 1.0}),
+        ("channels last", {}),
+        ("vectors", {}),
     ],
 )
 def test_numbers_are_read_by_the_rule_of_arrays(x, values, reading):
@@ -79,16 +90,26 @@ def test_numbers_are_read_by_the_rule_of_arrays(x, values, reading):
         "float bytes": x.astype(np.float32),
         "counts": x % 17,
         "ends": x % 2 * np.uint8(255),
+        "doubles": x / 255.0,
+        "columns": np.asfortranarray(x),
+        "big-endian": (x / 255).astype(">f4"),
+        "truth values": x > 127,
+        "unsigned": x.astype(np.uint16),
+        "integers": x.astype(np.int64) - 100,
+        "channels last": x.reshape(2000, 2, 2, 4),
+        "vectors": x.reshape(2000, 16),
     }[values]
     np.save("x.npy", made)
-    found, expected = mapped(4 * 400, **reading), from_arrays(made, reading=Reading(**reading))
-    assert (found.kind, found.train.scale, found.event_shape) == (
-        expected.kind,
-        expected.train.scale,
-        expected.event_shape,
-    )
+    held = 16 * 200 * 8 * made[0].size  # memory enough for a tenth of the rows to validate
+    found = load_data("x.npy", reading=Reading(memory=held, **reading))
+    expected = from_arrays(made, reading=Reading(**reading))
+    for name in ("kind", "event_shape", "channels_last"):
+        assert getattr(found, name) == getattr(expected, name)
     assert found.reading == f"{expected.reading}, from a mapped file"
-    assert found.train[:].values().max() == torch.from_numpy(made)[found.train.at].max() / found.train.scale
+    assert found.train.scale == expected.train.scale
+    for part, other in zip(found.splits, expected.splits, strict=True):
+        rows = [values[:].values().flatten(1) for values in (part, other)]
+        assert torch.equal(*(each[np.lexsort(each.T.numpy())] for each in rows))
 
 
 def test_a_folder_of_shards_is_one_file(x):
@@ -100,7 +121,9 @@ def test_a_folder_of_shards_is_one_file(x):
     np.save(folder / "3.npy", x[:300])
     assert len(mapped(400, "shards").train.pixels) == 1800
     np.save(folder / "2.npy", x[:300, :2])
-    with pytest.raises(InputError, match=r"uint8 rows of shape \(4, 4\); got uint8 rows of shape \(2, 4\) in 2.npy"):
+    with pytest.raises(
+        InputError, match=r"uint8 rows of shape \(4, 4\), as in 0.npy; got uint8 rows of shape \(2, 4\) in 2.npy"
+    ):
         mapped(400, "shards")
     content = (folder / "1.npy").read_bytes()
     (folder / "1.npy").write_bytes(content[:-1])
@@ -108,32 +131,132 @@ def test_a_folder_of_shards_is_one_file(x):
         mapped(400, "shards")
 
 
+def test_labels_lie_beside_the_rows(x):
+    labels = np.arange(2000) % 3 - 1
+    np.save("x.labels.npy", labels)
+    for data in (mapped(400), load_data("x.npy")):
+        assert data.class_names == ("0", "1")
+        for part in data.splits:
+            numbers = part[:].pixels[:, 0, 0, 0] + 256 * part[:].pixels[:, 0, 0, 1].long()
+            assert torch.equal(part.labels, torch.from_numpy(labels)[numbers])
+    np.savez("x.npz", x=x, y=labels)
+    assert torch.equal(mapped(400, "x.npz").train.labels, mapped(400).train.labels)
+    np.save("x.labels.npy", labels[1:])
+    with pytest.raises(InputError, match=r"one label per row in y of x.npy, shape \(2000,\); got shape \(1999,\)"):
+        mapped(400)
+    np.save("x.labels.npy", np.array([None, 1]), allow_pickle=True)
+    with pytest.raises(InputError, match="numpy refuses"):
+        mapped(400)
+
+
+def test_labels_of_shards_lie_beside_each_or_all_of_them(x):
+    (folder := Path("shards")).mkdir()
+    for i in range(4):
+        np.save(folder / f"{i}.npy", x[500 * i : 500 * (i + 1)])
+    Path("shards/notes.txt").write_text("other files are passed over")
+    np.save(folder / ".hidden.npy", x[:3])
+    np.save(folder / "empty.npy", x[:0])
+    np.save(folder / "labels.npy", np.arange(2000) % 2)
+    assert torch.equal(mapped(400, "shards").train.labels, mapped(400, "shards").train.at % 2)
+    np.save(folder / "2.labels.npy", np.array(["cat", "dog"] * 250))
+    with pytest.raises(InputError, match=r"in one place; got labels.npy and 2.labels.npy"):
+        mapped(400, "shards")
+    (folder / "labels.npy").unlink()
+    train = mapped(400, "shards").train
+    there = (train.at >= 1000) & (train.at < 1500)
+    assert torch.equal(train.labels, torch.where(there, train.at % 2, -1))
+    np.save(folder / "3.labels.npy", np.arange(500))
+    with pytest.raises(InputError, match="labels of one type"):
+        mapped(400, "shards")
+    for path in folder.glob("*labels.npy"):
+        path.unlink()
+    (folder / "3.npy").rename(folder / "10.npy")
+    assert mapped(400, "shards").train.labels is None
+    np.save(folder / "y.npy", np.arange(2000) % 2)
+    with pytest.raises(InputError, match=r"10.npy, which sorts before 2.npy as text"):
+        mapped(400, "shards")
+
+
+def test_two_streams_share_the_memory_and_keep_their_labels(x):
+    np.save("x.labels.npy", np.where(np.arange(2000) % 4 == 0, np.arange(2000) // 4 % 5, -1))
+    train = mapped(10 * BLOCKS).train
+    batches = Batches(train, (train.labels >= 0).nonzero().squeeze(1), 20, "none", seed=3)
+    steps = list(batches.indices())
+    unlabelled = torch.cat([each.unlabelled for each in steps])
+    assert torch.equal(unlabelled.sort().values[: len(unlabelled)].unique(), train.at[train.labels < 0])
+    assert (torch.cat([each.labelled for each in steps]) % 4 == 0).all()
+    places = train.at[train.labels < 0]
+    for first in range(0, len(steps) - 16, 16):  # 5 rows a block, half of those that all of the memory holds
+        assert len((torch.searchsorted(places, unlabelled[20 * first : 20 * first + 320]) // 5).unique()) <= BLOCKS
+    for indices in steps[:5]:
+        rows = batches.batch(indices).labelled
+        numbers = (255 * rows.pixels[:, 0, 0, 0]).round() + 256 * (255 * rows.pixels[:, 0, 0, 1]).round()
+        assert torch.equal(rows.y, numbers.long() // 4 % 5)
+
+
+def test_rows_drawn_by_weights_are_taken_by_blocks(x, monkeypatch):
+    train = mapped(5 * BLOCKS).train
+    batches = Batches(train, torch.arange(0), 19, "none", seed=3)
+    batches.weights = torch.where(torch.arange(len(train)) < 950, 3.0, 1.0)
+    drawn = torch.cat([each.unlabelled for each in batches.indices()])
+    assert abs((drawn <= train.at[949]).double().mean() - 0.75) < 0.05  # 5 standard deviations
+    for first in range(0, 1900 - 320, 320):
+        assert len(drawn[first : first + 320].sort().values.diff().nonzero()) < 320
+        assert len((drawn[first : first + 320] // 40).unique()) <= 50
+    alike = draw_rows(batches.weights, 10_000, torch.Generator().manual_seed(0))
+    monkeypatch.setattr("pyro_vae.data.batches.MOST_WEIGHED", 100)
+    other = draw_rows(batches.weights, 10_000, torch.Generator().manual_seed(0))
+    for rows in (alike, other):
+        assert abs((rows < 950).double().mean() - 0.75) < 0.022  # 5 standard deviations
+        assert abs(rows[rows < 950].double().mean() - 474.5) < 16
+    assert other.max() < len(train)
+
+
 def test_what_cannot_be_mapped_is_refused_in_one_line(x):
     for broken, message in (
-        (x.astype(np.int64), "bytes or float32"),
-        (x[0, 0], "bytes or float32"),
+        (x.astype(np.complex64), "numbers x of shape"),
+        (x[0, 0], "numbers x of shape"),
         (np.where(x == 7, np.float32("nan"), x).astype(np.float32), "missing"),
-        (np.asfortranarray(x), "its columns lie together"),
+        (1.6e9 + x, "single precision tells apart"),
+        (1e300 * x, "up to 3e38"),
     ):
         np.save("x.npy", broken)
         with pytest.raises(InputError, match=message):
-            mapped(400)
-    np.savez("x.npz", x=x)
-    with pytest.raises(InputError, match=r"an \.npy file or a folder of such"):
-        mapped(400, "x.npz")
+            mapped(4 * 400)
     with pytest.raises(InputError, match=r"an \.npy file or a folder of such"):
         mapped(400, "digits")
     np.save("x.npy", x)
     with pytest.raises(InputError, match="memory for a row"):
         mapped(0)
     train = mapped(400).train
-    check_mapped(train, 400, False)
+    check_mapped(train, 400)
+    check_mapped(train, 200, 2)
     with pytest.raises(InputError, match="a batch of 401 rows; got room for 400"):
-        check_mapped(train, 401, False)
-    with pytest.raises(InputError, match="rows drawn uniformly"):
-        check_mapped(train, 400, True)
-    with pytest.raises(InputError, match="leave out --memory"):
-        train.values()
+        check_mapped(train, 401)
+    with pytest.raises(InputError, match="a batch of 201 rows of either stream; got room for 200"):
+        check_mapped(train, 201, 2)
+    for whole in (train.values, lambda: binarize_once(train, "threshold")):
+        with pytest.raises(InputError, match="or leave out --memory"):
+            whole()
+
+
+def test_a_damaged_copy_is_made_anew_and_an_old_one_goes(x):
+    (folder := Path("shards")).mkdir()
+    np.save(folder / "0.npy", x)
+    whole, kept = mapped(400, "shards").train[:].pixels, Path("kept/cache")
+    first = sorted(kept.iterdir())
+    assert [path.suffix for path in first] == [".npy", ".npz"]
+    for broken in (lambda c: c[:-1], lambda c: c[:150] + bytes([c[150] ^ 1]) + c[151:], lambda c: b""):
+        for path in first:
+            path.write_bytes(broken(path.read_bytes()))
+            assert torch.equal(mapped(400, "shards").train[:].pixels, whole)
+            assert sorted(kept.iterdir()) == first
+    stat = (folder / "0.npy").stat()
+    np.save(folder / "0.npy", x[::-1])
+    os.utime(folder / "0.npy", ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as old and as long as the one before
+    assert not torch.equal(mapped(400, "shards").train[:].pixels, whole)
+    assert len(now := sorted(kept.iterdir())) == 2
+    assert not set(now) & set(first)
 
 
 class Stopping(Silent):
@@ -161,6 +284,26 @@ def test_a_run_of_them_resumes_to_the_bit_and_refuses_other_data(x):
         pyro_vae.resume("run", epochs=4, display=False)
     with pytest.raises(InputError, match=r"of an \.npy file for memory"):
         pyro_vae.fit("vae", data=x, memory="4KB", **TINY)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("model", ["ss_vae", "cvae", "db_vae"])
+def test_programs_with_labels_train_on_them_as_on_arrays(x, model, monkeypatch):
+    """Some rows have no label; what an epoch measures on validation rows before any step is that of arrays."""
+    y = np.where(np.arange(2000) % 4 == 0, -1, x[:, 0, 1] % 2)
+    np.save("x.labels.npy", y)
+    surveys = []
+    monkeypatch.setattr(
+        "pyro_vae.data.mapped.survey", lambda *each, found=survey: surveys.append(found(*each)) or surveys[-1]
+    )
+    settings = TINY | {"labels": "all", "lr": 1e-12, "epochs": 1, "seed": 1}
+    run = pyro_vae.fit(model, data="x.npy", memory="10KB", **settings)
+    assert len(surveys) == 1
+    data = load_data("x.npy", reading=Reading(memory=10_000))
+    alike = pyro_vae.fit(model, data=replace(data, train=data.train[:]), **settings)
+    for name, value in alike.history.iloc[0].items():
+        assert run.history.iloc[0][name] == pytest.approx(value, rel=0.02 if name == "train_loss" else 1e-5), name
+    assert ("effective_rows" in run.history) == (model == "db_vae")
 
 
 @pytest.mark.exhaustive
