@@ -12,11 +12,14 @@ import pyro
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 
 import pyro_vae
 from pyro_vae.cli import main
 from pyro_vae.compiled import lowering, payoff, recorded_graph
+from pyro_vae.files.whole import write_picture
 from pyro_vae.guides import GUIDES, MeanField
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.models import MODELS, VAE
@@ -70,6 +73,22 @@ def _clean_slate() -> Iterator[None]:
     yield
     torch.distributions.Distribution.set_default_validate_args(of_arguments)  # torch.compile switches it off for good
     assert pyro.settings.get("validate_poutine") == validation
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures that a fit and a diagnosis write by themselves are made and not drawn, which takes half of a small
+    fit, but for tests marked with "draws".
+    """
+    if request.node.get_closest_marker("draws") is None:
+        monkeypatch.setattr("pyro_vae.runs.report.save_figure", _save_undrawn)
+        monkeypatch.setattr("pyro_vae.runs.diagnosis.save_figure", _save_undrawn)
+
+
+def _save_undrawn(figure: Figure, path: Path) -> None:
+    """Write a picture of one pixel in the place of a figure."""
+    assert isinstance(figure, Figure)
+    write_picture(path, lambda aside: Image.new("L", (1, 1)).save(aside, format="png"))
 
 
 def make_pair(model: str = "vae", guide: str = "mean_field", seed: int = 0, prior: str | None = None) -> Pair:

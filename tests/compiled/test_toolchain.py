@@ -26,7 +26,7 @@ def chosen(first: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_the_instructions_are_those_that_inductor_finds_by_compiling_for_each():
     assert chosen(OURS) == chosen("") != ""
 

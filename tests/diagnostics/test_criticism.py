@@ -101,7 +101,7 @@ def test_chains_that_disagree_are_no_reference():
     assert found.verdict is Verdict.TRUST  # what is not known says nothing against the guide
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_data_whose_chains_have_not_mixed_are_left_out():
     """Wells at x and -x: one where x is 0, else two, of which the guide knows one, and the chains of this seed both."""
 

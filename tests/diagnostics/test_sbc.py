@@ -75,7 +75,7 @@ def test_intervals_between_draws_have_the_content_they_state():
     assert coarse.observed.item() == pytest.approx(coarse.nominal)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_p_values_are_uniform_for_the_exact_posterior():
     """Kolmogorov and Smirnov at 0.1 % over 200 seeds of a model with ten correlated latents."""
     probed = linear_pair()

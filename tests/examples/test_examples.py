@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -62,15 +64,32 @@ def test_the_regression_s_formula_is_that_of_conditioning_the_joint_normal():
     np.testing.assert_allclose(names["effect"][1], np.sqrt(np.diag(add @ covariance @ add.T)), rtol=1e-5)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    "batch_size", [pytest.param(100, marks=pytest.mark.exhaustive), pytest.param(200, marks=pytest.mark.slow)]
+    "example",
+    [eight_schools, hierarchical_regression, item_response, poisson_factors, state_space],
+    ids=lambda it: it.__name__,
 )
+def test_those_that_take_long_run(example, monkeypatch):
+    """Two epochs, from the data to the comparison with what is known: how close they come is asked below."""
+    monkeypatch.setattr(pyro_vae, "fit", partial(_briefly, pyro_vae.fit))
+    errors = example.main()
+    assert errors
+    assert all(math.isfinite(off) for pair in errors.values() for off in pair), errors
+
+
+def _briefly(fit, *programs, **settings):
+    return fit(*programs, **(settings | {"epochs": 2}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [100, 200])
 def test_hierarchical_regression(batch_size):
     """Minibatches and the whole set alike."""
     within(hierarchical_regression.main(batch_size))
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_eight_schools():
     within(eight_schools.main())
 
@@ -82,7 +101,7 @@ def test_gaussian_mixture():
     within(errors)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_state_space():
     within(state_space.main())
 
@@ -94,7 +113,7 @@ def test_poisson_factors():
     within(errors, means=0.15)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_item_response():
     """Questions are correlated in the posterior, which a product of normals is too narrow for."""
     errors = item_response.main()

@@ -49,6 +49,7 @@ def run(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
+@pytest.mark.draws
 @pytest.mark.parametrize("nuts", [0, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_one_json_object_and_every_file_it_names(labelled, tmp_path, nuts, monkeypatch):
     monkeypatch.setattr(effort, "Effort", functools.partial(Effort, nuts_samples=60))

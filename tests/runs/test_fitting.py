@@ -56,6 +56,7 @@ def test_fit_save_load_evaluate_is_identical(model, guide, toy_npz, tmp_path):
     assert torch.equal(loaded.reconstruct(x), run.reconstruct(x))
 
 
+@pytest.mark.draws
 def test_the_run_directory_holds_what_it_should(toy_npz, tmp_path):
     run = quietly(model="ss_vae", data=toy_npz, out=tmp_path / "run")
     found = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
@@ -76,6 +77,7 @@ def test_the_run_directory_holds_what_it_should(toy_npz, tmp_path):
         "frames/0001.png",
         "frames/0002.png",
     }
+    assert min(path.stat().st_size for path in run.folder.figures.iterdir()) > 5000, "not a pixel each"
     content = json.loads((run.path / "config.json").read_text())
     assert content["format_version"] == 2
     assert content["data"]["num_data"] == [48, 6, 6]

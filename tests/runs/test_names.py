@@ -61,6 +61,7 @@ def test_no_name_is_left_out_of_a_legend():
     assert sum(patch.get_height() for patch in unlabelled.axes[0].patches) > 0
 
 
+@pytest.mark.draws
 @pytest.mark.exhaustive
 def test_files_and_commands_take_them(command, named, tmp_path):
     found = command("fit", "--model", "ss_vae", "--data", named, "--out", "[bold]run[/]", *FLAGS, "--labels", 24)

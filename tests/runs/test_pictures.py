@@ -328,6 +328,7 @@ def test_a_hierarchy_is_walked_from_its_top_or_from_a_chosen_site(tmp_path):
     assert (run.path / "figures/traverse.png").exists()
 
 
+@pytest.mark.draws
 def test_a_site_that_is_not_real_is_decoded_but_not_walked(tmp_path):
     def model(x):
         with pyro.plate("data", len(x)):

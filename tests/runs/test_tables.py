@@ -214,6 +214,7 @@ def test_covariates_beside_another_likelihood_and_what_has_none():
         pyro_vae.fit("vae", data=np.ones((N, 3)), covariates=("sex",), **SMALL)
 
 
+@pytest.mark.draws
 def test_the_command_line(command, tmp_path):
     FRAME.to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "columns.json").write_text(json.dumps({"visits": "poisson", "<b>$x$</b>": "drop"}))
