@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import re
 import shlex
+import shutil
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from nbclient import NotebookClient
 from pyro import poutine
 
 import pyro_vae
+from pyro_vae.cli.app import main
 from pyro_vae.config import FitConfig
 from pyro_vae.data import DATA
 from pyro_vae.errors import PyroVAEError
@@ -62,7 +67,7 @@ def blocks(document: str, language: str = "python") -> list[str]:
 def commands(block: str) -> list[list[str]]:
     """The words after ``python cli.py`` of every command in a block of shell."""
     lines = re.split(r"\n|&&", block.replace("\\\n", " "))
-    words = [shlex.split(line, comments=True) for line in lines]
+    words = [shlex.split(line, comments=True) for line in lines if "python cli.py " in line]
     return [line[2:] for line in words if line[:2] == ["python", "cli.py"]]
 
 
@@ -137,7 +142,7 @@ def test_the_notebooks_are_small_together():
     assert sum(path.stat().st_size for path in NOTEBOOKS) <= 4_000_000
 
 
-SEEN_BELOW = {"docs/extending.md", "docs/data.md", "docs/models.md", "docs/ten_minutes.md"}
+SEEN_BELOW = {"docs/extending.md", "docs/data.md", "docs/models.md", "docs/ten_minutes.md", "docs/trackers.md"}
 
 
 # What their blocks call is tested elsewhere.
@@ -217,6 +222,83 @@ def test_the_python_of_models_md(play):
     assert (blank[..., left:] == 0.5).all()
 
 
+class Board:
+    """A run of MLflow or of Weights & Biases, as strict as theirs are said to be."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, str] = {}
+        self.rows: dict[int, dict[str, float]] = {}
+        self.is_open = True
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_open = False
+
+    def log(self, data: dict[str, float], step: int) -> None:
+        assert self.is_open
+        assert step > max(self.rows, default=0)  # W&B passes over earlier steps
+        assert all(type(value) is float for value in data.values())
+        self.rows[step] = data
+
+
+class StandIn(types.ModuleType):
+    """What the page calls of both libraries, with their names of arguments, and what they refuse."""
+
+    def __init__(self) -> None:
+        super().__init__("stand_in")
+        self.boards: dict[str, Board] = {}
+        self.active = Board()
+
+    def start_run(self, run_id: str | None = None) -> Board:
+        self.active = self.boards.setdefault(run_id or "new", Board())
+        self.active.is_open = True
+        return self.active
+
+    def log_params(self, params: dict[str, Any]) -> None:
+        assert len(params) <= 100
+        for name, value in params.items():
+            if self.active.parameters.setdefault(name, str(value)) != str(value):
+                raise RuntimeError("Changing param values is not allowed")
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.active.log(metrics, step)
+
+    def init(
+        self, project: str, id: str | None, resume: str, reinit: str, config: dict, allow_val_change: bool
+    ) -> Board:
+        assert resume in ("allow", "never", "must", "auto")
+        assert reinit in ("default", "return_previous", "finish_previous", "create_new")
+        assert not set(id or "") & set("/\\#?%:")
+        self.active.is_open = False
+        board = self.start_run(id)
+        assert allow_val_change or not board.parameters
+        board.parameters |= {name: str(value) for name, value in config.items()}
+        return board
+
+    def finish(self) -> None:
+        self.active.is_open = False
+
+
+@pytest.mark.exhaustive
+def test_the_python_of_trackers_md(play, monkeypatch):
+    """Each epoch reaches its board once, also those after a run is resumed with more epochs than it had."""
+    mlflow, wandb = StandIn(), StandIn()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    names = play("docs/trackers.md")
+    with mlflow.start_run(run_id="new"):
+        pyro_vae.resume("mlflow_run", epochs=3, trackers=[names["MLflow"]()], display=False)
+    pyro_vae.resume("wandb_run", epochs=3, trackers=[names["WandB"]()], display=False)
+    for path, board in (("mlflow_run", mlflow.boards["new"]), ("wandb_run", wandb.boards["wandb_run"])):
+        history = pyro_vae.load(path).history.set_index("epoch")
+        assert list(board.rows) == [1, 2, 3]
+        assert all(row["train_loss"] == history.train_loss[step] for step, row in board.rows.items())
+        assert board.parameters["hidden"] == "(16,)"
+    assert wandb.boards["wandb_run"].parameters["epochs"] == "3"
+
+
 @pytest.mark.parametrize("kind", REGISTRIES)
 def test_the_tables_name_what_there_is(kind):
     """Every entry has a row and every row an entry, with its options at their defaults, all of them and no others."""
@@ -292,14 +374,62 @@ def understood(command, monkeypatch) -> Callable[[list[str]], FitConfig]:
 def test_commands_are_understood(document, understood):
     for block in blocks(document, "sh"):
         for words in commands(block):
-            if words[0] == "fit" and "--resume" not in words:
+            data = words[words.index("--data") + 1] if "--data" in words else "digits"
+            if words[0] == "fit" and "--resume" not in words and parse_choice(data)[0] in DATA:  # files are below
                 understood(words)
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", *DOCUMENTS])
+def test_commands_have_these_options(document):
+    """Every command in a block or a sentence, its options, and the names that some of them choose from."""
+    said = [*blocks(document, "sh"), *blocks(document, "text")]
+    said += [code for code in marked(text(document)) if code.startswith("python cli.py ")]
+    for words in [words for block in said for words in commands(block)]:
+        if words[0] != "--help":
+            main.commands[words[0]].make_context(words[0], words[1:], resilient_parsing=True)
 
 
 TINY = {
     "fit": ["--epochs", "2", "--hidden", "16"],
     "diagnose": ["--num-data", "20", "--samples", "100", "--simulated", "40", "--split-gap", "4"],
 }
+# On the way of a newcomer, beside the ten minutes.  Fits of images from elsewhere are understood above, and ``.ci/run``
+# runs the two commands that install.
+PATH = [
+    *(
+        pytest.param(each, marks=pytest.mark.exhaustive)
+        for each in ("README.md", "docs/data.md", "docs/likelihoods.md")
+    ),
+    pytest.param("docs/report.md", marks=pytest.mark.slow),  # as tests/page and tests/export do
+    pytest.param("docs/export.md", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("document", PATH)
+def test_the_commands_are_run(document, command, fitted_once, tmp_path):
+    """As the page has them, with short fits, on small runs and files of the names that it gives them."""
+    if document == "README.md":  # which fits the run that it goes on with
+        Path("runs").mkdir()
+    else:
+        shutil.copytree(fitted_once[0], "runs/digits")
+    for name in ("RUN", "RUN1", "RUN2"):
+        Path(name).symlink_to("runs/digits")
+    rng = np.random.default_rng(0)
+    np.save("faces.npy", rng.random((60, 8, 8), dtype=np.float32))
+    people = {"visits": rng.poisson(2.0, 60), "height": rng.normal(170.0, 9.0, 60), "id": np.arange(60)}
+    pd.DataFrame(people).to_csv("people.csv", index=False)
+    Path("columns.json").write_text('{"visits": "poisson", "id": "drop"}')
+    elsewhere = ("mnist", "celeba", "fashion_mnist")
+    ran = 0
+    shown = [block for block in blocks(document, "sh") if "pip install" not in block]
+    for words in [words for block in shown for words in commands(block)]:
+        if any(choice.partition(":")[0] in elsewhere for choice in words):
+            continue
+        fewer = ["--nuts", "0"] if "--nuts" in words else []  # chains take minutes
+        result = command(*words, *TINY.get(words[0], []), *fewer)
+        assert result.exit_code == 0, (words, result.output)
+        ran += 1
+    assert ran
 
 
 @pytest.mark.exhaustive
