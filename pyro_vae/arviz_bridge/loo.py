@@ -65,15 +65,16 @@ class LeaveOneOut:
         return {"elpd": self.elpd, "standard_error": self.standard_error, "unreliable": unreliable}
 
 
-def leave_one_out(tree: xr.DataTree, site: str = "x") -> LeaveOneOut:
+def leave_one_out(tree: xr.DataTree, site: str | None = None) -> LeaveOneOut:
     """Leave-one-out cross-validation of a tree of ``arviz_bridge.tree``; draws of a guide are reweighted.
 
     Args:
         tree: with a group ``log_likelihood``.
-        site: the observed site.
+        site: the observed site; default: the only one.
 
     Raises:
-        InputError: if every latent belongs to one datum, so that there is no such group.
+        InputError: if every latent belongs to one datum, so that there is no such group, or it is not said which of
+            several sites is meant.
 
     Example:
         >>> import xarray as xr
@@ -95,7 +96,7 @@ def leave_one_out(tree: xr.DataTree, site: str = "x") -> LeaveOneOut:
     return LeaveOneOut((log_weights + log_likelihood).logsumexp(0), k_hat, log_weights)
 
 
-def pointwise_log_likelihood(tree: xr.DataTree, site: str = "x") -> Tensor:
+def pointwise_log_likelihood(tree: xr.DataTree, site: str | None = None) -> Tensor:
     """Log p(x_i | z), nats, shape (chains * draws, N); arguments and errors as ``leave_one_out``.
 
     Example:
@@ -105,6 +106,7 @@ def pointwise_log_likelihood(tree: xr.DataTree, site: str = "x") -> Tensor:
         >>> pointwise_log_likelihood(xr.DataTree.from_dict({"log_likelihood": log_likelihood})).shape
         torch.Size([100, 3])
     """
+    site = observed_site(tree, site)
     if "log_likelihood" not in tree.children or site not in tree["log_likelihood"]:
         raise InputError(
             f"latents shared by all data and the likelihood of {site!r} given them",
@@ -113,3 +115,28 @@ def pointwise_log_likelihood(tree: xr.DataTree, site: str = "x") -> Tensor:
         )
     values = tree["log_likelihood"][site].transpose("chain", "draw", ...).to_numpy()
     return torch.as_tensor(np.ascontiguousarray(values)).double().flatten(2).flatten(0, 1)
+
+
+def observed_site(tree: xr.DataTree, site: str | None) -> str:
+    """The name of an observed site: the one that is asked for, or the only one there is.
+
+    Args:
+        tree: the posterior, perhaps with the data.
+        site: the name; None: that of the only site.
+
+    Raises:
+        InputError: if there are several and none is named.
+
+    Example:
+        >>> import xarray as xr
+        >>> from pyro_vae.arviz_bridge.loo import observed_site
+        >>> observed_site(xr.DataTree.from_dict({"observed_data": xr.Dataset({"purchases": 3.0})}), None)
+        'purchases'
+    """
+    if site is not None:
+        return site
+    groups = [name for name in ("observed_data", "log_likelihood") if name in tree.children]
+    names = [str(name) for name in tree[groups[0]].data_vars] if groups else ["x"]
+    if len(names) != 1:
+        raise InputError("which observed site", f"none of {', '.join(names)}", f"use site={names[0]!r}, for example")
+    return names[0]

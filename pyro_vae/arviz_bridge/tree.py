@@ -176,7 +176,7 @@ class _Layout:
             raise InputError(f"{target.num_data} rows, one per datum", str(len(self.rows)), "give one number per datum")
         support = target.probed.support
         self.whole = support is constraints.boolean or isinstance(support, WHOLE)
-        self.pixels = np.uint8 if support is constraints.boolean else np.int64
+        self.pixels = np.int8 if support is constraints.boolean else np.int64  # plot_ppc refuses unsigned numbers
 
     def tree(self, groups: Mapping[str, Values], attrs: dict[str, Any]) -> xr.DataTree:
         """Groups of values with leading dimensions (chain, draw, datum), but for per-datum and observed ones."""

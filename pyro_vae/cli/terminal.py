@@ -241,7 +241,8 @@ def _has_path(error: BaseException) -> bool:
 
 def _how_to_go_on(error: BaseException) -> str:
     if not _has_path(error):
-        return "Stopped."
+        hints = [hint for hint in getattr(error, "__notes__", ()) if hint]
+        return f"Stopped; {hints[0]}" if hints else "Stopped."
     run = error.run  # type: ignore[attr-defined]
     from pyro_vae.runs.run import count  # late: it imports torch, which a stopped run has
 

@@ -16,7 +16,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from pyro_vae.arviz_bridge import versions
-from pyro_vae.arviz_bridge.loo import leave_one_out
+from pyro_vae.arviz_bridge.loo import leave_one_out, observed_site
 from pyro_vae.arviz_bridge.versions import Kind
 from pyro_vae.errors import InputError
 from pyro_vae.figures.restarts import check_group
@@ -148,13 +148,13 @@ def plot_pair(trees: Mapping[str, xr.DataTree], var_names: Names = None, coords:
 
 
 def plot_predictive_check(
-    tree: xr.DataTree, site: str = "x", statistic: Callable[[xr.DataArray], xr.DataArray] | None = None
+    tree: xr.DataTree, site: str | None = None, statistic: Callable[[xr.DataArray], xr.DataArray] | None = None
 ) -> Figure:
     """A posterior predictive check: the distribution over data of a statistic, observed and generated.
 
     Args:
         tree: the posterior.
-        site: the observed site.
+        site: the observed site; default: the only one.
         statistic: what is compared, a function of data of dimensions (…, datum, …) that keeps ``datum``; the mean over
             a datum's own dimensions (the share of bright pixels) by default, and the value of a datum of one number.
 
@@ -168,6 +168,7 @@ def plot_predictive_check(
         >>> len(figure.axes)
         1
     """
+    site = observed_site(tree, site)
     check_group(tree, "posterior_predictive", site)
     observed, generated = (tree[g][site].astype(float) for g in ("observed_data", "posterior_predictive"))
     own = [dim for dim in observed.dims if str(dim).startswith(f"{site}_dim_")]
@@ -181,12 +182,12 @@ def plot_predictive_check(
     )
 
 
-def plot_loo_pit(tree: xr.DataTree, site: str = "x") -> Figure:
+def plot_loo_pit(tree: xr.DataTree, site: str | None = None) -> Figure:
     """The distribution of the probability integral transforms p(x_i <= observed | other data), against the uniform.
 
     Args:
         tree: the posterior, with as many predictive draws as draws.
-        site: the observed site, with continuous values.
+        site: the observed site, with continuous values; default: the only one.
 
     Raises:
         InputError: where leave-one-out cross-validation makes no sense (see ``leave_one_out``), or draws are missing.
@@ -209,7 +210,7 @@ def plot_loo_pit(tree: xr.DataTree, site: str = "x") -> Figure:
     return versions.pit_ecdf(loo_pit(tree, site), "LOO-PIT")
 
 
-def loo_pit(tree: xr.DataTree, site: str = "x") -> np.ndarray:
+def loo_pit(tree: xr.DataTree, site: str | None = None) -> np.ndarray:
     """The probability integral transforms of ``plot_loo_pit``, shape (N,); arguments and errors as there.
 
     Example:
@@ -228,6 +229,7 @@ def loo_pit(tree: xr.DataTree, site: str = "x") -> np.ndarray:
         ((25,), 0.5)
     """
     weights = leave_one_out(tree, site).log_weights.exp().numpy()
+    site = observed_site(tree, site)
     check_group(tree, "posterior_predictive", site)
     observed = tree["observed_data"][site].to_numpy().reshape(-1)
     generated = tree["posterior_predictive"][site].transpose("chain", "draw", ...).to_numpy().reshape(-1, len(observed))

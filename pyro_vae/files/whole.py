@@ -313,6 +313,11 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
                 os.unlink(entry.path)
 
 
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is one that somebody is writing, or was."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
 def _is_left_behind(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
     if match["machine"] != _machine():
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FORGOTTEN

@@ -44,6 +44,27 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let code of somebody else run, after which torch draws and computes as if it had not.
+
+    What is kept is the random state, the type of new tensors and whether gradients are recorded.
+
+    Example:
+        >>> begin_noise(0)
+        >>> with undisturbed():
+        ...     first = torch.randn(3)
+        >>> torch.equal(first, torch.randn(3))
+        True
+    """
+    dtype, device = torch.get_default_dtype(), [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(device), torch.set_grad_enabled(torch.is_grad_enabled()):
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
 @cache
 def _has_accelerator() -> bool:
     return torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()

@@ -71,6 +71,20 @@ def recorded(config: FitConfig, name: str) -> float:
     return math.inf if value == "none" else float(value)
 
 
+def read_evaluation(path: Path) -> Content | None:
+    """The content of ``evaluation.json``, if there is one.
+
+    Raises:
+        InputError: if it is not as it was written; another evaluation mends that.
+    """
+    try:
+        return checked_evaluation(read_json_object(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise broken(path, error, f"write it anew: python cli.py evaluate {path.parent}") from None
+
+
 def checked_evaluation(content: Content) -> Content:
     """The content of ``evaluation.json``: numbers and texts by name, and findings.
 
@@ -95,9 +109,9 @@ def to_bytes(content: Content) -> bytes:
     return (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode()
 
 
-def broken(path: Path, error: Exception) -> PyroVAEError:
+def broken(path: Path, error: Exception, mend: str = "restore it, or fit again with --overwrite") -> PyroVAEError:
     """The refusal of a file that fit wrote and that is not as it wrote it, or cannot be read."""
-    expected, mend = "a file that fit wrote at {}", "restore it, or fit again with --overwrite"
+    expected = "a file that fit wrote at {}"
     if isinstance(error, OSError):
         path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
         if isinstance(error, FileNotFoundError):

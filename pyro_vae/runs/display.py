@@ -143,19 +143,37 @@ _SHOWN = {"validation_elbo": "ELBO", "validation_kl": "KL"}
 def listening(say: Callable[[str], None]) -> Iterator[None]:
     """Hand on what this package logs, for a while: from level INFO up, or from DEBUG where that is its logger's level.
 
+    Handlers of loggers above, such as those of ``logging.basicConfig``, are given what they would be given otherwise:
+    a handler does not look at the level that is set beside it.
+
     Args:
         say: takes each line.
     """
     logger = logging.getLogger("pyro_vae")
-    level = logger.level
-    handler = _Saying(say, logging.DEBUG if level == logging.DEBUG else logging.INFO)
-    logger.addHandler(handler)
+    level, propagate = logger.level, logger.propagate
+    handlers: list[logging.Handler] = [_Saying(say, logging.DEBUG if level == logging.DEBUG else logging.INFO)]
+    if propagate and logger.getEffectiveLevel() > logging.INFO:
+        handlers.append(_Upwards(logger.getEffectiveLevel()))
+        logger.propagate = False
+    for handler in handlers:
+        logger.addHandler(handler)
     logger.setLevel(min(level or logging.INFO, logging.INFO))
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for handler in handlers:
+            logger.removeHandler(handler)
         logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class _Upwards(logging.Handler):
+    """Propagation from a level up."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        parent = logging.getLogger("pyro_vae").parent
+        if parent is not None and parent.hasHandlers():
+            parent.callHandlers(record)
 
 
 class _Saying(logging.Handler):

@@ -49,6 +49,7 @@ from pyro_vae.runs.display import Display, choose_display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run
 from pyro_vae.runs.session import PROBED_ROWS, Session, place
+from pyro_vae.runs.stopping import hinting
 from pyro_vae.runs.tracking import Followed, check_trackers
 from pyro_vae.trackers import Tracker
 
@@ -304,7 +305,8 @@ def _trained(under_way: Session, display: Display, trackers: Sequence[Tracker]) 
     run = under_way.train(Followed(display, trackers if under_way.world.is_writer else (), path))
     if not under_way.world.is_writer:
         return run
-    with listening(display.say):
+    hint = f"the training is done and saved; go on with: python cli.py evaluate {path}" if path else ""
+    with hinting(hint), listening(display.say):
         with left_out("What is wrong with the run"):
             for finding in run.findings:
                 display.say(f"Note: {finding}")

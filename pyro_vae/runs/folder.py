@@ -31,7 +31,6 @@ from torch import Tensor
 from pyro_vae.config import FitConfig
 from pyro_vae.diagnostics.findings import Finding
 from pyro_vae.errors import InputError
-from pyro_vae.files.bounded import read_json_object
 from pyro_vae.files.whole import clear_leftovers, make_folders, write_new, write_whole
 from pyro_vae.runs import earlier, placing
 from pyro_vae.runs.checkpoint import read_training, read_weights
@@ -40,10 +39,10 @@ from pyro_vae.runs.config_file import (
     RECORDED,
     broken,
     changed_content,
-    checked_evaluation,
     fixed,
     new_content,
     read_content,
+    read_evaluation,
     recorded,
     to_bytes,
 )
@@ -51,6 +50,7 @@ from pyro_vae.runs.current import CHECKPOINTS, CURRENT, Current, HistoryMark, Sa
 from pyro_vae.runs.data_facts import DataFacts
 from pyro_vae.runs.history_file import HISTORY, HistoryFile, changed_settings, mark_of, read_history
 from pyro_vae.runs.overtaken import read_current, read_together
+from pyro_vae.runs.placing import Place
 from pyro_vae.runs.refusals import going_on_with, no_checkpoint, no_place
 from pyro_vae.runs.writer_lock import WriterLock
 
@@ -65,8 +65,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._at = placing.found_at(path)
+        self._lie_at(path)
         self._lock: WriterLock | None = None
         self._history: HistoryFile | None = None
         self._content: dict[str, Any] = {}
@@ -101,8 +100,8 @@ class RunFolder:
                 folder._write_checkpoint(weights, training, best=True)
         except OSError as error:
             raise no_place(path, error) from None
-        folder.path = folder._at = path
-        folder._history = HistoryFile(path, HistoryMark())
+        folder._lie_at(path)
+        folder._history = HistoryFile(path.absolute(), HistoryMark())
         return folder
 
     @classmethod
@@ -132,9 +131,8 @@ class RunFolder:
         folder = cls.open(path)
         with contextlib.suppress(OSError):
             placing.put_back(path)
-        folder._at = placing.found_at(path)
         with going_on_with(path):
-            folder._lock = WriterLock(folder._at)
+            folder._lock = WriterLock(placing.found_at(path))
         try:
             folder._refresh()
         except BaseException:
@@ -142,6 +140,13 @@ class RunFolder:
             raise
         placing.clear_beside(path)
         return folder
+
+    def _lie_at(self, path: Path) -> None:
+        self.path, self._place, self._found = path, Place(path), Place(placing.found_at(path))
+
+    @property
+    def _at(self) -> Path:
+        return self._found.now
 
     def release(self) -> None:
         """Give back the right to write checkpoints."""
@@ -188,13 +193,7 @@ class RunFolder:
         Raises:
             InputError: if the file is not as it was written.
         """
-        path = self._at / EVALUATION
-        try:
-            return checked_evaluation(read_json_object(path))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise broken(self.path / EVALUATION, error) from None
+        return read_evaluation(self._at / EVALUATION)
 
     @property
     def figures(self) -> Path:
@@ -270,7 +269,7 @@ class RunFolder:
         changed = [name for name in RECORDED if getattr(config, name) != getattr(before, name)]
         names = dict.fromkeys([*changed_settings(self._at, mark), *changed])
         self._history = HistoryFile(
-            self._at, mark, {name: recorded(config, name) for name in names if name in RECORDED}
+            self._at.absolute(), mark, {name: recorded(config, name) for name in names if name in RECORDED}
         )
         self._history.trim({name: recorded(before, name) for name in changed})
         content = changed_content(self._content, self._current.run, config)
@@ -380,7 +379,7 @@ class RunFolder:
         """Read anew what counts: the configuration, and the pointer that belongs to it; whether that is another now."""
 
         def read() -> tuple[dict[str, Any], Current | None]:
-            self._at = placing.found_at(self.path)
+            self._found = Place(placing.found_at(self._place.now))
             content, current = read_content(self._at), self._read_current()
             if content["format_version"] > 1 and current is None:
                 raise FileNotFoundError(errno.ENOENT, "no such file", str(self._at / CHECKPOINTS / CURRENT))

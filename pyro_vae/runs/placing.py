@@ -18,12 +18,36 @@ from pathlib import Path
 
 from pyro_vae.errors import InputError, TakenError
 from pyro_vae.files import whole
-from pyro_vae.files.whole import make_folders, remove_empty, remove_tree, rename_new, short, sync
+from pyro_vae.files.bounded import as_text
+from pyro_vae.files.whole import is_leftover, make_folders, remove_empty, remove_tree, rename_new, short, sync
 from pyro_vae.runs.config_file import CONFIG
 from pyro_vae.runs.refusals import no_place
 from pyro_vae.runs.writer_lock import LOCK, WriterLock, is_free
 
 _ASIDE, _REPLACED = "pyro-vae-new", "pyro-vae-old"
+_OF_A_RUN = re.compile(  # what commands write into a run directory unasked, and what systems put everywhere
+    r"config\.json|history\.csv|(evaluation|diagnosis)\.json|checkpoints|figures|frames|export|tensorboard"
+    r"|posterior(_nuts)?\.nc|(report|comparison)\.html|\.lock|\.DS_Store|\._.*|Thumbs\.db|desktop\.ini"
+)
+
+
+class Place:
+    """A path that leads to the same place when another folder has become the current one.
+
+    Args:
+        path: the path as somebody gave it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._given, self._full = path, path.absolute()
+
+    @property
+    def now(self) -> Path:
+        """The path as it was given while that leads there, and in full afterwards."""
+        with contextlib.suppress(OSError):  # the current folder may be gone
+            if self._given.absolute() == self._full:
+                return self._given
+        return self._full
 
 
 @contextmanager
@@ -64,7 +88,7 @@ def placed(path: Path, overwrite: bool) -> Iterator[tuple[Path, WriterLock]]:
                 remove_tree(aside)
             remove_empty(made)
         raise
-    lock.path = place / LOCK
+    lock.lies_in(place)
 
 
 def spelled_out(path: Path) -> Path:
@@ -85,6 +109,7 @@ def check_free(path: Path, overwrite: bool) -> None:
     found = found_at(path)
     if os.path.lexists(found) and not (overwrite and is_run(found)):
         raise taken(found)
+    check_replaceable(found)
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
@@ -96,8 +121,27 @@ def taken(path: Path) -> TakenError:
     """The refusal of a place where something is."""
     run = is_run(path)
     what = "a run" if run else "something that is not a run"
-    mend = "use --overwrite to replace it, --resume to go on with it" if run else "choose another"
-    return TakenError(f"a new folder for --out {path}", f"{what} that is there already", f"{mend}, or another --out")
+    mend = (
+        "use --overwrite to replace it, --resume to go on with it, or another --out" if run else "choose another --out"
+    )
+    return TakenError(f"a new folder for --out {path}", f"{what} that is there already", mend)
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to replace a run in whose directory somebody keeps something else, another run for example.
+
+    Raises:
+        TakenError: if there is such a thing.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        names = [name for name in sorted(os.listdir(path)) if not (_OF_A_RUN.fullmatch(name) or is_leftover(name))]
+        if names:
+            also = f" and {len(names) - 1} more" if names[1:] else ""
+            raise TakenError(
+                f"nothing but a run to replace at {path}",
+                f"{as_text(names[0])}{also}, which fit did not write",
+                "move that elsewhere, or choose another --out",
+            )
 
 
 def is_run(path: Path) -> bool:
@@ -120,6 +164,7 @@ def put_back(path: Path) -> None:
 
 def _replace(path: Path, aside: Path) -> None:
     """Let a new run take the place of one that nobody is writing, and remove the old one."""
+    check_replaceable(path)
     lock = WriterLock(path)
     try:
         sync(path)  # what is half removed after a power failure is known by its lock

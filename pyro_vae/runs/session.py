@@ -38,7 +38,7 @@ from pyro_vae.runs.display import Display, listening
 from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run, count
 from pyro_vae.runs.saving import Saver
-from pyro_vae.runs.stopping import Interrupted, stopping
+from pyro_vae.runs.stopping import Interrupted, hinting, stopping
 from pyro_vae.runs.table_rows import check_columns, supports_of
 from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
@@ -126,7 +126,8 @@ class Session:
     def train(self, display: Display) -> Run:
         trainer = self.trainer
         watched = self.world.watching(None if self.path is None else str(self.path))
-        with stopping(trainer) as signals, Saver(self.folder) as saver:
+        hint = f"go on from the last checkpoint with: python cli.py fit --resume {self.path}" if self.path else ""
+        with hinting(hint), stopping(trainer) as signals, Saver(self.folder) as saver:
             with display, listening(display.say), watched:
                 display.say(self._describe())
                 logger.debug(f"settings: {self.config.model_dump()}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pyro_vae.errors import InputError
 from pyro_vae.files.bounded import first_line
-from pyro_vae.runs.display import Display
+from pyro_vae.pairs.seeding import undisturbed
+from pyro_vae.runs.display import Bar, Display, Plain, Silent
 from pyro_vae.trackers import Start, Tracker
 
 if TYPE_CHECKING:
@@ -18,8 +20,14 @@ if TYPE_CHECKING:
     from pyro_vae.training.validation_rows import Row
 
 
+_OURS = (Bar, Plain, Silent)  # which draw nothing: what they cost at every step counts
+
+
 class Followed:
     """A display, and trackers that follow the same run; one that raises is left out from then on.
+
+    Whatever they draw, the training draws as if nobody looked on, so that a run that is resumed without them is the
+    same.
 
     Args:
         display: what a person sees.
@@ -40,25 +48,32 @@ class Followed:
         self.display.__exit__(kind, error, trace)
 
     def start(self, trainer: Trainer) -> None:
-        self.display.start(trainer)
+        with self._looking():
+            self.display.start(trainer)
         start = Start(trainer.config.model_dump(), trainer.progress.epoch + 1, self.path)
         self._tell(lambda tracker: tracker.begin(start))
 
     def step(self, progress: Progress) -> None:
-        self.display.step(progress)
+        with self._looking():
+            self.display.step(progress)
 
     def epoch(self, row: Row) -> None:
-        self.display.epoch(row)
+        with self._looking():
+            self.display.epoch(row)
         metrics = {name: float(value) for name, value in row.items() if name != "epoch" and _is_number(value)}
         self._tell(lambda tracker: tracker.epoch(int(row["epoch"]), dict(metrics)))
 
     def say(self, line: str) -> None:
         self.display.say(line)
 
+    def _looking(self) -> AbstractContextManager[None]:
+        return nullcontext() if type(self.display) in _OURS else undisturbed()
+
     def _tell(self, tell: Callable[[Tracker], None]) -> None:
         for tracker in list(self.trackers):
             try:
-                tell(tracker)
+                with undisturbed():
+                    tell(tracker)
             except Exception as error:  # of any kind: a run is not lost to who looks on
                 self.trackers.remove(tracker)
                 name = type(tracker).__name__

@@ -46,7 +46,8 @@ class WriterLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path, self._pid = folder / LOCK, os.getpid()
+        self._pid = os.getpid()
+        self.lies_in(folder)
         self._descriptor: int | None = None
         try:
             while not self._take():
@@ -54,6 +55,10 @@ class WriterLock:
         except BaseException:
             self._close()
             raise
+
+    def lies_in(self, folder: Path) -> None:
+        """Take note of where the run directory lies, whatever folder is the current one later."""
+        self._folder, self.path = folder, folder.absolute() / LOCK  # as it is shown, and as it is found
 
     @property
     def is_in_place(self) -> bool:
@@ -71,7 +76,7 @@ class WriterLock:
         if self._pid != os.getpid():
             raise PermissionError(f"this process was forked from process {self._pid}, which writes the run")
         if not self.is_in_place:
-            raise FileNotFoundError(f"the run directory {self.path.parent} was moved or removed while it was written")
+            raise FileNotFoundError(f"the run directory {self._folder} was moved or removed while it was written")
 
     def release(self) -> None:
         """Give the lock back; a second time, and in a process that was forked meanwhile, nothing happens."""
@@ -100,7 +105,7 @@ class WriterLock:
 
     def _refusal(self) -> InputError:
         return InputError(
-            f"a run that nobody else is writing at {self.path.parent}",
+            f"a run that nobody else is writing at {self._folder}",
             _in_words(_read(self._descriptor)),
             "wait until that ends; to look at the run meanwhile is safe",
         )

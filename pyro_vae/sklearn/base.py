@@ -27,6 +27,7 @@ from pyro_vae.sklearn.words import as_parameters, in_parameters
 logger = logging.getLogger(__name__)
 
 FLOATS = [np.float64, np.float32]
+NESTED = "settings__"  # before the name of a setting, as scikit-learn names what is inside of a parameter
 NAMED = {  # settings of pyro_vae.fit that have a parameter of their own, or none at all
     "latent_dim": "use n_components",
     "hidden": "use hidden_layer_sizes",
@@ -88,12 +89,34 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Returns:
             Shape (N,): log-densities of numbers, log-probabilities of bits and counts; of a row with values missing,
             of those that are there.  A lower bound on average, which rises with ``n_importance_samples``; minus
-            infinity for a row so far from the others that the guide has no posterior for it.
+            infinity for a row so far from the others that single precision has no number for it.
         """
         x = self._rows(X)
-        found = log_likelihoods(self.run_, self._units.rows(x), self.n_importance_samples).numpy().astype(np.float64)
-        found[np.isnan(found)] = -np.inf
+        found = log_likelihoods(self.run_, self._units.rows(x), self.n_importance_samples).numpy()
         return found if self._is_discrete else found + self._units.log_volume(x)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name, and if ``deep`` each setting as ``settings__NAME``."""
+        parameters: dict[str, Any] = super().get_params(deep)
+        if deep and isinstance(self.settings, Mapping):
+            parameters |= {f"{NESTED}{name}": value for name, value in self.settings.items()}
+        return parameters
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; ``settings__NAME`` sets one of the settings and leaves the others.
+
+        Raises:
+            ValueError: if there is no such parameter.
+        """
+        nested = {name.removeprefix(NESTED): params.pop(name) for name in list(params) if name.startswith(NESTED)}
+        super().set_params(**params)
+        if nested:
+            self.settings = {**(self.settings or {}), **nested}
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether the last ``fit`` came to its end."""
+        return hasattr(self, "run_")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -132,6 +155,11 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _finite(self) -> bool | str:
         """What scikit-learn's checks take for finite while fitting."""
         return "allow-nan" if self._may_miss else True
+
+    def _begin(self) -> None:
+        """Forget the last fit, so that one that fails leaves no model of other rows behind."""
+        if hasattr(self, "run_"):
+            del self.run_
 
     def _fit(self, x: Array, labels: Labels | None, model: str) -> Self:
         """Fit to rows that scikit-learn has checked."""

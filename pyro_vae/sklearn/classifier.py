@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import numbers
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pyro import poutine
 from sklearn.base import ClassifierMixin
-from sklearn.utils import Tags
+from sklearn.metrics import accuracy_score
+from sklearn.utils import Tags, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -80,10 +83,12 @@ class SSVAEClassifier(ClassifierMixin, VAEEstimator):
             ValueError: as scikit-learn has it; if fewer than two classes have a label, or a parameter or setting is not
                 what it should be.
         """
+        self._begin()
+        _check_no_gaps(y)
         x, y = validate_data(
             self, X, y, dtype=FLOATS, ensure_all_finite=self._finite, ensure_min_samples=2, multi_output=True
         )
-        y = column_or_1d(y, warn=True)
+        y = _as_values(column_or_1d(y, warn=True))
         self.classes_, labels = _read_labels(y)
         model = self.checked_settings().get("model", "ss_vae")
         if isinstance(model, str) and not MODELS.takes(model, "num_classes"):
@@ -124,13 +129,17 @@ class SSVAEClassifier(ClassifierMixin, VAEEstimator):
             ValueError: if no row has a label.
         """
         check_is_fitted(self)
-        known = ~_is_unlabelled(np.asarray(y)) | np.isin(UNLABELLED, self.classes_)
+        _check_no_gaps(y)
+        labels = _as_values(column_or_1d(y))
+        known = ~_is_unlabelled(labels) | np.isin(UNLABELLED, self.classes_)
         if known.all():
-            return float(super().score(X, y, sample_weight))
+            return float(super().score(X, labels, sample_weight))
         if not known.any():
             raise InputError("a label in y to score by", "none but -1", "give the labels of some rows")
-        right = self.predict(X)[known] == np.asarray(y)[known]
-        return float(np.average(right, weights=None if sample_weight is None else np.asarray(sample_weight)[known]))
+        predicted = self.predict(X)
+        check_consistent_length(predicted, labels, sample_weight)
+        weights = None if sample_weight is None else np.asarray(sample_weight)[known]
+        return float(accuracy_score(_as_values(labels[known]), predicted[known], sample_weight=weights))
 
     def sample(self, n_samples: int = 1, y: Any = None, random_state: Any = None) -> tuple[NDArray[np.float64], Array]:
         """Rows and their classes drawn from the model, shapes (n_samples, n_features) and (n_samples,).
@@ -174,6 +183,25 @@ class SSVAEClassifier(ClassifierMixin, VAEEstimator):
         return tags
 
 
+def _check_no_gaps(y: Any) -> None:
+    """Refuse missing labels, which scikit-learn does not take for rows without one."""
+    gaps = np.atleast_1d(pd.isna(np.asarray(y, dtype=object)))
+    if y is not None and gaps.any():
+        raise InputError(
+            "a label for each row in y, -1 where there is none",
+            f"y that contains NaN or None in {gaps.sum()} of {len(gaps)} rows",
+            "use numpy.where(pandas.isna(y), -1, y)",
+        )
+
+
+def _as_values(y: Array) -> Array:
+    """Labels as an array of their own type where they came as objects, unless they are text."""
+    if y.dtype.kind != "O" or not all(isinstance(value, numbers.Real | np.bool_) for value in y):
+        return y
+    are_bools = [isinstance(value, bool | np.bool_) for value in y]
+    return y if any(are_bools) and not all(are_bools) else np.array(y.tolist())
+
+
 def _is_unlabelled(y: Array) -> NDArray[np.bool_]:
     """Which labels are -1, of numbers or text, shape of y."""
     if y.dtype.kind in "USO":
@@ -189,7 +217,7 @@ def _read_labels(y: Array) -> tuple[Array, Labels]:
         ValueError: if they are not classes, or fewer than two.
     """
     unlabelled = _is_unlabelled(y)
-    known = y[~unlabelled]
+    known = _as_values(y[~unlabelled])
     if len(known):
         check_classification_targets(known)
     classes = np.unique(known)
@@ -200,5 +228,5 @@ def _read_labels(y: Array) -> tuple[Array, Labels]:
         count = "1 class" if len(classes) else "0 classes"
         raise InputError("labels of at least 2 classes in y", count, "label rows of another class; -1 is not a label")
     indices = np.full(len(y), UNLABELLED, dtype=np.int64)
-    indices[~unlabelled] = np.searchsorted(classes, y[~unlabelled])
+    indices[~unlabelled] = np.searchsorted(classes, _as_values(y[~unlabelled]))
     return classes, Labels(indices, tuple(map(str, classes)))

@@ -66,6 +66,7 @@ class VAETransformer(VAEEstimator):
         Raises:
             ValueError: as scikit-learn has it, and if a parameter or setting is not what it should be.
         """
+        self._begin()
         x = validate_data(self, X, dtype=FLOATS, ensure_all_finite=self._finite, ensure_min_samples=2)
         return self._fit(x, None, "vae")
 

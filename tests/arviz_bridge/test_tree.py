@@ -12,11 +12,12 @@ import xarray as xr
 from pyro import poutine
 
 import pyro_vae
+from pyro_vae import figures
 from pyro_vae.arviz_bridge.loo import leave_one_out
 from pyro_vae.arviz_bridge.netcdf import open_posterior, save_posterior
 from pyro_vae.arviz_bridge.restarts import to_datatree, training_trace
 from pyro_vae.arviz_bridge.tree import from_chains, from_guide
-from pyro_vae.arviz_bridge.versions import as_arviz
+from pyro_vae.arviz_bridge.versions import as_arviz, is_version_1
 from pyro_vae.errors import InputError, StorageError
 from pyro_vae.guides import MeanField
 from pyro_vae.models import SSVAE, LinearGaussian
@@ -101,8 +102,8 @@ def test_groups_dimensions_and_names(tree, runs):
 
 def test_pixels_and_labels_are_the_data(tree, runs, pixels):
     part = runs[0].split("test")[:5]
-    assert tree["constant_data"]["pixels"].dtype == tree["observed_data"]["x"].dtype == np.uint8
-    assert tree["posterior_predictive"]["x"].dtype == np.uint8
+    assert tree["constant_data"]["pixels"].dtype == np.uint8
+    assert tree["posterior_predictive"]["x"].dtype == tree["observed_data"]["x"].dtype == np.int8  # which ArviZ draws
     assert np.array_equal(tree["constant_data"]["pixels"], part.pixels)
     assert np.array_equal(tree["constant_data"]["label"], part.labels)
     assert np.array_equal(tree["observed_data"]["x"], part.binary)
@@ -415,3 +416,66 @@ def test_plates_beside_the_data_are_dimensions():
     z, w = (torch.as_tensor(tree["posterior"][n].to_numpy()[0]) for n in "zw")
     by_hand = dist.Normal(z[..., None] + w.sum(-1), 1.0).log_prob(found.x)
     assert torch.allclose(log_likelihood(found, {"z": z, "w": w})["x"], by_hand, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::matplotlib.MatplotlibDeprecationWarning")
+def test_the_observed_site_has_any_name():
+    """Whatever it is called, it is found where it is the only one; of two one has to be named."""
+
+    def model(x):
+        mean = pyro.sample("mean", dist.Normal(0.0, 5.0))
+        with pyro.plate("row", len(x)):
+            pyro.sample("height", dist.Normal(mean, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("mean", dist.Normal(x.mean(), 0.25))
+
+    x = torch.linspace(0, 2, 20)
+    found = from_guide(target(model, guide, x), 100)
+    assert leave_one_out(found).elpd == leave_one_out(found, "height").elpd
+    assert figures.loo_pit(found).shape == (20,)
+    assert figures.plot_predictive_check(found).axes
+    for group in ("observed_data", "log_likelihood"):
+        found[group] = found[group].to_dataset().assign(weight=found[group]["height"])
+    with pytest.raises(InputError, match="which observed site; got none of height, weight; use site='height'"):
+        leave_one_out(found)
+    assert np.isfinite(leave_one_out(found, "weight").elpd)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(is_version_1(), reason="functions and arguments of ArviZ 0.23")
+@pytest.mark.filterwarnings("ignore")  # of ArviZ's own
+def test_what_people_call_on_a_tree(runs, tree, tmp_path):
+    """Summaries, figures, files, subsets, joined chains by ArviZ's own functions; no leave-one-out of local latents."""
+    import arviz as az
+
+    data = az.from_datatree(tree)
+    assert len(az.summary(data, var_names=["z"], kind="stats")) == 10
+    az.plot_trace(data, var_names=["z"], coords={"datum": [0]})
+    az.plot_ppc(data, num_pp_samples=3)
+    az.plot_forest(data, var_names=["z"], combined=True)
+    assert az.extract(data, num_samples=7)["z"].sizes["sample"] == 7
+    for refused in (az.loo, az.waic):
+        with pytest.raises(TypeError, match="log likelihood not found"):
+            refused(data)
+    data.to_netcdf(tmp_path / "data.nc")
+    assert az.from_netcdf(tmp_path / "data.nc").posterior.identical(data.posterior)
+    apart = [az.from_datatree(run.to_arviz(num_data=5, num_draws=40)) for run in runs]
+    for one in apart:
+        del one.training  # of dimensions (run, step)
+    assert az.concat(*apart, dim="chain").posterior.sizes["chain"] == 2
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(is_version_1(), reason="functions and arguments of ArviZ 0.23")
+@pytest.mark.filterwarnings("ignore")  # of ArviZ's own
+def test_global_latents_are_compared_by_arviz():
+    """Draws of the exact posterior of eight schools: ArviZ's own numbers are those of ``leave_one_out``."""
+    import arviz as az
+
+    chains = from_chains(schools_draws(2000).reshape(4, 500, 1, 10), target(eight_schools, wide_guide, EFFECTS))
+    data = az.from_datatree(chains)
+    found = az.loo(data, pointwise=True)
+    assert found.elpd_loo == pytest.approx(leave_one_out(chains).elpd, abs=0.05)
+    assert np.isfinite(az.compare({"one": data, "other": data})["elpd_loo"]).all()
+    az.plot_khat(found)

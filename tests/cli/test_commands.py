@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pyro_vae.config import FitConfig
-from pyro_vae.runs import fitting
+from pyro_vae.runs import fitting, report
 from pyro_vae.runs.display import Silent
 from tests.conftest import FLAGS
 from tests.runs.checkpoint_files import training_file, weights_file
@@ -369,18 +369,32 @@ def test_a_failed_run_exits_with_1(command, toy_npz):
     assert "try a smaller --lr" in result.stderr
 
 
-def test_ctrl_c_says_how_to_go_on(command, toy_npz, monkeypatch):
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (1, "Stopped after 1 whole epoch and saved; go on with: python cli.py fit --resume run"),
+        (2, "Stopped; go on from the last checkpoint with: python cli.py fit --resume run"),
+        (0, "Stopped; the training is done and saved; go on with: python cli.py evaluate run"),
+    ],
+)
+def test_ctrl_c_says_how_to_go_on(times, said, command, toy_npz, monkeypatch):
+    """Once; twice, which does not wait for the step; and when the training is over."""
+
     class StopAt(Silent):
         def step(self, progress):
             if progress.epoch == 1:
-                os.kill(os.getpid(), 2)
+                for _ in range(times):
+                    os.kill(os.getpid(), 2)
+
+    def stop(run):
+        os.kill(os.getpid(), 2)
 
     monkeypatch.setattr(fitting, "choose_display", lambda display: StopAt())
+    monkeypatch.setattr(report, "write_report", stop)
     result = command("fit", "--data", toy_npz, *FLAGS, "--out", "run")
     assert result.exit_code == 130
-    assert result.stderr.strip().splitlines()[-1] == (
-        "Stopped after 1 whole epoch and saved; go on with: python cli.py fit --resume run"
-    )
+    assert result.stderr.strip().splitlines()[-1] == said
+    assert not Path("run/.lock").exists()
 
 
 def test_every_setting_has_a_flag(command):

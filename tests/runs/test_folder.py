@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 import pyro_vae
 from pyro_vae.errors import InputError, StorageError, TrainingError
 from pyro_vae.files import bounded
+from pyro_vae.files import whole as whole_files
 from pyro_vae.runs import placing, report, writer_lock
 from pyro_vae.runs.current import CHECKPOINTS, Current
 from pyro_vae.runs.display import Silent
@@ -347,6 +348,21 @@ def test_overwriting_through_a_link_spares_the_link(run, tmp_path):
     assert len(pyro_vae.load(run).history) == 1
 
 
+@pytest.mark.parametrize("kept", ["notes.txt", ".git", "inner"])
+def test_overwriting_spares_what_somebody_keeps_in_a_run(kept, run):
+    """Another run among it; what commands and systems put there is no reason."""
+    for name in ("report.html", ".DS_Store", f".report.html.{whole_files._machine()}-1-0.new"):
+        (run / name).write_text("")
+    (run / "export").mkdir()
+    placing.check_free(run, overwrite=True)
+    (run / kept).mkdir()
+    before = contents(run)
+    for replace in (lambda: placing.check_free(run, overwrite=True), lambda: placing._replace(run, run.parent)):
+        with pytest.raises(InputError, match=f"expected nothing but a run to replace at .*; got {kept}, which fit did"):
+            replace()
+    assert contents(run) == before
+
+
 def test_a_place_that_is_taken_meanwhile_is_respected(tmp_path, monkeypatch):
     monkeypatch.setattr(placing, "check_free", lambda path, overwrite: None)
     (tmp_path / "run").mkdir()
@@ -378,6 +394,19 @@ def test_a_folder_that_is_moved_away_ends_the_run_and_keeps_the_last_epoch(tmp_p
         pyro_vae.fit(display=moving, **settings)
     assert not (tmp_path / "run").exists()
     assert len(pyro_vae.resume(tmp_path / "elsewhere", display=False).history) == 5
+
+
+def test_the_current_folder_may_change_while_a_run_is_written_and_after(run, whole, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    resumed = pyro_vae.resume("run", epochs=5, display=After(4, lambda: os.chdir(elsewhere)))
+    assert_same_run(run, whole)
+    assert not (run / LOCK).exists()
+    assert torch.isfinite(resumed.sample(2)).all()
+    assert len(resumed.folder.history) == 5
+    assert resumed.folder.figures == run / "figures"
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_disk_that_is_full_keeps_the_last_epoch_and_leaves_nothing_else(run, whole, monkeypatch):

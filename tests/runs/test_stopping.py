@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 from types import SimpleNamespace
@@ -42,6 +43,18 @@ def test_what_is_ignored_or_handled_already_is_left_alone(number, handler, train
         assert not trainer.stop_requested
     finally:
         signal.signal(number, before)
+
+
+def test_a_handler_that_python_does_not_know_of_is_left_alone(trainer, tmp_path):
+    with (tmp_path / "traces").open("w+") as file:
+        faulthandler.register(signal.SIGUSR1, file=file)
+        try:
+            with stopping(trainer):
+                os.kill(os.getpid(), signal.SIGUSR1)
+            assert not trainer.stop_requested
+            assert "test_stopping.py" in (tmp_path / "traces").read_text()
+        finally:
+            faulthandler.unregister(signal.SIGUSR1)
 
 
 @pytest.mark.parametrize("alone", [True, False])

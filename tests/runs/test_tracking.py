@@ -29,8 +29,18 @@ class Recording:
             raise RuntimeError("the server\nis gone")
 
 
+class Meddling(Recording):
+    """A tracker that leaves the state of torch another than it was."""
+
+    def epoch(self, number, metrics):
+        super().epoch(number, metrics)
+        torch.manual_seed(number)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+
+
 class Said(list):
-    """A display that keeps what is said."""
+    """A display that keeps what is said, and draws noise of its own."""
 
     def __enter__(self):
         return self
@@ -39,7 +49,7 @@ class Said(list):
         return None
 
     def start(self, trainer):
-        return None
+        torch.randn(3)
 
     step = epoch = start
 
@@ -63,8 +73,8 @@ def test_a_tracker_is_told_the_history_and_where_a_run_goes_on(x, tmp_path):
     assert (second.starts[0].epoch, [number for number, _ in second.rows]) == (3, [3])
 
 
-def test_one_that_raises_is_said_once_and_costs_nothing(x):
-    faulty, other, said = Recording(fails_at=1), Recording(), Said()
+def test_one_that_raises_or_meddles_costs_nothing_and_is_said_once(x):
+    faulty, other, said = Recording(fails_at=1), Meddling(), Said()
     plain = pyro_vae.fit(data=x, epochs=3, **SETTINGS)
     run = pyro_vae.fit(data=x, epochs=3, trackers=[faulty, other], **(SETTINGS | {"display": said}))
     assert run.history["train_loss"].tolist() == plain.history["train_loss"].tolist()  # to the bit

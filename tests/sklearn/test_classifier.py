@@ -64,6 +64,9 @@ def test_it_classifies_what_has_no_label(blobs, fitted):
     assert fitted.score(x, labels) == fitted.score(x[:30], truth[:30])  # rows without a label are passed over
     weights = np.where(np.arange(200) < 3, 1.0, 0.0)
     assert fitted.score(x, labels, weights) == fitted.score(x[:3], truth[:3])
+    assert fitted.score(x, labels[:, None]) == fitted.score(x, labels)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        fitted.score(x, labels, weights[:5])
     with pytest.raises(ValueError, match="a label in y to score by; got none but -1"):
         fitted.score(x, np.full(200, -1))
 
@@ -78,14 +81,15 @@ NAMES = np.array(["ant", "bee", "cat"])
         lambda labels: np.where(labels == -1, "-1", NAMES[labels]),
         lambda labels: np.array([NAMES[k] if k >= 0 else -1 for k in labels], dtype=object),
         lambda labels: np.where(labels == -1, -1.0, labels),
+        lambda labels: labels.astype(object),
     ],
-    ids=["text", "objects", "floats"],
+    ids=["text", "objects", "floats", "objects of numbers"],
 )
 def test_labels_of_every_kind(blobs, fitted, named):
     x, _, labels = blobs
     vae = SSVAEClassifier(**QUICK).fit(x, named(labels))
     assert len(vae.classes_) == 3
-    expected = fitted.predict(x) if vae.classes_.dtype.kind == "f" else NAMES[fitted.predict(x)]
+    expected = fitted.predict(x) if vae.classes_.dtype.kind in "if" else NAMES[fitted.predict(x)]
     np.testing.assert_array_equal(vae.predict(x), expected)
     assert vae.score(x, named(labels)) == fitted.score(x, labels)
 
@@ -114,14 +118,26 @@ def test_samples_are_of_their_class(blobs, fitted):
         (lambda y: np.full(len(y), -1), "at least 2 classes in y; got 0 classes;"),
         (lambda y: np.where(y == 1, "a", "-1"), "at least 2 classes in y; got 1 class;"),
         (lambda y: y + 0.5, "continuous"),
-        (lambda y: np.where(y == 1, np.nan, y), "contains NaN"),
+        (lambda y: np.where(y == 1, np.nan, y), r"contains NaN or None in \d+ of 200 rows; use numpy.where"),
+        (lambda y: np.where(y == 1, None, "a"), r"contains NaN or None in \d+ of 200 rows; use numpy.where"),
+        (lambda y: np.where(y == 1, np.inf, y), "contains infinity"),
         (lambda y: None, "y is None"),
     ],
-    ids=["one class", "no label", "one class of text", "numbers", "NaN", "None"],
+    ids=["one class", "no label", "one class of text", "numbers", "NaN", "gaps", "infinity", "None"],
 )
 def test_bad_labels_are_refused(blobs, y, message):
     with pytest.raises(ValueError, match=message):
         SSVAEClassifier(**QUICK).fit(blobs[0], y(blobs[1]))
+
+
+@pytest.mark.exhaustive
+def test_yes_no_and_no_label(blobs):
+    """Objects True, False and -1; and all True or False, as comparisons of columns of objects give them."""
+    x, truth, _ = blobs
+    y = np.where(np.arange(200) < 60, (truth == 0).astype(object), -1)
+    vae = SSVAEClassifier(**QUICK).fit(x, y)
+    assert (vae.classes_.tolist(), vae.predict(x).dtype) == ([False, True], bool)
+    assert vae.score(x, y) == vae.score(x[:60], (truth[:60] == 0).astype(object)) > 0.8
 
 
 def test_minus_one_beside_one_other_number_is_a_class(blobs, caplog):
