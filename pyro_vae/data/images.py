@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from pyro_vae.columns import Column
+
+if TYPE_CHECKING:
+    from pyro_vae.data.survey import Survey
 
 PixelKind = Literal["counts", "intensities", "binary", "numbers"]
 CHUNK = 4096  # rows that are looked at together
@@ -114,6 +117,11 @@ class Images:
         Raises:
             InputError: if they are.
         """
+
+    @property
+    def surveyed(self) -> Survey | None:
+        """What was found in the file that the rows lie in; None where they lie in memory."""
+        return None
 
     @property
     def witnesses(self) -> Images | None:

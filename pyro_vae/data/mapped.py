@@ -93,6 +93,11 @@ class MappedRows(Images):
         labels[self.at] = self.labels
         return Images(self.pixels, labels, scale=self.scale), self.at
 
+    @property
+    def surveyed(self) -> Survey:
+        """What is known of all rows of the file."""
+        return self.survey
+
     def extent(self) -> tuple[float, float]:
         """The smallest and the largest number in the file."""
         return self.survey.extent
@@ -172,14 +177,13 @@ class _Opened:
     looks: Pixels
 
 
-def load_mapped(path: Path, reading: Reading, name: str, known: Survey | None = None) -> Dataset:
+def load_mapped(path: Path, reading: Reading, name: str) -> Dataset:
     """A data set of a file, or of a folder, that is larger than the memory that it may take.
 
     Args:
         path: the file or the folder.
         reading: how it is to be read, with the memory allowed, in bytes.
         name: what to call it.
-        known: what another process has found in the file, which this one need not look for if it is the same file.
 
     Raises:
         InputError: if it is something else, is damaged, holds missing values, or the memory is too small for it.
@@ -191,7 +195,7 @@ def load_mapped(path: Path, reading: Reading, name: str, known: Survey | None = 
     if large.y is not None:
         labels, class_names = read_classes(large.y, len(large.file), name)
     held = _held(large.file, reading.memory, name)
-    opened = _look(path, large, reading, name, known)
+    opened = _look(path, large, reading, name)
     train, validation, test = _cut(opened, labels, held, reading.memory)
     looks = opened.looks
     return Dataset(
@@ -268,8 +272,9 @@ def _held(file: NpyFile, memory: int, name: str) -> int:
     return min(len(file) // 10, max(1, memory // 16 // row))
 
 
-def _look(path: Path, large: LargeFile, reading: Reading, name: str, known: Survey | None) -> _Opened:
+def _look(path: Path, large: LargeFile, reading: Reading, name: str) -> _Opened:
     """Look through a file once, and find out how it is to be read; one in the cache that is damaged is made anew."""
+    known = reading.survey
     for _ in range(2):
         if known is not None and known.identity == identity_of(large.file.path):
             found = known

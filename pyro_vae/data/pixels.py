@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from torch import Tensor
 from pyro_vae.columns import Column
 from pyro_vae.data.images import PixelKind
 from pyro_vae.errors import InputError
+
+if TYPE_CHECKING:
+    from pyro_vae.data.survey import Survey
 
 Array = NDArray[Any]
 LARGEST_BYTE = 255
@@ -53,6 +56,7 @@ class Reading:
         known: what is known of the columns of a table already.
         one_channel: whether rows of shape (H, W) are given their one channel, whatever they hold.
         memory: the bytes that the rows of a file may take, which is mapped then; None: it is loaded.
+        survey: what another process has found in that file, which this one need not look for.
 
     Example:
         >>> from pyro_vae.data import Reading, from_arrays
@@ -72,6 +76,7 @@ class Reading:
     known: tuple[Column, ...] = ()
     one_channel: bool = True
     memory: int | None = None
+    survey: Survey | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pyro_vae.config import FitConfig
 from pyro_vae.data.images import CHUNK, Dataset
 from pyro_vae.data.pixels import Reading
 from pyro_vae.data.sources import load_data
+from pyro_vae.data.survey import Survey
 from pyro_vae.errors import InputError
 from pyro_vae.figures.pictures import is_picture
 from pyro_vae.registry import parse_choice
@@ -183,8 +184,13 @@ def check_same(dataset: Dataset, facts: DataFacts) -> None:
         )
 
 
-def load_same_data(config: FitConfig, facts: DataFacts) -> Dataset:
+def load_same_data(config: FitConfig, facts: DataFacts, known: Survey | None = None) -> Dataset:
     """Load the data of a run again.
+
+    Args:
+        config: the configuration of the run.
+        facts: what its data looked like.
+        known: what another process has found in a file that is mapped.
 
     Raises:
         InputError: if they are gone, or are others now.
@@ -196,6 +202,6 @@ def load_same_data(config: FitConfig, facts: DataFacts) -> Dataset:
             "open it with pyro_vae.load(path, data=…), or pyro_vae.resume(path, data=…) to go on, or save them to a "
             "file and use --data FILE",
         )
-    dataset = load_data(config.data, reading=reading_again(config, facts))
+    dataset = load_data(config.data, reading=replace(reading_again(config, facts), survey=known))
     check_same(dataset, facts)
     return dataset

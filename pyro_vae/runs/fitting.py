@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pyro_vae import __version__
 from pyro_vae.config import FitConfig
 from pyro_vae.data import Dataset, Reading, from_data, load_data
 from pyro_vae.data.containers import is_path
+from pyro_vae.data.survey import Survey
 from pyro_vae.distributed import World, join
 from pyro_vae.errors import InputError
 from pyro_vae.models import Model
@@ -100,7 +102,8 @@ def fit(
     config = _configured(model, guide, data, settings)
     world, device = join(config.device), _device(config.device)
     folder = world.together(lambda: _place(out, overwrite, world))
-    dataset = world.in_turn(lambda: _dataset(data, _reading(config, model), download, config.unreadable == "refuse"))
+    reading, strict = _reading(config, model), config.unreadable == "refuse"
+    dataset = _shared(world, lambda known: _dataset(data, replace(reading, survey=known), download, strict))
     config = _resolved(config, dataset, model, guide, world)
     with seeded(config.seed):
         under_way = Session(config, dataset, _pair(config, dataset, model, guide), device, world)
@@ -179,7 +182,9 @@ def _resumed(
     device = _device(config.device)
     is_named = data is None or (is_path(data) and os.fspath(data) == old.data)
     facts = folder.facts
-    dataset = world.in_turn(lambda: load_same_data(config, facts) if is_named else _same(data, config, facts))
+    dataset = _shared(
+        world, lambda known: load_same_data(config, facts, known) if is_named else _same(data, config, facts, known)
+    )
     _check_alike(world, config, dataset)
     model, guide = (given[name] or getattr(old, name) for name in ("model", "guide"))
     with torch.random.fork_rng():
@@ -338,9 +343,16 @@ def _dataset(data: Data, reading: Reading, download: bool = False, strict: bool 
     return dataset
 
 
-def _same(data: Data, config: FitConfig, facts: DataFacts) -> Dataset:
+def _shared(world: World, read: Callable[[Survey | None], Dataset]) -> Dataset:
+    """The data in every process; what the first one found in a file that is mapped the others need not look for."""
+    first = world.together(lambda: read(None) if world.is_writer else None)
+    found = world.gather(None if first is None else first.train.surveyed)[0]
+    return world.together(lambda: read(found) if first is None else first)
+
+
+def _same(data: Data, config: FitConfig, facts: DataFacts, known: Survey | None = None) -> Dataset:
     """Data that are given anew, read as the run's were, and known again."""
-    dataset = _dataset(data, reading_again(config, facts))
+    dataset = _dataset(data, replace(reading_again(config, facts), survey=known))
     check_same(dataset, facts)
     return dataset
 

@@ -290,7 +290,7 @@ def test_a_run_of_them_resumes_to_the_bit_and_refuses_other_data(x):
 @pytest.mark.parametrize("model", ["ss_vae", "cvae", "db_vae"])
 def test_programs_with_labels_train_on_them_as_on_arrays(x, model, monkeypatch):
     """Some rows have no label; what an epoch measures on validation rows before any step is that of arrays."""
-    y = np.where(np.arange(2000) % 4 == 0, -1, x[:, 0, 1] % 2)
+    y = np.where(np.arange(2000) % 4 == 0, -1, x[:, 0, 1].astype(int) % 2)
     np.save("x.labels.npy", y)
     surveys = []
     monkeypatch.setattr(

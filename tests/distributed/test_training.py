@@ -11,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import pyro_vae
 from pyro_vae.runs.folder import RunFolder
+from tests.distributed import mapped_worker
 from tests.distributed.worker import APART, EXACT, traced
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,39 @@ def test_two_processes_have_the_losses_of_one(tmp_path, monkeypatch):
         assert other.wait(timeout=60) == 0
     assert_same(first, alone)
     assert json.loads((tmp_path / "found.1").read_text())["an odd batch"] == first
+
+
+@pytest.mark.exhaustive
+def test_two_processes_read_their_own_rows_of_a_mapped_file(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, size=(400, 4, 4)).astype(np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "x.labels.npy", np.where(np.arange(400) % 4, -1, x[:, 0, 0].astype(int) % 2))
+    alone = mapped_worker.trained(tmp_path)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    other = subprocess.Popen(
+        [sys.executable, "-m", "tests.distributed.mapped_worker", tmp_path],
+        cwd=ROOT,
+        env=os.environ | place | {"RANK": "1"},
+    )
+    for name, value in (place | {"RANK": "0"}).items():
+        monkeypatch.setenv(name, value)
+    try:
+        first = mapped_worker.trained(tmp_path)
+        again = mapped_worker.resumed(tmp_path)
+    finally:
+        torch.distributed.destroy_process_group()
+        assert other.wait(timeout=60) == 0
+    second = json.loads((tmp_path / "found.1").read_text())
+    for name, values in alone["history"].items():
+        assert first["history"][name] == pytest.approx(values, rel=1e-4), name
+    for found in (again, second["again"], second):
+        assert found["history"] == first["history"]
+        assert found["weights"] == first["weights"]
+    assert [found["surveys"] for found in (alone, first, second)] == [1, 1, 0]  # one process reads the file whole
+    for whole, parts in zip(alone["rows"], zip(first["rows"], second["rows"], strict=True), strict=True):
+        for stream, (one, two) in zip(whole, zip(*parts, strict=True), strict=True):
+            assert stream == one + two
+            assert abs(len(one) - len(two)) <= 1
 
 
 @pytest.mark.slow
