@@ -25,7 +25,7 @@ import torch
 
 import pyro_vae
 from pyro_vae.data import Dataset, Reading, load_data
-from pyro_vae.data.mapped import MappedRows, load_mapped
+from pyro_vae.data.mapped import MappedRows
 from pyro_vae.runs.display import Display
 
 ROW = (1, 32, 32)  # bytes of an image
@@ -108,7 +108,7 @@ def shuffled(place: Path, epochs: int, seeds: int) -> None:
     for name, order in orders.items():
         path = place / "mnist.npy"
         np.save(path, mnist.train.pixels[order].numpy())
-        rows = load_mapped(path, Reading(memory=1 << 30), "mnist").train
+        rows = load_data(path, reading=Reading(memory=1 << 30)).train
         assert isinstance(rows, MappedRows)
         for share in (1.0, 0.05):
             hand = replace(rows, at=order.sort().values, in_hand=int(share * len(order)))

@@ -106,7 +106,7 @@ class DataConfig(_Settings):
     )
     memory: Annotated[Name, AfterValidator(_memory)] = Field(
         "all",
-        description="memory that the rows of an .npy file or a folder of such may take, as 512MB; all: they are loaded",
+        description="memory that rows may take, as 512MB, of a file or folder where the others stay; all: loaded",
     )
     unreadable: Literal["leave_out", "refuse"] = Field(
         "leave_out",

@@ -7,6 +7,7 @@ and antialiased bilinear resampling.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +78,42 @@ def decode(path: Path, size: Size | None = None) -> Pixels:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
+class Keep(Protocol):
+    """Where decoded images go, one after the other."""
+
+    def append(self, rows: Pixels) -> None:
+        """Add images of shape (N, C, H, W), of the shape of those before."""
+
+    def widen(self) -> None:
+        """Give the images so far, which have one channel, three that are alike."""
+
+
+class InMemory:
+    """Images in one array, which is made for the first of them.
+
+    Args:
+        count: how many there may be.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count, self._rows = count, 0
+        self._pixels: Pixels = np.empty((0, 1, 0, 0), np.uint8)
+
+    @property
+    def pixels(self) -> Pixels:
+        """The images so far, shape (N, C, H, W)."""
+        return self._pixels[: self._rows]
+
+    def append(self, rows: Pixels) -> None:
+        if not self._rows:
+            self._pixels = np.empty((self._count, *rows.shape[1:]), np.uint8)
+        self._pixels[self._rows : self._rows + len(rows)] = rows
+        self._rows += len(rows)
+
+    def widen(self) -> None:
+        self._pixels = np.repeat(self._pixels, 3, axis=1)
+
+
 def decode_all(root: Path, files: Sequence[Path], size: Size | None = None) -> Decoded:
     """Decode files into one array, in threads, with a bar on standard error where that is a terminal.
 
@@ -87,6 +125,26 @@ def decode_all(root: Path, files: Sequence[Path], size: Size | None = None) -> D
     Raises:
         InputError: if no size is given and theirs differ, or they would fill the memory.
     """
+    keep = InMemory(len(files))
+    rows, unreadable = decode_into(keep, root, files, size)
+    return Decoded(keep.pixels, np.array(rows, np.int64), tuple(unreadable))
+
+
+def decode_into(
+    keep: Keep, root: Path, files: Sequence[Path], size: Size | None = None, memory: int | None = None
+) -> tuple[list[int], list[str]]:
+    """Decode files in threads, a few at a time; the arguments beside these are those of ``decode_all``.
+
+    Args:
+        keep: where the images go.
+        root: the folder that the files lie in.
+        files: the files.
+        size: the height and width to bring them to.
+        memory: the bytes that images may take at a time; default: as much as they take.
+
+    Returns:
+        Which files could be read, and a line for each of the others.
+    """
 
     def attempt(path: Path) -> Pixels | Exception:
         try:
@@ -94,50 +152,60 @@ def decode_all(root: Path, files: Sequence[Path], size: Size | None = None) -> D
         except Exception as error:  # a decoder raises whatever the bytes led it to
             return error
 
-    stack = _Stack(root, files, size)
+    stack = _Stack(root, files, size, keep, memory)
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, _bar() as bar:
         warnings.simplefilter("ignore")  # of odd tags and large pictures, which do no harm
         task = bar.add_task(f"decoding {escape(root.name)}", total=len(files))
-        for start in range(0, len(files), _CHUNK):  # so that an early end does not wait for all of them
-            for row, image in enumerate(pool.map(attempt, files[start : start + _CHUNK]), start):
+        row = 0
+        while row < len(files):  # so that an early end does not wait for all of them
+            for image in list(pool.map(attempt, files[row : row + stack.at_once])):
                 stack.take(row, image)
+                row += 1
                 bar.advance(task)
-    return Decoded(stack.pixels[: len(stack.rows)], np.array(stack.rows, np.int64), tuple(stack.unreadable))
+    return stack.rows, stack.unreadable
 
 
 class _Stack:
-    """Images as they come, put into one array that is made for the first of them."""
+    """Images as they come, which must be of one size."""
 
-    def __init__(self, root: Path, files: Sequence[Path], size: Size | None) -> None:
-        self.root, self.files, self.size = root, files, size
-        self.pixels: Pixels = np.empty((0, 1, 0, 0), np.uint8)
+    def __init__(self, root: Path, files: Sequence[Path], size: Size | None, keep: Keep, memory: int | None) -> None:
+        self.root, self.files, self.size, self.keep, self.memory = root, files, size, keep, memory
+        self.shape: tuple[int, ...] = ()
         self.rows: list[int] = []
         self.unreadable: list[str] = []
+
+    @property
+    def at_once(self) -> int:
+        """How many files to decode next."""
+        if self.memory is None:
+            return _CHUNK
+        return max(1, min(_CHUNK, self.memory // 2 // math.prod(self.shape))) if self.shape else 1
 
     def take(self, row: int, image: Pixels | Exception) -> None:
         if isinstance(image, Exception):
             self.unreadable.append(f"{self.files[row].relative_to(self.root).as_posix()} ({_reason(image)})")
             return
-        if not self.rows:
-            self._allocate((len(self.files), *image.shape))
-        if image.shape[1:] != self.pixels.shape[2:]:
-            first = f"{_by(self.pixels)} ({self.files[self.rows[0]].relative_to(self.root).as_posix()})"
-            other = f"{_by(image)} ({self.files[row].relative_to(self.root).as_posix()})"
+        if not self.shape:
+            self._begin(image.shape)
+        if image.shape[1:] != self.shape[1:]:
+            first = f"{_by(self.shape)} ({self.files[self.rows[0]].relative_to(self.root).as_posix()})"
+            other = f"{_by(image.shape)} ({self.files[row].relative_to(self.root).as_posix()})"
             raise InputError(f"images of one size in {self.root}", f"{first} and {other}", self._mend())
-        if len(image) > self.pixels.shape[1]:
-            self.pixels = np.repeat(self.pixels, 3, axis=1)  # the first one in color
-        self.pixels[len(self.rows)] = image
+        if len(image) > self.shape[0]:
+            self.keep.widen()  # for this is the first one in color
+            self.shape = image.shape
+        self.keep.append(np.broadcast_to(image, self.shape)[None])
         self.rows.append(row)
 
-    def _allocate(self, shape: tuple[int, ...]) -> None:
-        needed = int(np.prod(shape, dtype=np.int64))
-        if self.size is None and needed > MAX_BYTES:
+    def _begin(self, shape: tuple[int, ...]) -> None:
+        needed = len(self.files) * math.prod(shape)
+        if self.size is None and self.memory is None and needed > MAX_BYTES:
             raise InputError(
                 f"at most {MAX_BYTES / 2**30:.3g} GiB of images at their own size in {self.root}",
-                f"{shape[0]:,} of {shape[2]}x{shape[3]}, {needed / 2**30:.3g} GiB",
-                self._mend(),
+                f"{len(self.files):,} of {shape[1]}x{shape[2]}, {needed / 2**30:.3g} GiB",
+                f"{self._mend()}, or --memory 1GB to leave them on the disk",
             )
-        self.pixels = np.empty(shape, np.uint8)
+        self.shape = shape
 
     def _mend(self) -> str:
         return f"use {self.root}:size=64, for example, to bring all to 64x64"
@@ -166,8 +234,8 @@ def _is_gray(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA")
 
 
-def _by(image: Pixels) -> str:
-    return f"{image.shape[-2]}x{image.shape[-1]}"
+def _by(shape: tuple[int, ...]) -> str:
+    return f"{shape[-2]}x{shape[-1]}"
 
 
 def _reason(error: Exception) -> str:

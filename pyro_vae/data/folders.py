@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import numpy as np
 
 from pyro_vae.data.arrays import MIN_ROWS, from_arrays
 from pyro_vae.data.cache import cached, fingerprint_of
-from pyro_vae.data.decoding import SUFFIXES, decode_all, is_image
+from pyro_vae.data.decoding import SUFFIXES, decode_all, decode_into, is_image
 from pyro_vae.data.images import Dataset
+from pyro_vae.data.large_files import LargeFile, kept
+from pyro_vae.data.npy_files import NpyWriter
 from pyro_vae.data.pixels import Array, Reading
 from pyro_vae.errors import InputError
 from pyro_vae.option_types import SizeOrNone
@@ -42,15 +46,35 @@ def load_folder(path: Path, strict: bool = False, name: str | None = None, size:
         fingerprint_of(path, files),
         lambda: _decoded(path, files, size),
     )
-    unreadable = arrays["unreadable"].tolist()
-    if unreadable:
-        _report(path, unreadable, len(files), strict)
+    _report(path, arrays["unreadable"].tolist(), len(files), strict)
     _check_enough(path, len(arrays["x"]), "images that can be read")
-    classes = arrays["classes"]
-    if len(classes):
-        _check_classes(path, sorted(set(classes.tolist())))
+    classes = _classes(path, arrays["classes"])
     reading = Reading(None if arrays["x"].max() <= 1 else 255.0, "first")  # bytes, of however dark images
-    return from_arrays(arrays["x"], classes if len(classes) else None, name or str(path), reading=reading)
+    return from_arrays(arrays["x"], classes, name or str(path), reading=reading)
+
+
+def open_large_folder(path: Path, strict: bool, memory: int, size: SizeOrNone = None) -> LargeFile:
+    """The images of a folder as rows of one file, decoded once into the cache.
+
+    Args:
+        path: the folder.
+        strict: as for ``load_folder``.
+        memory: the bytes that images may take while they are decoded.
+        size: as for ``load_folder``.
+
+    Raises:
+        InputError: as ``load_folder`` does.
+    """
+    files = _image_files(path)
+
+    def make(writer: NpyWriter) -> dict[str, Array]:
+        rows, unreadable = decode_into(writer, path, files, size, memory)
+        _check_enough(path, len(rows), "images that can be read")
+        return _beside(path, files, rows, unreadable)
+
+    large = kept(path, fingerprint_of(path, files), make, np.dtype(np.uint8), options=f" size={size}")
+    _report(path, large.beside["unreadable"].tolist(), len(files), strict)
+    return replace(large, y=_classes(path, large.beside["classes"]), are_images=True)
 
 
 def folder_options(path: Path, given: dict[str, str]) -> dict[str, Any]:
@@ -96,16 +120,27 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _decoded(path: Path, files: list[Path], size: tuple[int, int] | None) -> dict[str, Array]:
     decoded = decode_all(path, files, size)
+    return {"x": decoded.pixels} | _beside(path, files, decoded.rows.tolist(), decoded.unreadable)
+
+
+def _beside(path: Path, files: list[Path], rows: list[int], unreadable: Sequence[str]) -> dict[str, Array]:
+    """What is kept beside the pixels: the class folder of each row, and a line for each file that cannot be read."""
     with_classes = files[0].parent != path
-    classes = [files[row].parent.name for row in decoded.rows] if with_classes else []
-    return {
-        "x": decoded.pixels,
-        "classes": np.array(classes, dtype=np.str_),
-        "unreadable": np.array(decoded.unreadable, dtype=np.str_),
-    }
+    classes = [files[row].parent.name for row in rows] if with_classes else []
+    return {"classes": np.array(classes, dtype=np.str_), "unreadable": np.array(unreadable, dtype=np.str_)}
+
+
+def _classes(path: Path, classes: Array) -> Array | None:
+    """The class folder of each row, two different ones at least, or None where there are none."""
+    if not len(classes):
+        return None
+    _check_classes(path, sorted(set(classes.tolist())))
+    return classes
 
 
 def _report(path: Path, unreadable: list[str], total: int, strict: bool) -> None:
+    if not unreadable:
+        return
     if strict:
         raise InputError(
             f"images that can be read in {path}",

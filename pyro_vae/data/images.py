@@ -120,7 +120,7 @@ class Images:
 
     @property
     def surveyed(self) -> Survey | None:
-        """What was found in the file that the rows lie in; None where they lie in memory."""
+        """Findings in the file that the rows lie in; None where they lie in memory."""
         return None
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_vae.data.base import data_folder
 from pyro_vae.data.cache import fingerprint_of, kept_rows
 from pyro_vae.data.npy_files import BLOCK, SUFFIX, NpyFile, NpyWriter, plain, read_header
 from pyro_vae.data.pixels import Array
@@ -38,17 +40,16 @@ class LargeFile:
         dtype: the type that the numbers had where they come from.
         y: their labels, as people have them, or None.
         digest: the digest that the rows have if they are whole; empty where that is not known.
-        channels: where the channels of images are known to lie, or ``auto``.
-        said: what was made, in words; empty for a file that is taken as it is.
+        beside: what else is kept in the cache beside the rows.
+        are_images: whether they are images of 8 bits per channel, with channels first.
     """
 
     file: NpyFile
     dtype: np.dtype[Any]
     y: Array | None = None
     digest: str = ""
-    channels: str = "auto"
-    said: str = ""
-    known: dict[str, Any] = field(default_factory=dict)
+    beside: dict[str, Array] = field(default_factory=dict)
+    are_images: bool = False
 
 
 def open_large(path: Path, memory: int) -> LargeFile:
@@ -199,6 +200,7 @@ def kept(
     make: Callable[[NpyWriter], dict[str, Array]],
     dtype: np.dtype[Any],
     y: Array | None = None,
+    options: str = "",
 ) -> LargeFile:
     """Rows that are made once and kept in the cache.
 
@@ -208,10 +210,18 @@ def kept(
         make: writes the rows, and returns arrays to be kept beside them.
         dtype: the type that the numbers had.
         y: their labels, or None.
+        options: what they are read with, which is another copy.
     """
     place = os.path.realpath(path)
-    file, arrays = kept_rows(os.path.basename(place), place, fingerprint, make)
-    return LargeFile(file, dtype, y, str(arrays["digest"]), known=dict(arrays))
+
+    def make_and_say(writer: NpyWriter) -> dict[str, Array]:
+        arrays = make(writer)
+        where = f"{data_folder() / 'cache'}, which may be deleted"
+        print(f"Wrote the {writer.rows:,} rows of {path} to one file in {where}", file=sys.stderr)
+        return arrays
+
+    file, arrays = kept_rows(os.path.basename(place), place + options, fingerprint, make_and_say)
+    return LargeFile(file, dtype, y, str(arrays["digest"]), arrays)
 
 
 def _of_archive(path: Path) -> LargeFile:

@@ -9,7 +9,7 @@ so that never more than the memory allowed is in use.  Labelled and unlabelled r
 the memory.  Rows that are drawn by weights are drawn for the whole epoch and then taken block by block as well.
 
 Of several processes each has the memory allowed, takes the epoch in the same order, and reads its own rows of a batch.
-``data.large_files`` says what can be such a file, or is made one in the cache.
+``data.large_sources`` says what can be such a file, or is made one in the cache.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import contextlib
 import hashlib
 import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,9 +28,9 @@ from torch import Tensor
 from pyro_vae.data.cache import forget_rows
 from pyro_vae.data.classes import UNLABELLED, read_classes
 from pyro_vae.data.images import Dataset, Images
-from pyro_vae.data.large_files import LargeFile, open_large
+from pyro_vae.data.large_files import LargeFile
 from pyro_vae.data.npy_files import NpyFile, forget, new_digest
-from pyro_vae.data.pixels import Array, Pixels, Reading, read_pixels
+from pyro_vae.data.pixels import LARGEST_BYTE, Array, Pixels, Reading, read_pixels
 from pyro_vae.data.survey import Survey, identity_of, survey
 from pyro_vae.errors import InputError
 
@@ -177,11 +176,11 @@ class _Opened:
     looks: Pixels
 
 
-def load_mapped(path: Path, reading: Reading, name: str) -> Dataset:
+def load_mapped(open_rows: Callable[[], LargeFile], reading: Reading, name: str) -> Dataset:
     """A data set of a file, or of a folder, that is larger than the memory that it may take.
 
     Args:
-        path: the file or the folder.
+        open_rows: gives the rows as one file, which ``data.large_sources`` knows of a path.
         reading: how it is to be read, with the memory allowed, in bytes.
         name: what to call it.
 
@@ -189,13 +188,13 @@ def load_mapped(path: Path, reading: Reading, name: str) -> Dataset:
         InputError: if it is something else, is damaged, holds missing values, or the memory is too small for it.
     """
     assert reading.memory is not None
-    large = _checked(open_large(path, reading.memory), reading, name)
+    large = _checked(open_rows(), reading, name)
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
     if large.y is not None:
         labels, class_names = read_classes(large.y, len(large.file), name)
     held = _held(large.file, reading.memory, name)
-    opened = _look(path, large, reading, name)
+    opened = _look(open_rows, large, reading, name)
     train, validation, test = _cut(opened, labels, held, reading.memory)
     looks = opened.looks
     return Dataset(
@@ -204,7 +203,7 @@ def load_mapped(path: Path, reading: Reading, name: str) -> Dataset:
         validation,
         test,
         class_names,
-        f"{len(train)} train, {held} validation and {held} test rows of one fixed permutation, by blocks from {path}",
+        f"{len(train)} train, {held} validation and {held} test rows of one fixed permutation, by blocks",
         looks.kind,
         f"{looks.said}, from a mapped file",
         looks.channels_last,
@@ -272,20 +271,24 @@ def _held(file: NpyFile, memory: int, name: str) -> int:
     return min(len(file) // 10, max(1, memory // 16 // row))
 
 
-def _look(path: Path, large: LargeFile, reading: Reading, name: str) -> _Opened:
+def _look(open_rows: Callable[[], LargeFile], large: LargeFile, reading: Reading, name: str) -> _Opened:
     """Look through a file once, and find out how it is to be read; one in the cache that is damaged is made anew."""
-    known = reading.survey
-    for _ in range(2):
-        if known is not None and known.identity == identity_of(large.file.path):
-            found = known
-        else:
-            found = survey(large.file, name)
-        if large.digest in ("", found.digest):
-            break
+    found = _surveyed(large, reading, name)
+    if large.digest not in ("", found.digest):
         forget_rows(large.file)
-        large = open_large(path, reading.memory or 0)
+        large = open_rows()
+        found = _surveyed(large, reading, name)
+    if large.are_images:
+        reading = Reading(None if found.extent[1] <= 1 else float(LARGEST_BYTE), "first")
     few = found.like(large.file.shape[1:], large.dtype)
     return _Opened(large, found, read_pixels(few, None, name, reading))
+
+
+def _surveyed(large: LargeFile, reading: Reading, name: str) -> Survey:
+    """What is in a file, of which another process may have told."""
+    known = reading.survey
+    is_known = known is not None and known.identity == identity_of(large.file.path)
+    return known if known is not None and is_known else survey(large.file, name)
 
 
 def _shaped(x: Array, looks: Pixels) -> Array:

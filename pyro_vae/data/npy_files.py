@@ -184,6 +184,23 @@ class NpyWriter:
         self._file.write(content)
         self.rows += len(rows)
 
+    def widen(self) -> None:
+        """Give the rows so far, images of one channel, three that are alike; from the last to the first, in place."""
+        before = self._row.shape[1:]
+        self._row = np.empty((0, 3, *before[1:]), self._row.dtype)
+        size, begin = math.prod(before) * self._row.itemsize, self._begin
+        step = max(1, BLOCK // size)
+        for start in reversed(range(0, self.rows, step)):
+            count = min(step, self.rows - start)
+            self._file.seek(begin + start * size)
+            block = np.frombuffer(self._file.read(count * size), self._row.dtype).reshape(count, *before)
+            self._file.seek(begin + 3 * start * size)
+            self._file.write(np.repeat(block, 3, axis=1).data)
+        self._digest = new_digest()
+        self._file.seek(begin)
+        for start in range(0, self.rows, step):
+            self._digest.update(self._file.read(3 * min(step, self.rows - start) * size))
+
     def _write_header(self) -> None:
         """Write the header, which is as long for any number of rows."""
         self._file.seek(0)

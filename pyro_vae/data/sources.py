@@ -12,6 +12,7 @@ from pyro_vae.data.arrays import READ
 from pyro_vae.data.base import DATA
 from pyro_vae.data.folders import folder_options, load_folder
 from pyro_vae.data.images import Dataset
+from pyro_vae.data.large_sources import large_source
 from pyro_vae.data.mapped import load_mapped
 from pyro_vae.data.pixels import Reading
 from pyro_vae.errors import InputError, nearest
@@ -52,7 +53,7 @@ def load_data(
     name = os.fspath(name)
     if is_text and parse_choice(name)[0] in DATA:
         if reading.memory is not None:
-            raise InputError("an .npy file or a folder of such for --memory", repr(name), "leave out --memory")
+            raise InputError("the path of a file or folder for --memory", repr(name), "leave out --memory")
         return replace(DATA.build(name, download=download, strict=strict), name=name)
     return _load_path(name, strict, reading)
 
@@ -60,8 +61,7 @@ def load_data(
 def _load_path(name: str, strict: bool, reading: Reading) -> Dataset:
     path, options = _path_and_options(name)
     if reading.memory is not None and os.path.exists(path):
-        read_options(f"the file {path}", {}, options)
-        return load_mapped(path, reading, name)
+        return load_mapped(large_source(path, options, reading, strict), reading, name)
     if path.suffix.lower() in SUFFIXES and not os.path.isdir(path):
         read_options(f"the file {path}", {}, options)
         return replace(load_file(path, reading), name=name)

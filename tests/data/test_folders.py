@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 import pyro_vae
-from pyro_vae.data import cache, decoding, load_data
+from pyro_vae.data import Reading, cache, decoding, load_data
 from pyro_vae.errors import InputError
 from tests.conftest import FAST
 
@@ -391,3 +392,73 @@ def test_the_faces_of_forty_people():
     raw = (ORL / "s1/1.pgm").read_bytes()[-112 * 92 :]
     assert [bytes(row.tolist()) for row in values(whole)].count(raw) == 1
     torch.testing.assert_close(values(data).float().mean(1), values(whole).float().mean(1), atol=0.5, rtol=0)
+
+
+MAPPED = Reading(memory=1 << 16)
+
+
+def rows_of(data) -> torch.Tensor:
+    """All rows of a data set, each with its label and its split, in an order of their own."""
+    parts = []
+    for images in data.splits:
+        part = images[:]
+        labels = torch.zeros(len(part)) if part.labels is None else part.labels.float()
+        parts.append(torch.cat([labels[:, None], part.values().flatten(1)], 1))
+    return [part[np.lexsort(part.T.numpy())] for part in parts]
+
+
+@pytest.mark.parametrize("size", ["", ":size=4x3"])
+def test_a_mapped_folder_has_the_rows_of_one_in_memory(classes, store, no_decoding, capsys, size):
+    (classes / "a/notes.txt").write_text("other files are passed over")
+    write(classes / "a/8.png", 1, (6, 5, 3))  # in color: all have three channels then, though some were decoded before
+    (classes / "c/broken.png").write_bytes(b"no image")
+    found = load_data(f"{classes}{size}", reading=MAPPED)
+    said = capsys.readouterr().err
+    assert f"Wrote the 25 rows of {classes} to one file in {store / 'cache'}, which may be deleted" in said
+    assert "Left out 1 image of 26" in said
+    expected = load_data(f"{classes}{size}")
+    assert found.event_shape == expected.event_shape == ((3, 4, 3) if size else (3, 6, 5))
+    assert (found.class_names, found.kind, found.train.scale) == (("a", "b", "c"), expected.kind, 255.0)
+    assert all(map(torch.equal, rows_of(found), rows_of(expected)))
+    no_decoding()
+    assert all(map(torch.equal, rows_of(load_data(f"{classes}{size}", reading=MAPPED)), rows_of(expected)))
+    with pytest.raises(InputError, match="1 of 26 that cannot"):
+        load_data(f"{classes}{size}", strict=True, reading=MAPPED)
+
+
+def test_a_mapped_folder_is_decoded_again_where_it_changed_or_its_copy_is_damaged(flat, store, monkeypatch):
+    decoded = []
+    decode = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda *each: decoded.append(each[0]) or decode(*each))
+    first = rows_of(load_data(flat, reading=MAPPED))
+    assert len(decoded) == 12
+    (kept,) = store.glob("cache/*.npy")
+    content = kept.read_bytes()
+    for broken in (content[:-1], content[:-1] + bytes([content[-1] ^ 1])):
+        kept.unlink()
+        kept.write_bytes(broken)
+        decoded.clear()
+        assert all(map(torch.equal, rows_of(load_data(flat, reading=MAPPED)), first))
+        assert len(decoded) == 12
+    write(flat / "00.png", 77)
+    assert not all(map(torch.equal, rows_of(load_data(flat, reading=MAPPED)), first))
+    assert len(list(store.glob("cache/*"))) == 2
+    write(flat / "zz.png", 1, (4, 4))
+    with pytest.raises(InputError, match="images of one size"):
+        load_data(flat, reading=MAPPED)
+    assert len(list(store.glob("cache/*"))) == 2  # of the last one that was whole
+    assert not [path for path in store.glob("cache/.*")]
+
+
+@pytest.mark.exhaustive
+def test_two_processes_that_want_one_folder_decode_it_once(flat, store):
+    script = (
+        "import sys, time; from pyro_vae.data import Reading, decoding, load_data; decode = decoding.decode\n"
+        "decoding.decode = lambda *each: (time.sleep(0.05), print('decoded', each[0].name), decode(*each))[2]\n"
+        "print(int(load_data(sys.argv[1], reading=Reading(memory=65536)).train[:].pixels.sum()))"
+    )
+    command = [sys.executable, "-c", script, str(flat)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=60)[0].splitlines() for process in both]
+    assert sorted(line for lines in said for line in lines[:-1]) == [f"decoded {i:02}.png" for i in range(12)]
+    assert said[0][-1] == said[1][-1]

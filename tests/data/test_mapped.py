@@ -223,7 +223,7 @@ def test_what_cannot_be_mapped_is_refused_in_one_line(x):
         np.save("x.npy", broken)
         with pytest.raises(InputError, match=message):
             mapped(4 * 400)
-    with pytest.raises(InputError, match=r"an \.npy file or a folder of such"):
+    with pytest.raises(InputError, match="the path of a file or folder for --memory"):
         mapped(400, "digits")
     np.save("x.npy", x)
     with pytest.raises(InputError, match="memory for a row"):
