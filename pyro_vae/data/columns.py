@@ -14,6 +14,7 @@ What a column is said to have goes before the rule; ``drop`` leaves it out.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -62,16 +63,37 @@ def read_columns(frame: pd.DataFrame, name: str, reading: Reading) -> tuple[Arra
     """
     frame = frame.infer_objects()
     frame.columns = pd.Index([str(column) for column in frame.columns])
+    columns = columns_of(frame, name, reading)
+    return codes_of(frame, columns, name), columns
+
+
+def columns_of(frame: Any, name: str, reading: Reading) -> tuple[Column, ...]:
+    """What is known of the columns of a table but for their moments; arguments as for ``read_columns``.
+
+    Args:
+        frame: the table, or something that has ``columns`` and gives each by its name.
+        name: what to call it.
+        reading: what columns are said to have, which are covariates, and what is known of them already.
+
+    Raises:
+        InputError: if a column is not there, or has no likelihood that fits it.
+    """
     twice = [column for column, count in Counter(frame.columns).items() if count > 1]
     if twice:
         raise InputError(f"columns of different names in {name}", f"several {twice[0]!r}", "rename them, or drop one")
-    if reading.known:
-        columns = reading.known
-        _check_there(frame, [column.name for column in columns], name, "that the run was fitted on")
-    else:
-        columns = _described(frame, name, reading)
-    values = [_codes(frame[column.name], column, name) for column in columns]
-    return np.stack(values, 1), columns
+    if not reading.known:
+        return _described(frame, name, reading)
+    _check_there(frame, [column.name for column in reading.known], name, "that the run was fitted on")
+    return reading.known
+
+
+def codes_of(frame: pd.DataFrame, columns: Sequence[Column], name: str) -> Array:
+    """The values of columns as numbers, shape (N, D), NaN where one is missing.
+
+    Raises:
+        InputError: if a value has no code.
+    """
+    return np.stack([_codes(frame[column.name], column, name) for column in columns], 1)
 
 
 def with_moments(columns: Sequence[Column], train: Tensor, missing: Tensor | None, name: str) -> tuple[Column, ...]:
@@ -80,26 +102,68 @@ def with_moments(columns: Sequence[Column], train: Tensor, missing: Tensor | Non
     Raises:
         InputError: if a column of numbers is the same in all of these.
     """
-    found = []
+    found: list[Column] = []
     for place, column in enumerate(columns):
         values = train[:, place].double()
         values = values if missing is None else values[~missing[:, place]]
-        seen = values.clamp(min=0).log1p() if column.logarithmic else values
-        spread = seen.std(correction=0).item() if len(seen) else 0.0
+        moments = Moments([column])
+        moments.see(values[:, None].numpy())
+        found += moments.of(name)
+    return tuple(found)
+
+
+class Moments:
+    """The means and spreads of what networks see of columns, of rows that come by blocks.
+
+    Two lots of rows are added as Chan et al. 1979 add their means and squares.
+
+    Args:
+        columns: the columns.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns, self._count = columns, 0
+        self._mean, self._squares, self._size, self._first = (np.zeros(len(columns)) for _ in range(4))
+
+    def see(self, values: Array) -> None:
+        """Add rows of shape (N, D), none of whose values is missing."""
+        if not len(values):
+            return
+        seen = values.astype(np.float64)
+        for place, column in enumerate(self._columns):
+            if column.logarithmic:
+                seen[:, place] = np.log1p(np.maximum(seen[:, place], 0))
+        if not self._count:
+            self._first = values[0]
+        mean, total = seen.mean(0), self._count + len(seen)
+        shift = mean - self._mean
+        self._squares = self._squares + ((seen - mean) ** 2).sum(0) + shift**2 * (self._count * len(seen) / total)
+        self._mean, self._count = self._mean + shift * (len(seen) / total), total
+        self._size = np.maximum(self._size, np.abs(seen).max(0))
+
+    def of(self, name: str) -> tuple[Column, ...]:
+        """The columns with these moments.
+
+        Raises:
+            InputError: if a column of numbers is the same in all rows.
+        """
+        return tuple(self._with_moments(column, place, name) for place, column in enumerate(self._columns))
+
+    def _with_moments(self, column: Column, place: int, name: str) -> Column:
+        spread = math.sqrt(self._squares[place] / self._count) if self._count else 0.0
         if column.categories:
-            found.append(column)
-            continue
+            return column
         if not spread > 0 and column.likelihood != "bernoulli":
-            shown = f"{values[0].item():g} in every training row" if len(values) else "no value in any training row"
+            has_any = bool(self._count)
+            shown = f"{self._first[place]:g} in every training row" if has_any else "no value in any training row"
             raise _constant(column.name, name, shown)
-        if (size := seen.abs().max().item() if len(seen) else 0.0) * LEAST_SPREAD > spread > 0:
+        if (size := self._size[place]) * LEAST_SPREAD > spread > 0:
             raise InputError(
                 f"numbers in the column {column.name!r} of {name} that 32 bits tell apart",
                 f"a spread of {spread:g} around {size:g}",
                 "subtract their mean, or start from another origin",
             )
-        found.append(replace(column, location=seen.mean().item() if len(seen) else 0.0, spread=spread or 1.0))
-    return tuple(found)
+        return replace(column, location=float(self._mean[place]), spread=spread or 1.0)
 
 
 def describe_columns(columns: Sequence[Column]) -> str:

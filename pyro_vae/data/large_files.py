@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_vae.columns import Column
 from pyro_vae.data.base import data_folder
 from pyro_vae.data.cache import fingerprint_of, kept_rows
 from pyro_vae.data.npy_files import BLOCK, SUFFIX, NpyFile, NpyWriter, plain, read_header
@@ -42,6 +43,9 @@ class LargeFile:
         digest: the digest that the rows have if they are whole; empty where that is not known.
         beside: what else is kept in the cache beside the rows.
         are_images: whether they are images of 8 bits per channel, with channels first.
+        is_table: whether they are the rows of a table, whose columns have names.
+        class_names: names of the classes, where labels are their numbers.
+        columns: what the columns of a table are, where each has a likelihood of its own.
     """
 
     file: NpyFile
@@ -50,6 +54,9 @@ class LargeFile:
     digest: str = ""
     beside: dict[str, Array] = field(default_factory=dict)
     are_images: bool = False
+    is_table: bool = False
+    class_names: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
 
 
 def open_large(path: Path, memory: int) -> LargeFile:
@@ -67,8 +74,8 @@ def open_large(path: Path, memory: int) -> LargeFile:
     if path.suffix.lower() == ".npz":
         return _of_archive(path)
     if path.suffix.lower() != SUFFIX:
-        expected = f"an {SUFFIX} or .npz file or a folder of {SUFFIX} files for --memory"
-        raise InputError(expected, str(path), "leave out --memory")
+        expected = f"an {SUFFIX}, .npz or .parquet file, a Zarr store, or a folder of shards or images, for --memory"
+        raise InputError(expected, str(path), "write it so, or leave out --memory")
     file = NpyFile.open(path)
     y = read_labels(beside) if (beside := labels_beside(path)) else None
     if file.is_plain:

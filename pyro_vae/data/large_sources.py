@@ -4,6 +4,8 @@
 |---|---|
 | an ``.npy`` file | mapped where it lies, if its rows lie together |
 | a folder of ``.npy`` shards, an ``.npz`` file | written to one file in the cache, block by block |
+| a Zarr store | read chunk by chunk into one file in the cache |
+| a parquet file, a folder of such | read by batches of rows into one file in the cache |
 | a folder of images, or of class folders of them | decoded into one file in the cache |
 """
 
@@ -12,9 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pyro_vae.data.decoding import is_image
 from pyro_vae.data.folders import folder_options, open_large_folder
 from pyro_vae.data.large_files import LargeFile, open_large, shards_of
+from pyro_vae.data.parquet_files import SUFFIXES, open_large_parquet, tables_in
 from pyro_vae.data.pixels import Reading
+from pyro_vae.data.zarr_files import is_zarr, open_large_zarr
+from pyro_vae.errors import InputError
 from pyro_vae.registry import read_options
 
 
@@ -31,8 +37,23 @@ def large_source(path: Path, options: dict[str, str], reading: Reading, strict: 
         InputError: if it takes no such options.
     """
     memory = reading.memory or 0
-    if path.is_dir() and not shards_of(path):
+    is_folder = path.is_dir()
+    if is_folder and not (is_zarr(path) or shards_of(path) or tables_in(path)):
+        _check_has_images(path)
         taken = folder_options(path, options)
         return lambda: open_large_folder(path, strict, memory, **taken)
-    read_options(f"the {'folder' if path.is_dir() else 'file'} {path}", {}, options)
+    read_options(f"the {'folder' if is_folder else 'file'} {path}", {}, options)
+    if is_folder and is_zarr(path):
+        return lambda: open_large_zarr(path, memory)
+    if path.suffix.lower() in SUFFIXES or (is_folder and not shards_of(path)):
+        return lambda: open_large_parquet(path, reading, str(path))
     return lambda: open_large(path, memory)
+
+
+def _check_has_images(path: Path) -> None:
+    """Refuse a folder that has nothing in it, or beside it, that could be rows."""
+    children = [child for child in path.iterdir() if not child.name.startswith(".")]
+    if not any(child.is_dir() or is_image(child) for child in children):
+        expected = f"a folder of .npy or .parquet shards, of a Zarr store, or of images, for --memory, at {path}"
+        kinds = sorted({child.suffix for child in children})
+        raise InputError(expected, f"one of {', '.join(kinds) or 'nothing'}", "check the path")

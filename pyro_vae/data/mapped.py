@@ -19,14 +19,16 @@ import hashlib
 import math
 import mmap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.columns import Column
 from pyro_vae.data.cache import forget_rows
 from pyro_vae.data.classes import UNLABELLED, read_classes
+from pyro_vae.data.columns import Moments, describe_columns
 from pyro_vae.data.images import Dataset, Images
 from pyro_vae.data.large_files import LargeFile
 from pyro_vae.data.npy_files import NpyFile, forget, new_digest
@@ -192,11 +194,15 @@ def load_mapped(open_rows: Callable[[], LargeFile], reading: Reading, name: str)
     labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
     if large.y is not None:
-        labels, class_names = read_classes(large.y, len(large.file), name)
+        labels, class_names = read_classes(large.y, len(large.file), name, large.class_names)
     held = _held(large.file, reading.memory, name)
     opened = _look(open_rows, large, reading, name)
     train, validation, test = _cut(opened, labels, held, reading.memory)
-    looks = opened.looks
+    looks, said = opened.looks, opened.looks.said
+    columns = opened.large.columns
+    if columns:
+        columns = reading.known or _with_moments(opened.large, train.at, name)
+        said = describe_columns(columns)
     return Dataset(
         name,
         train,
@@ -204,10 +210,21 @@ def load_mapped(open_rows: Callable[[], LargeFile], reading: Reading, name: str)
         test,
         class_names,
         f"{len(train)} train, {held} validation and {held} test rows of one fixed permutation, by blocks",
-        looks.kind,
-        f"{looks.said}, from a mapped file",
+        "numbers" if columns else looks.kind,
+        f"{said}, from a mapped file",
         looks.channels_last,
+        columns,
     )
+
+
+def _with_moments(large: LargeFile, at: Tensor, name: str) -> tuple[Column, ...]:
+    """The columns of a table with the moments of the rows that train, which takes a pass over the file."""
+    moments, trains, start = Moments(large.columns), np.zeros(len(large.file), bool), 0
+    trains[at.numpy()] = True
+    for block in large.file.blocks():
+        moments.see(block[trains[start : start + len(block)]])
+        start += len(block)
+    return moments.of(name)
 
 
 def _cut(opened: _Opened, labels: Tensor | None, held: int, memory: int) -> tuple[MappedRows, Images, Images]:
@@ -255,9 +272,12 @@ def _checked(large: LargeFile, reading: Reading, name: str) -> LargeFile:
             f"{large.dtype} of shape {shape}",
             "save them so, or leave out --memory",
         )
-    if reading.likelihood == "mixed" or reading.covariates or reading.columns:
+    if large.columns and reading.scale not in (None, 1.0):
+        found = f"--scale {reading.scale:g}"
+        raise InputError(f"columns of {name} as they are", found, "leave out --scale: columns are standardized inside")
+    if not large.columns and (reading.likelihood == "mixed" or reading.covariates or reading.columns):
         raise InputError(f"a table, whose columns have names, in the place of {name}", "an array", "leave out --memory")
-    if reading.label_column not in ("auto", "none"):
+    if reading.label_column not in ("auto", "none") and not large.is_table:
         wanted = f"a table with a column {reading.label_column!r} of labels"
         raise InputError(wanted, "data without columns", "leave out --label-column")
     return large
@@ -278,6 +298,8 @@ def _look(open_rows: Callable[[], LargeFile], large: LargeFile, reading: Reading
         forget_rows(large.file)
         large = open_rows()
         found = _surveyed(large, reading, name)
+    if large.columns:
+        reading = replace(reading, scale=1.0, pictures=False)
     if large.are_images:
         reading = Reading(None if found.extent[1] <= 1 else float(LARGEST_BYTE), "first")
     few = found.like(large.file.shape[1:], large.dtype)

@@ -112,7 +112,7 @@ def read_table(table: Any, name: str, reading: Reading = READ) -> Table:
         InputError: if there is no such column of labels, or several may be it, or another one cannot be read.
     """
     frame = _as_frame(table)
-    label = _label_column([str(column) for column in frame.columns], name, reading)
+    label = label_column([str(column) for column in frame.columns], name, reading)
     labels = None if label is None else frame.iloc[:, label]
     if label is not None:
         frame = frame.iloc[:, [place for place in range(frame.shape[1]) if place != label]]
@@ -121,30 +121,42 @@ def read_table(table: Any, name: str, reading: Reading = READ) -> Table:
     if _by_columns(frame, reading):
         x, columns = read_columns(frame, name, reading)
         return Table(x, labels, columns)
-    return Table(_numbers(frame, name), labels)
+    return Table(numbers_of_table(frame, name), labels)
 
 
 def _by_columns(frame: pd.DataFrame, reading: Reading) -> bool:
     """Whether each column is looked at by itself; a table of pictures is a table of pixels."""
-    if reading.known or reading.columns or reading.covariates or reading.likelihood == "mixed":
-        return True
-    if reading.likelihood != "auto" or reading.scale is not None or not reading.pictures:
-        return False
+    told = told_by_columns(reading)
+    if told is not None:
+        return told
     columns = [frame.iloc[:, place].infer_objects() for place in range(frame.shape[1])]
-    if not all(_are_numbers(column.dtype) for column in map(_with_gaps, columns)):
+    if not all(_arenumbers_of_table(column.dtype) for column in map(_with_gaps, columns)):
         return True
-    values = _numbers(frame, "x")
+    values = numbers_of_table(frame, "x")
     seen = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not seen.size or np.isin(seen, (0, 1)).all():
         return False
     return not (are_pixels(values.shape[1:]) and seen.min() >= 0 and (seen.max() <= 1 or are_whole(seen)))
 
 
-def _numbers(frame: pd.DataFrame, name: str) -> Array:
-    """The numbers of a table that holds nothing else."""
+def told_by_columns(reading: Reading) -> bool | None:
+    """Whether each column is looked at by itself, where that does not depend on what they hold; None where it does."""
+    if reading.known or reading.columns or reading.covariates or reading.likelihood == "mixed":
+        return True
+    if reading.likelihood != "auto" or reading.scale is not None or not reading.pictures:
+        return False
+    return None
+
+
+def numbers_of_table(frame: pd.DataFrame, name: str) -> Array:
+    """The numbers of a table that holds nothing else.
+
+    Raises:
+        InputError: if a column holds something else.
+    """
     frame = frame.infer_objects().apply(_with_gaps)
     types = [frame.iloc[:, place].dtype for place in range(frame.shape[1])]
-    wrong = [str(c) for c, t in zip(frame.columns, types, strict=True) if not _are_numbers(t)]
+    wrong = [str(c) for c, t in zip(frame.columns, types, strict=True) if not _arenumbers_of_table(t)]
     if wrong:
         named = ", ".join(map(repr, wrong[:MOST_NAMED])) + (", …" if len(wrong) > MOST_NAMED else "")
         raise InputError(
@@ -178,7 +190,7 @@ def _with_gaps(column: pd.Series) -> pd.Series:
     return pd.to_numeric(column.where(column.notna(), np.nan).astype(float))
 
 
-def _label_column(columns: list[str], name: str, reading: Reading) -> int | None:
+def label_column(columns: list[str], name: str, reading: Reading) -> int | None:
     """Where the labels are; a column of their usual names that is said to be something else is none of them."""
     wanted = reading.label_column
     if wanted == "none":
@@ -201,7 +213,7 @@ def _label_column(columns: list[str], name: str, reading: Reading) -> int | None
     return found_places[0] if found_places else None
 
 
-def _are_numbers(dtype: Any) -> bool:
+def _arenumbers_of_table(dtype: Any) -> bool:
     is_complex = pd.api.types.is_complex_dtype(dtype)
     return (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)) and not is_complex
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pyro_vae.columns import Column
 from pyro_vae.config import FitConfig
+from pyro_vae.data.array_files import SUFFIXES
 from pyro_vae.data.images import CHUNK, Dataset
 from pyro_vae.data.pixels import Reading
 from pyro_vae.data.sources import load_data
@@ -202,6 +204,18 @@ def load_same_data(config: FitConfig, facts: DataFacts, known: Survey | None = N
             "open it with pyro_vae.load(path, data=…), or pyro_vae.resume(path, data=…) to go on, or save them to a "
             "file and use --data FILE",
         )
+    _check_is_seen(config.data)
     dataset = load_data(config.data, reading=replace(reading_again(config, facts), survey=known))
     check_same(dataset, facts)
     return dataset
+
+
+def _check_is_seen(name: str) -> None:
+    """Refuse a relative path that leads nowhere from here, as it may from where the run was started."""
+    is_path = os.sep in name or os.path.splitext(name)[1].lower() in (*SUFFIXES, ".zarr")
+    if is_path and not os.path.isabs(os.path.expanduser(name)) and not os.path.exists(name.partition(":")[0]):
+        raise InputError(
+            f"the data of the run at {name}, seen from the folder that it was started in",
+            f"nothing there, seen from {os.getcwd()}",
+            "go to that folder, or use --data PATH (in Python data=…)",
+        )

@@ -335,7 +335,7 @@ def _dataset(data: Data, reading: Reading, download: bool = False, strict: bool 
     if is_path(data):
         dataset = load_data(data, download=download, strict=strict, reading=reading)
     elif reading.memory is not None:
-        raise InputError("the path of an .npy file for memory", "data in memory", "leave out memory")
+        raise InputError("the path of a file or folder for memory", "data in memory", "leave out memory")
     else:
         dataset = data.with_holes() if isinstance(data, Dataset) else from_data(data, IN_MEMORY, reading)
     seconds = time.perf_counter() - start

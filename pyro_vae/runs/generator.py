@@ -302,14 +302,9 @@ class Generator:
             InputError: if there are not as many.
         """
         if self._has_covariates:
-            rows = (
-                covariates_of(x, self.facts.columns)
-                if is_table(x)
-                else self._values(self._given_rows() if x is None else x)
-            )
             if x is None:
-                chosen = torch.randint(len(rows), (num_rows,), generator=torch.Generator().manual_seed(read_seed(seed)))
-                return rows[chosen.to(rows.device)]
+                return self._values(self._given_rows(num_rows, torch.Generator().manual_seed(read_seed(seed))))
+            rows = covariates_of(x, self.facts.columns) if is_table(x) else self._values(x)
         else:
             rows = torch.zeros(1, *self.facts.event_shape) if x is None else self._values(x)
         if len(rows) not in (1, num_rows):
@@ -320,8 +315,8 @@ class Generator:
     def _has_covariates(self) -> bool:
         return any(column.is_covariate for column in self.facts.columns)
 
-    def _given_rows(self) -> Any:
-        """Rows whose covariates are used where none are given."""
+    def _given_rows(self, num_rows: int, generator: torch.Generator) -> Any:
+        """Some rows whose covariates are used where none are given, drawn with replacement."""
         raise InputError("rows of x with covariates", "none", "give them: x=…")
 
     def _latent(self, values: Tensor) -> dict[str, Tensor]:

@@ -110,8 +110,9 @@ class Run(Generator):
             self._dataset = load_same_data(self.config, self.facts)
         return self._dataset
 
-    def _given_rows(self) -> Tensor:
-        return self.data.train.values()
+    def _given_rows(self, num_rows: int, generator: torch.Generator) -> Tensor:
+        train = self.data.train
+        return train[torch.randint(len(train), (num_rows,), generator=generator).to(train.pixels.device)].values()
 
     @property
     def binarization(self) -> Binarization:

@@ -25,6 +25,7 @@ from pyro_vae.data import (
     random_affine,
     random_affine_of_seen,
 )
+from pyro_vae.data.images import CHUNK
 from pyro_vae.data.mapped import check_mapped
 from pyro_vae.diagnostics.findings import Finding
 from pyro_vae.distributed import ALONE, World, note_run
@@ -62,7 +63,8 @@ class Session:
         self.facts = facts_of(dataset)
         if dataset.columns:
             supports = supports_of(pair.model, dataset.columns)
-            check_columns((part.values() for part in dataset.splits), dataset.columns, supports, dataset.name)
+            parts = (chunk.values() for part in dataset.splits for chunk in part.chunks(CHUNK))
+            check_columns(parts, dataset.columns, supports, dataset.name)
         if dataset.has_missing:
             check_masks(pair, dataset.train[:MASKED_ROWS].values().to(device))
         self.probed = place(pair, dataset.train[:PROBED_ROWS].values().to(device), len(dataset.train))
