@@ -107,9 +107,10 @@ def from_data(data: Any, name: str = "arrays", reading: Reading = READ) -> Datas
 
 def _dataset(arrays: Arrays, name: str, reading: Reading) -> Dataset:
     shape = arrays.x.shape
-    if len(shape) < 2 or (reading.one_channel and len(shape) > 4) or shape[0] < MIN_ROWS or 0 in shape:
+    fits = 2 <= len(shape) <= 4 if reading.one_channel else len(shape) > 0  # a program of one's own takes any rows
+    if not fits or shape[0] < MIN_ROWS or 0 in shape:
         mend = "save the images as one array, row by row"
-        if len(shape) == 1:
+        if len(shape) == 1 and not fits:
             mend = "use x[:, None] if each row is one number"
         raise InputError(
             f"x of shape (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C) with at least {MIN_ROWS} rows in {name}",

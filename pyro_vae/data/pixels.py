@@ -102,7 +102,9 @@ class Pixels:
 
 def are_pixels(event_shape: tuple[int, ...]) -> bool:
     """Whether data of this shape may be pictures: (C, H, W), or (D,) where D is a square from 16 on."""
-    return len(event_shape) > 1 or (event_shape[0] >= 16 and math.isqrt(event_shape[0]) ** 2 == event_shape[0])
+    if len(event_shape) != 1:
+        return len(event_shape) > 1
+    return event_shape[0] >= 16 and math.isqrt(event_shape[0]) ** 2 == event_shape[0]
 
 
 def read_pixels(x: Array, missing: Array | None, name: str, reading: Reading) -> Pixels:

@@ -235,6 +235,8 @@ def _per_datum(
     widest = probed.widest(images.pixels)
     draws = at_once(widest)
     size = 1 if by_itself else max(1, draws // num_samples)
+    if not by_itself and draws_lie(probed, next(images.chunks(size)).x(), None) == "alone":
+        size = draws  # of one draw each
     num_runs = math.ceil(num_samples / max(1, draws // size))
     counts = [num_samples // num_runs + (i < num_samples % num_runs) for i in range(num_runs)]
     sampler = _Sampler(probed, size, counts, MOST_JUDGED if judged and num_samples >= FEWEST_JUDGED else 0)

@@ -11,8 +11,9 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.errors import InputError
+from pyro_vae.pairs.classes import LABEL_SITE, over_classes
 from pyro_vae.pairs.pair import Pair
-from pyro_vae.pairs.structure import LABEL_SITE
+from pyro_vae.pairs.traces import innermost_of
 from pyro_vae.shapes import Shaped
 
 LABEL_DRAWS = 10  # of what a guide draws before the label, where an answer counts
@@ -56,5 +57,9 @@ def _at_label(pair: Pair, x: Tensor) -> tuple[dist.TorchDistribution, bool]:
             pair.guide(*pair.arguments(x, None))
     except NonlocalExit as reached:
         drawn = prune_subsample_sites(tracer.trace).stochastic_nodes
-        return cast(dist.TorchDistribution, reached.site["fn"]), bool(drawn)
+        found = over_classes(cast(dist.TorchDistribution, reached.site["fn"]))
+        if found is not None:
+            return found, bool(drawn)
+        kind = type(innermost_of(reached.site["fn"])).__name__
+        raise InputError(f"a guide whose site {LABEL_SITE!r} is over classes", kind, "use Categorical") from None
     raise InputError(f"a guide that samples the label site {LABEL_SITE!r}", "one that does not", "use a labelled model")

@@ -14,10 +14,12 @@ from typing import Any, Literal
 
 import pyro
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.errors import InputError
 from pyro_vae.pairs import turns
+from pyro_vae.pairs.classes import labels_by_value
 from pyro_vae.pairs.probing import probe
 from pyro_vae.pairs.reach import modules_of, signature_of
 from pyro_vae.pairs.seeding import seeded
@@ -54,7 +56,8 @@ class Pair:
         self.model = model
         self.guide = guide
         self._scope = _Scope({"params": {}, "constraints": {}})
-        self._takes_label = all(_takes_label(program) for program in (model, guide))
+        self.takes_label = all(_takes_label(program) for program in (model, guide))
+        self._classes: Tensor | None = None  # the values of the label site, where programs take labels as these
         self.draws_lie: dict[bool, Literal["beside", "rows", "alone"]] = {}  # by whether labels are given
         self._modules: dict[str, nn.Module] = {}
         self._find_modules()
@@ -90,8 +93,13 @@ class Pair:
                 self._scope.entered = False
 
     def arguments(self, x: Tensor, y: Shaped[Tensor, "N"] | None) -> tuple[Tensor, ...]:
-        """The arguments of both programs: (x, y), or (x) where there is no label or it is not taken."""
-        return (x, y) if y is not None and self._takes_label else (x,)
+        """The arguments of both programs: (x, y), or (x) where there is no label or it is not taken.
+
+        Programs are given class indices, or the values of their label site where they do not run on indices.
+        """
+        if y is None or not self.takes_label:
+            return (x,)
+        return x, y if self._classes is None else self._classes.to(y.device)[y]
 
     def probe(self, x: Tensor, y: Shaped[Tensor, "N"] | None = None, num_rows: int | None = None) -> ProbedPair:
         r"""Run the pair, leaving no trace in the random state, and read its structure off.
@@ -107,6 +115,8 @@ class Pair:
             InputError: if a program stops with an error, or samples a site that the other has not.
         """
         structure = probe(self, x, y)
+        if y is None:
+            self._classes = self._taken(x, structure.classes)
         self._find_modules()  # those, too, that a program made at its first call
         return ProbedPair(pair=self, num_rows=num_rows, **vars(structure))
 
@@ -152,8 +162,27 @@ class Pair:
                 yield
 
     def parameters(self) -> dict[str, Tensor]:
-        """The unconstrained parameters that the programs have used so far, by name."""
+        """The unconstrained parameters that the programs have used so far, by name; ``values`` has them constrained."""
         return dict(self._scope.store["params"])
+
+    def values(self) -> dict[str, Tensor]:
+        """The parameters that the programs have used so far, as ``pyro.param`` gives them: within their constraints.
+
+        Example:
+            >>> import pyro
+            >>> from pyro_vae.pairs import Pair
+            >>> from torch.distributions import constraints
+            >>> def model(x):
+            ...     scale = pyro.param("scale", torch.tensor(2.0), constraint=constraints.positive)
+            ...     with pyro.plate("data", len(x)):
+            ...         pyro.sample("x", pyro.distributions.Normal(0.0, scale).expand([1]).to_event(1), obs=x)
+            >>> pair = Pair(model, lambda x: None)
+            >>> probed = pair.probe(torch.randn(4, 1))
+            >>> pair.values(), pair.parameters()["scale"].exp()
+            ({'scale': tensor(2.)}, tensor(2., grad_fn=<ExpBackward0>))
+        """
+        with self.scope():
+            return {name: value.detach().clone() for name, value in pyro.get_param_store().items()}
 
     def trained(self) -> dict[str, Tensor]:
         """The trained parameters, unconstrained, by names that no process changes, as in ``state_dict``."""
@@ -207,6 +236,11 @@ class Pair:
             for path, module in self._modules.items()
             if any(value.requires_grad and id(value) not in used for value in module.parameters())
         ]
+
+    def _taken(self, x: Tensor, classes: Tensor | None) -> Tensor | None:
+        """The values that programs take as labels in the place of class indices; None where they take these."""
+        with self.scope(), self.evaluating(), torch.no_grad(), torch.random.fork_rng(), poutine.block():
+            return classes if labels_by_value(self, x, classes) else None
 
     def _find_modules(self) -> None:
         found: dict[str, nn.Module] = {}

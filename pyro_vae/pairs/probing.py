@@ -55,8 +55,8 @@ def traced(pair: Pair, x: Tensor, y: Tensor | None) -> Traces:
         InputError: if a program stops with an error, or draws its rows at random.
     """
     arguments = pair.arguments(x, y)
-    q = _trace("guide", pair.guide, arguments)
-    p = _trace("model", poutine.replay(pair.model, q), arguments)
+    q = run_program("guide", pair.guide, arguments)
+    p = run_program("model", poutine.replay(pair.model, q), arguments)
     return Traces(p, q, x)
 
 
@@ -156,7 +156,17 @@ def check_sites(run: Traces) -> None:
             )
 
 
-def _trace(role: str, program: Callable[..., Any], arguments: tuple[Any, ...]) -> Trace:
+def run_program(role: str, program: Callable[..., Any], arguments: tuple[Any, ...]) -> Trace:
+    """A run of a program, as the context around it has it.
+
+    Args:
+        role: model or guide.
+        program: the program.
+        arguments: tensors that it is called with.
+
+    Raises:
+        InputError: if it stops with an error, or draws its rows at random.
+    """
     try:
         trace = poutine.trace(program).get_trace(*arguments)
     except PyroVAEError:

@@ -16,6 +16,7 @@ from pyro.distributions import constraints
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
+from pyro_vae.pairs.classes import LABEL_SITE, classes_of
 from pyro_vae.pairs.observations import computed_sites, observed_entries
 from pyro_vae.pairs.traces import (
     distribution_at,
@@ -29,7 +30,6 @@ from pyro_vae.pairs.traces import (
     value_at,
 )
 
-LABEL_SITE = "y"
 DATA_PLATE = "data"
 WIDEST_LAYER = 512  # units, for an estimate of memory
 
@@ -78,7 +78,8 @@ class Structure:
         factors: the model's factors.
         entries: by site, which entries of a row of x it observes; none for sites that observe something else.
         support: the values that an entry of x can take; None where that is not known, or not the same for all.
-        has_label: whether model and guide have a label site "y" that is latent when no label is given.
+        classes: the values of the label site "y", a class each, of shape (K, *event_shape); None without a site of that
+            name that is over classes, and latent when no label is given.
         sequential: whether the guide enumerates a site one value at a time.
         score_function: the sampled sites that cannot be reparameterized.
         own_draws_only: the sampled sites whose density is known at their own draws alone, as that of planar flows is.
@@ -104,7 +105,7 @@ class Structure:
     nesting: int
     data_dim: int | None
     support: constraints.Constraint | None
-    has_label: bool
+    classes: Tensor | None = None
     marginal: tuple[str, ...] = ()
     plate_dim: int | None = None
     any_rows: bool = True
@@ -128,6 +129,11 @@ class Structure:
             x: data of shape (N, \*event_shape).
         """
         return max(math.prod(x.shape[1:]), WIDEST_LAYER) * self.combinations
+
+    @property
+    def has_label(self) -> bool:
+        """Whether model and guide have a label site "y" over classes that is latent when no label is given."""
+        return self.classes is not None
 
     @property
     def units(self) -> str:
@@ -204,7 +210,6 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
     comes_apart = plate_dim is not None and not {*outside} & {*q.stochastic_nodes, *marginal, *observed}
     entries = observed_entries(p, observed, run.x, plate_dim)
     sizes = {frame.full_size or rows for frame in run.frames if frame.name in plates} - {rows}
-    label = p.nodes.get(LABEL_SITE)
     return Structure(
         latent=tuple(q.stochastic_nodes),
         enumerated=enumerated,
@@ -225,7 +230,7 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
         factors=tuple(n for n in p.observation_nodes if is_factor(p, n)),
         entries=entries,
         support=_support_of_entries(run, entries),
-        has_label=label is not None and LABEL_SITE in p.stochastic_nodes and LABEL_SITE in q.nodes,
+        classes=classes_of(p, q),
         sequential=any(enumerates(q, n) == "sequential" for n in q.stochastic_nodes),
         score_function=tuple(n for n in sampled if not distribution_at(q, n).has_rsample),
         own_draws_only=tuple(n for n in sampled if not _scores_any_point(distribution_at(q, n), value_at(q, n))),

@@ -20,13 +20,13 @@ class PosteriorDraws:
         log_weight: log p(x, z, e) - log q(z, e | x) of the draws, shape (S, N).
         log_evidence_weight: the same with the labels summed out exactly, shape (S, N): the mean of its exponential
             estimates p(x).
-        enumerated: the drawn values of the enumerated sites, shape (S, N).
+        enumerated: the drawn values of the enumerated sites, shape (S, N, *event_shape).
     """
 
     u: Float[Tensor, "S N D"]
     log_weight: Float[Tensor, "S N"]
     log_evidence_weight: Float[Tensor, "S N"]
-    enumerated: dict[str, Shaped[Tensor, "S N"]]
+    enumerated: dict[str, Shaped[Tensor, "S N *_"]]
 
     @classmethod
     def together(cls, parts: Sequence[PosteriorDraws]) -> PosteriorDraws:
@@ -44,5 +44,5 @@ class PosteriorDraws:
             self.u.reshape(num_samples, -1, self.u.shape[-1]),
             self.log_weight.reshape(num_samples, -1),
             self.log_evidence_weight.reshape(num_samples, -1),
-            {name: value.reshape(num_samples, -1) for name, value in self.enumerated.items()},
+            {name: value.reshape(num_samples, -1, *value.shape[2:]) for name, value in self.enumerated.items()},
         )

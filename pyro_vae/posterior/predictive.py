@@ -19,10 +19,10 @@ from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_vae.pairs.classes import LABEL_SITE
 from pyro_vae.pairs.handlers import AsCategories, unscaled
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
-from pyro_vae.pairs.structure import LABEL_SITE
 from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, log_prob_at, value_at
 from pyro_vae.pairs.vectorized import run, samples_plate
 from pyro_vae.posterior.target import Target
@@ -228,7 +228,8 @@ def _run(target: Target, fixed: dict[str, Tensor], num_samples: int | None, anew
     """The model, vectorized over draws, some of its sites fixed; its data drawn anew or not."""
     program = poutine.uncondition(target.pair.model) if anew else target.pair.model
     if anew and target.y is not None:
-        fixed = fixed | {LABEL_SITE: target.y}
+        classes = target.probed.classes
+        fixed = fixed | {LABEL_SITE: target.y if classes is None else classes.to(target.y.device)[target.y]}
     conditioned = poutine.condition(program, data=fixed)
     return run(conditioned, target.probed, target.x, target.y, num_samples)
 

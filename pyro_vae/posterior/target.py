@@ -34,7 +34,7 @@ from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.layout import Layout
 from pyro_vae.pairs.marginal import marginal_total
 from pyro_vae.pairs.pair import ProbedPair
-from pyro_vae.pairs.traces import log_prob_at, observations, unscaled_log_prob_at, value_at
+from pyro_vae.pairs.traces import distribution_at, log_prob_at, observations, unscaled_log_prob_at, value_at
 from pyro_vae.pairs.vectorized import Placing, draws_lie, repeated, run, run_guide, run_model
 from pyro_vae.posterior.draws import PosteriorDraws
 from pyro_vae.posterior.unconstrained import FlatSite, FlatVector
@@ -138,7 +138,9 @@ class Target:
         values, log_jacobian = self.vector.constrain(u)
         guided = self._template(len(u)).copy()
         for name, value in values.items():
-            value = value if self.side_by_side else value.reshape(value_at(guided, name).shape)
+            if not self.side_by_side:
+                shape = value_at(guided, name).shape  # with the values of enumerated sites on the left
+                value = value.reshape(shape[max(0, len(shape) - value.dim() + 1) :])
             guided.nodes[name] = guided.nodes[name] | {"value": value}
         p, layout = self._score(guided, len(u)), self._layout(guided, len(u))
         return self._joint(p, layout, temperature).flatten(0, -3).logsumexp(0) + log_jacobian
@@ -231,13 +233,14 @@ class Target:
             of_p, of_z, of_e = (term.flatten(0, -3) for term in torch.broadcast_tensors(*terms))  # (E, S, N)
             label = Categorical(logits=of_e.movedim(0, -1)).sample()  # (S, N)
             ratio = of_p - of_z
-            enumerated = {name: layout.features(value_at(q, name), 0) for name in self.probed.enumerated}
+            events = {name: distribution_at(q, name).event_shape for name in self.probed.enumerated}
+            enumerated = {n: layout.features(value_at(q, n), len(event)) for n, event in events.items()}
             free = self.vector.free(q, layout)
         return PosteriorDraws(
             _pick(free, label),
             _pick((ratio - of_e).unsqueeze(-1), label).squeeze(-1),
             ratio.logsumexp(0),
-            {name: _pick(value, label).squeeze(-1) for name, value in enumerated.items()},
+            {n: _pick(value, label).reshape(*label.shape, *events[n]) for n, value in enumerated.items()},
         )
 
     def draw_prior(self, num_samples: int) -> Float[Tensor, "S N D"]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from pyro.distributions import constraints
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
 from pyro_vae.columns import MOST_CATEGORIES, Column
@@ -21,6 +22,8 @@ from pyro_vae.networks import NETWORKS, Network
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.option_types import shown
 from pyro_vae.pairs import Pair, Structure
+from pyro_vae.pairs.declarations import looking
+from pyro_vae.pairs.probing import run_program
 from pyro_vae.priors import PRIORS, follow
 from pyro_vae.registry import Registry, parse_choice
 from pyro_vae.training import OPTIMIZERS, RESAMPLINGS, Resampling, parse_schedule
@@ -42,9 +45,7 @@ def check_names(config: FitConfig, model: NameOrProgram = "", guide: NameOrProgr
     NETWORKS.check(config.network)
     programs: dict[str, Any] = {"model": model, "guide": guide}
     for role, program in programs.items():
-        if not (isinstance(program, str) or callable(program)):
-            mend = "a guide that samples nothing is lambda x: None" if role == "guide" else 'use "vae", for example'
-            raise InputError(f"a {role} by name, or a program that can be called", repr(program), mend)
+        _check_program(role, program)
     if isinstance(model, str):
         _check_is_not_own("model", model, MODELS)
         MODELS.check(model)
@@ -71,6 +72,26 @@ def check_names(config: FitConfig, model: NameOrProgram = "", guide: NameOrProgr
         RESAMPLINGS.check(config.resampling)
     if config.beta != AUTO:
         parse_schedule(config.beta)
+
+
+def _check_program(role: str, program: Any) -> None:
+    """Refuse what is neither a name nor a program, such as the class of one."""
+    got, mend = repr(program), 'use "vae", for example'
+    if isinstance(program, type):
+        made = f"{program.__name__}({'model' if issubclass(program, AutoGuide) else '…'})"
+        got, mend = f"the class {program.__name__}", f"make one: {role}={made}"
+    elif isinstance(program, torch.nn.Module) and _has_no_forward(program):
+        own = f"{role}=vae.{role}, where vae is that module" if hasattr(program, role) else "write its forward"
+        got, mend = f"a {type(program).__name__} without forward", own
+    elif isinstance(program, str) or callable(program):
+        return
+    elif role == "guide":
+        mend = "leave it out for one by name, or write lambda x: None where nothing is to be sampled"
+    raise InputError(f"a {role} by name, or a program that can be called", got, mend)
+
+
+def _has_no_forward(module: torch.nn.Module) -> bool:
+    return getattr(module.forward, "__func__", None) is torch.nn.Module.forward
 
 
 def _check_standardizable(config: FitConfig, model: NameOrProgram) -> None:
@@ -224,6 +245,8 @@ def _named_guide(
     example = torch.zeros(2, *data.event_shape) if rows is None else rows
     if data.has_missing:  # whether or not there are any among these rows
         example = torch.cat([example, torch.full_like(example[:1], torch.nan)])
+    with looking():
+        run_program("model", model, (example,))  # whose mistakes are said as such
     return amortize(model, name, example, rows_first=True, network=network, classifier=classifier)
 
 

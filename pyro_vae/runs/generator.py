@@ -16,12 +16,13 @@ from torch import Tensor
 from pyro_vae.data.columns import table_of
 from pyro_vae.data.tables import is_table
 from pyro_vae.errors import InputError
+from pyro_vae.pairs.classes import LABEL_SITE
 from pyro_vae.pairs.draws import draw_means
 from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.observations import assemble, check_generates
 from pyro_vae.pairs.pair import Pair, ProbedPair
-from pyro_vae.pairs.structure import LABEL_SITE, Structure
+from pyro_vae.pairs.structure import Structure
 from pyro_vae.pairs.traces import distribution_at, mean_at, value_at
 from pyro_vae.posterior.importance_resampling import draw_resampled
 from pyro_vae.posterior.predictive import draw_marginal
@@ -91,8 +92,7 @@ class Generator:
         template = self._template(2)
         for label in (0, 1):
             with self._quiet():
-                given = {LABEL_SITE: torch.full((2,), label, device=self.device)}
-                images.append(self.generate(template, given, mean=True))
+                images.append(self.generate(template, self._label_values([label] * 2), mean=True))
         return not torch.equal(*images)
 
     @property
@@ -374,7 +374,12 @@ class Generator:
                 f"{self.name!r}, whose class is read off them",
                 "leave out the class, or fit one that generates by class: --model ss_vae",
             )
-        return {LABEL_SITE: torch.tensor(labels, device=self.device)}
+        return self._label_values(labels)
+
+    def _label_values(self, labels: list[int]) -> dict[str, Tensor]:
+        """The label site at some classes."""
+        assert self.structure.classes is not None
+        return {LABEL_SITE: self.structure.classes.to(self.device)[labels]}
 
     def _check_labels(self, purpose: str) -> None:
         if not self.structure.has_label:

@@ -79,10 +79,11 @@ def _shaped(array: Array, facts: DataFacts) -> Array:
         elif rows == shape[1:] and shape[0] == 1:
             array = array[:, None]
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
-        mend = f"use x.reshape(-1, {', '.join(map(str, shape))})" if _fits(array, shape) else "give rows of that shape"
+        mend = f"use x.reshape{(-1, *shape) if shape else '(-1)'}" if _fits(array, shape) else "give rows of that shape"
         if array.shape == shape or array.shape == shape[1:]:
             mend = "use x[None] for one row"
-        raise InputError(f"x of shape (N, {', '.join(map(str, shape))})", f"shape {array.shape}", mend)
+        wanted = f"(N, {', '.join(map(str, shape))})" if shape else "(N,)"
+        raise InputError(f"x of shape {wanted}", f"shape {array.shape}", mend)
     if not len(array):
         raise InputError("at least one row of x", f"shape {array.shape}", "leave out the call where there are no rows")
     return array

@@ -44,7 +44,7 @@ from pyro_vae.runs.table_rows import check_columns, supports_of
 from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
-from pyro_vae.training.fitness import check_labels, rehearse
+from pyro_vae.training.fitness import check_classes, check_labels, rehearse
 from pyro_vae.training.trainer import Progress
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class Session:
         if dataset.train.labels is not None and not self.probed.has_label:
             check_labels(self.probed, *_labelled(dataset, device))
         labels = config.labels if self.probed.has_label else "none"
+        if labels != "none":
+            check_classes(self.probed, dataset.num_classes or 0)
         rows = labelled_rows(dataset.train, labels, dataset.num_classes, config.seed, dataset.class_names)
         check_mapped(dataset.train, config.batch_size, 1 + (0 < len(rows) < len(dataset.train)))
         batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed, world)

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from pyro_vae.data.pixels import Array
 from pyro_vae.errors import InputError
 from pyro_vae.models import MODELS
-from pyro_vae.pairs.structure import LABEL_SITE
+from pyro_vae.pairs.classes import LABEL_SITE, indices_of
 from pyro_vae.pairs.traces import value_at
 from pyro_vae.sklearn.answers import class_probabilities
 from pyro_vae.sklearn.base import FLOATS, VAEEstimator, read_random_state, read_whole
@@ -174,7 +174,8 @@ class SSVAEClassifier(ClassifierMixin, VAEEstimator):
         with self.run_.pair.looked_at(seed):
             program = poutine.trace(poutine.uncondition(self.run_.model))
             trace = program.get_trace(*self.run_.pair.arguments(torch.zeros_like(template).to(self.run_.device), None))
-            drawn: Array = value_at(trace, LABEL_SITE).cpu().numpy()
+            assert self.run_.structure.classes is not None
+            drawn: Array = indices_of(value_at(trace, LABEL_SITE), self.run_.structure.classes).cpu().numpy()
         return drawn
 
     def __sklearn_tags__(self) -> Tags:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vae.errors import InputError, PyroVAEError
 from pyro_vae.objectives import Objective, PyroObjective
+from pyro_vae.pairs.classes import LABEL_SITE
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.probing import said, traced
@@ -72,6 +73,24 @@ def check_labels(probed: ProbedPair, x: Tensor, y: Tensor) -> None:
             "programs that take labels at a site 'y'",
             "ones that read them otherwise",
             "put what they read among the columns of x, one-hot for classes, and observe the other columns",
+        )
+
+
+def check_classes(probed: ProbedPair, num_classes: int) -> None:
+    """Refuse a label site with fewer classes than the data.
+
+    Args:
+        probed: the model and the guide, with what ``pair.probe`` said of them.
+        num_classes: the classes of the data.
+
+    Raises:
+        InputError: if it has fewer.
+    """
+    if probed.classes is not None and len(probed.classes) < num_classes:
+        raise InputError(
+            f"a label site {LABEL_SITE!r} of {num_classes} classes, as the data have",
+            f"one of {len(probed.classes)}",
+            f"write dist.Categorical(…) with {num_classes} probabilities in model and guide",
         )
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from pyro_vae.diagnostics import (
 )
 from pyro_vae.diagnostics.evaluation import default_samples
 from pyro_vae.errors import InputError
-from pyro_vae.pairs import draw_terms
+from pyro_vae.pairs import Pair, draw_terms
 from pyro_vae.posterior import Target
 from tests.conftest import LinearGaussian, make_pair
 from tests.diagnostics.planted import linear_model, linear_pair
@@ -162,3 +164,23 @@ def test_heavy_weights_are_said_and_light_ones_are_not():
         rough = evaluate(probed, Images(x), 20)
         assert rough.heavy_weights is rough.note is None
     assert "the NLL is a bound that more samples would lower; use more of them (--samples)" in (found.note or "")
+
+
+def test_programs_that_bear_one_draw_at_a_time_run_once_per_draw():
+    calls = []
+
+    def model(x):
+        weights = pyro.sample("weights", dist.Normal(torch.zeros(3), 0.1).to_event(1))
+        calls.append(len(x))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal((x @ weights).unsqueeze(-1), 1.0).expand([len(x), 3]).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.sample("weights", dist.Normal(torch.zeros(3), 0.1).to_event(1))
+
+    x = torch.randn(30, 3)
+    nll = nll_per_datum(Pair(model, guide).probe(x), Images(x), num_samples=200).mean()
+    assert calls[-200:] == [30] * 200  # and not some rows at a time, as if the draws lay beside each other
+    spread = torch.eye(3) + 0.01 * (x @ x.T).diagonal()[:, None, None] * torch.ones(3, 3)
+    exact = -dist.MultivariateNormal(torch.zeros(3), spread).log_prob(x).mean()
+    assert nll == pytest.approx(exact.item(), abs=0.1)

@@ -424,6 +424,28 @@ def test_a_guide_by_name_needs_a_model_with_latent_sites():
         quietly(model=lambda x: None, data=np.zeros((20, 4)))
 
 
+class _Parts(torch.nn.Module):
+    def model(self, x):
+        pyro.sample("x", dist.Normal(torch.zeros(3), 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("programs", "message"),
+    [
+        ({"model": PROGRAMS["linear"].model, "guide": None}, "got None; leave it out for one by name, or write lambda"),
+        ({"model": None}, 'got None; use "vae"'),
+        ({"model": _Parts()}, "got a _Parts without forward; model=vae.model"),
+        ({"model": torch.nn.Module()}, "got a Module without forward; write its forward"),
+        ({"model": _Parts}, r"got the class _Parts; make one: model=_Parts\(…\)"),
+        ({"model": lambda x: None, "guide": AutoDiagonalNormal}, r"make one: guide=AutoDiagonalNormal\(model\)"),
+        ({"model": lambda x: x.no_such_thing}, r"a model that runs on data of shape \(16, 4\); got AttributeError"),
+    ],
+)
+def test_what_is_no_program_is_refused(programs, message):
+    with pytest.raises(InputError, match=message):
+        quietly(data=np.zeros((20, 4)), labels="none", **programs)
+
+
 def test_a_model_object_takes_a_guide_by_name(toy_npz):
     model = VAE((1, 6, 6), 2, network=MLP((8,)))
     run = quietly(model=model, data=toy_npz)
