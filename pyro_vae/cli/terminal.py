@@ -38,7 +38,7 @@ class OneLineErrors(click.Group):
         open_missing_streams()
         take_any_text()
         try:
-            _check_interpreter()
+            _check_process()
             super().main(args, prog_name or "pyro-vae", **(extra | {"standalone_mode": False}))
             flush_output()
             sys.exit(0)
@@ -69,12 +69,16 @@ class OneLineErrors(click.Group):
             _fail(_unforeseen(error), 1)
 
 
-def _check_interpreter() -> None:
-    """Refuse a Python that drops docstrings: Pyro formats one of its own when it is loaded."""
+def _check_process() -> None:
+    """Refuse a Python that drops docstrings, since Pyro formats one of its own when it is loaded, or is nowhere."""
     if sys.flags.optimize > 1:
         raise InputError(
             "Python as it is, or with -O", "-OO or PYTHONOPTIMIZE=2, with which Pyro does not start", "leave that out"
         )
+    try:
+        os.getcwd()
+    except OSError:  # without one a library that torch loads ends the process
+        raise InputError("a current folder", "one that was removed or may not be entered", "cd to another") from None
 
 
 def config_options(command: F) -> F:
@@ -227,6 +231,8 @@ def _of_the_system(error: OSError) -> str:
 def _unforeseen(error: Exception) -> str:
     """Memory that is not there, a number that nothing can hold, or a fault of this package, in one line."""
     reason = first_line(error)
+    if isinstance(error, ImportError) and ("failed to map" in reason or "allocate" in reason):
+        return f"there is not enough memory to load what is needed: {reason}; raise the limit (ulimit -v)"
     if isinstance(error, MemoryError) or "allocate" in reason or "out of memory" in reason.lower():
         return f"there is not enough memory for that: {reason}; ask for less, for example by --batch-size or --samples"
     if isinstance(error, OverflowError):

@@ -18,6 +18,7 @@ from pyro_vae.files.bounded import check_ordinary, first_line
 
 SUFFIXES = (".npz", ".npy", *tables.SUFFIXES)
 MAX_UNPACKED = 64 << 30  # bytes of the arrays in an archive, however small it is packed
+_BEGIN = {".npz": b"PK", ".npy": b"\x93NUMPY"}
 _MENDS = {
     ".npz": "write one with numpy.savez(path, x=images, y=labels)",
     ".npy": "write one with numpy.save(path, images)",
@@ -57,6 +58,8 @@ def _read(path: Path) -> tuple[dict[str, Array], str]:
     """The arrays of a file that may be data, and what there is in it, in words."""
     check_ordinary(path)
     with path.open("rb") as file:
+        _check_begin(file.read(len(_BEGIN[".npy"])))
+        file.seek(0)
         content = np.load(file, allow_pickle=False)
         is_archive = isinstance(content, np.lib.npyio.NpzFile)
         if is_archive != (path.suffix.lower() == ".npz"):
@@ -68,6 +71,12 @@ def _read(path: Path) -> tuple[dict[str, Array], str]:
             _check_unpacked(archive)
             arrays = {key: archive[key] for key in archive.files if key in MAY_HOLD}
             return arrays, ", ".join(archive.files) or "nothing"
+
+
+def _check_begin(content: bytes) -> None:
+    """Refuse what numpy would take for a pickle, and say how it could be made to run."""
+    if not content.startswith(tuple(_BEGIN.values())):
+        raise ValueError("it does not begin as an .npz or .npy file does")
 
 
 def _check_unpacked(archive: np.lib.npyio.NpzFile) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ def read_bounded(path: Path, most: int) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(f"{path.name} is a folder")
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("it is not an ordinary file")
         if found.st_size > most:
@@ -54,12 +56,12 @@ def read_json(path: Path, most: int = MAX_JSON) -> Any:
     """What a JSON file holds.
 
     Raises:
-        ValueError: if it is not JSON in UTF-8, too long or too deep.
+        ValueError: if it is not JSON in UTF-8, too long or too deep, or a name stands in an object twice.
         OSError: if it cannot be read.
     """
     content = read_bounded(path, most)
     try:
-        value = json.loads(content)
+        value = json.loads(content, object_pairs_hook=_each_once)
     except RecursionError:
         raise ValueError("lists or objects in each other without end") from None
     _check_size(value)
@@ -112,6 +114,15 @@ def _check_size(value: Any) -> None:
         if not level:
             return
     raise ValueError(f"lists or objects in each other, more than {MAX_DEPTH} deep")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object by its names, of which JSON itself takes the last of two."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {as_text(twice, 40)!r} twice")
+    return found
 
 
 def _items(value: dict[str, Any] | list[Any]) -> list[Any]:

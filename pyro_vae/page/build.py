@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from pyro_vae.errors import InputError
 from pyro_vae.figures.training import compare_curves
-from pyro_vae.files.whole import make_folders, remove_empty, why, write_whole
+from pyro_vae.files.whole import make_folders, remove_empty, unwritable, write_whole
 from pyro_vae.page.plots import Plot, as_svg
 from pyro_vae.page.view import View, labels_sentence, view_of
 from pyro_vae.runs.run import Run
@@ -81,7 +81,7 @@ def write_page(runs: Sequence[Run], out: str | Path | None = None) -> Path:
             remove_empty(made)
             raise
     except OSError as error:
-        raise InputError(f"a place for a page at {path}", why(error), "choose another --out") from None
+        raise unwritable(path, error, f"a place for a page at {path}", "choose another --out") from None
     return path
 
 

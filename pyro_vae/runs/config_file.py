@@ -65,6 +65,19 @@ def fixed(content: Content) -> int:
     return checksum(json.dumps([config, content["data"]], sort_keys=True).encode())
 
 
+def check_together(content: Content, run: str, settings: int) -> None:
+    """Refuse a configuration that is not the one that the checkpoints beside it were made with.
+
+    Raises:
+        ValueError: if the name of the run, which format 1 has not, or the checksum of what cannot change is another.
+    """
+    if "run" in content:
+        if run != content["run"]:
+            raise ValueError("its checkpoints are those of another run")
+        if settings != fixed(content):
+            raise ValueError("settings that cannot change are others than those that the run was made with")
+
+
 def recorded(config: FitConfig, name: str) -> float:
     """A setting as the history keeps it: a number."""
     value = getattr(config, name)

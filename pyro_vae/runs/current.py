@@ -163,7 +163,7 @@ def write_checkpoint(folder: Path, run: str, weights: dict[str, Tensor], trainin
         folder: the folder ``checkpoints``.
         run: the name of the run.
         weights: what ``Pair.state_dict`` gave.
-        training: what ``Trainer.state_dict`` gave; its history is left out, for it is a file of its own.
+        training: what ``Trainer.state_dict`` gave; the rows of its history are left out, which are a file of their own.
     """
     progress = {name: value for name, value in training["progress"].items() if name != "history"}
     identity = Identity(run, progress["epoch"], progress["step"])
@@ -196,6 +196,8 @@ def _checked(current: Current) -> Current:
     names = [current.run, *(name for each in saved for name in (each.weights, each.training))]
     if not all(isinstance(name, str) for name in names):
         raise ValueError("not a pointer to checkpoints: a name in it is not text")
-    if any(Path(name).name != name for each in saved for name in each.files):
-        raise ValueError("a path in the place of the name of a checkpoint file")
+    if not all(_NAME.fullmatch(name) for each in saved for name in each.files) or not current.last.training:
+        raise ValueError("not a pointer to checkpoints: a name in it is not that of a checkpoint file")
+    if current.history.rows != current.last.epoch:
+        raise ValueError("not a pointer to checkpoints: the history has not as many rows as there were epochs")
     return current

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 from collections.abc import Iterable
@@ -32,28 +33,18 @@ from pyro_vae.config import FitConfig
 from pyro_vae.diagnostics.findings import Finding
 from pyro_vae.errors import InputError
 from pyro_vae.files.whole import clear_leftovers, make_folders, write_new, write_whole
-from pyro_vae.runs import earlier, placing
+from pyro_vae.runs import config_file, earlier, history_file, placing
 from pyro_vae.runs.checkpoint import read_training, read_weights
-from pyro_vae.runs.config_file import (
-    CONFIG,
-    RECORDED,
-    broken,
-    changed_content,
-    fixed,
-    new_content,
-    read_content,
-    read_evaluation,
-    recorded,
-    to_bytes,
-)
+from pyro_vae.runs.config_file import CONFIG, broken, fixed
 from pyro_vae.runs.current import CHECKPOINTS, CURRENT, Current, HistoryMark, Saved, write_checkpoint
 from pyro_vae.runs.data_facts import DataFacts
-from pyro_vae.runs.history_file import HISTORY, HistoryFile, changed_settings, mark_of, read_history
+from pyro_vae.runs.history_file import COPY, HISTORY, HistoryFile, copied, read_history, table_of
 from pyro_vae.runs.overtaken import read_current, read_together
 from pyro_vae.runs.placing import Place
 from pyro_vae.runs.refusals import going_on_with, no_checkpoint, no_place
 from pyro_vae.runs.writer_lock import WriterLock
 
+logger = logging.getLogger(__name__)
 EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
 
 
@@ -90,12 +81,12 @@ class RunFolder:
             StorageError: if the disk is full or fails.
         """
         placing.check_free(path, overwrite)
-        content = new_content(secrets.token_hex(16), config, facts)
+        content = config_file.new_content(secrets.token_hex(16), config, facts)
         try:
             with placing.placed(path, overwrite) as (aside, lock):
                 folder = cls(aside)
                 folder._lock, folder._content = lock, content
-                write_new(aside / CONFIG, to_bytes(content))
+                write_new(aside / CONFIG, config_file.to_bytes(content))
                 os.mkdir(aside / CHECKPOINTS)
                 folder._write_checkpoint(weights, training, best=True)
         except OSError as error:
@@ -178,13 +169,23 @@ class RunFolder:
         """One row per epoch, in full precision; settings that a resumed run changed stand in the last columns.
 
         Raises:
-            InputError: if the file is not a table of numbers, or not the one that was written.
+            InputError: if the file is not the table that was written, and the checkpoint has no copy.
         """
+        return table_of(self._history_text(), self._mark)
 
-        def read() -> pd.DataFrame:
-            return read_history(self._at, self._current.history if self._current else None)
+    @property
+    def _mark(self) -> HistoryMark | None:
+        return self._current.history if self._current else None
 
-        return read_current(read, self._refresh, self.path / HISTORY)
+    def _history_text(self) -> str:
+        try:
+            return read_current(lambda: read_history(self._at, self._mark), self._refresh, self.path / HISTORY)
+        except InputError:
+            text = copied(self._training, self._mark)
+            if text is None:
+                raise
+            logger.warning(f"{self.path / HISTORY} is not as it was written: it is read from the checkpoint")
+            return text
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
@@ -193,7 +194,7 @@ class RunFolder:
         Raises:
             InputError: if the file is not as it was written.
         """
-        return read_evaluation(self._at / EVALUATION)
+        return config_file.read_evaluation(self._at / EVALUATION)
 
     @property
     def figures(self) -> Path:
@@ -218,8 +219,7 @@ class RunFolder:
             if current is None:
                 return earlier.weights_of(self._at, checkpoint)
             saved: Saved = getattr(current, checkpoint)
-            path = self._at / CHECKPOINTS / saved.weights
-            return read_weights(path, saved.weights_crc32, current.identity(saved))
+            return read_weights(self._at / CHECKPOINTS / saved.weights, saved.weights_crc32, current.identity(saved))
 
         return read_current(read, self._refresh, self.path / CHECKPOINTS)
 
@@ -229,7 +229,16 @@ class RunFolder:
         Raises:
             InputError: if it is missing, damaged, would run code or is something else.
         """
+        state = self._training()
+        if not {"optimizer", "order", "progress"} <= state.keys() or not isinstance(state["progress"], dict):
+            raise broken(self.path / CHECKPOINTS, KeyError("without optimizer, order or progress"))
+        if self._current is not None:
+            state[COPY] = self._history_text()
+            rows = table_of(state[COPY], self._current.history).to_dict("records")
+            state["progress"]["history"] = [{str(name): value for name, value in row.items()} for row in rows]
+        return state
 
+    def _training(self) -> dict[str, Any]:
         def read() -> dict[str, Any]:
             current = self._current
             if current is None:
@@ -237,13 +246,7 @@ class RunFolder:
             path = self._at / CHECKPOINTS / current.last.training
             return read_training(path, current.last.training_crc32, current.identity(current.last))
 
-        state = read_current(read, self._refresh, self.path / CHECKPOINTS)
-        if not {"optimizer", "order", "progress"} <= state.keys() or not isinstance(state["progress"], dict):
-            raise broken(self.path / CHECKPOINTS, KeyError("without optimizer, order or progress"))
-        if self._current is not None:
-            rows = self.history.to_dict("records")
-            state["progress"]["history"] = [{str(name): value for name, value in row.items()} for row in rows]
-        return state
+        return read_current(read, self._refresh, self.path / CHECKPOINTS)
 
     def begin(self, config: FitConfig, training: dict[str, Any]) -> None:
         """Go on writing a run, for example with more epochs: its configuration, its history as far as it counts.
@@ -266,15 +269,18 @@ class RunFolder:
         assert self._current is not None
         self._clear()
         mark = self._current.history
-        changed = [name for name in RECORDED if getattr(config, name) != getattr(before, name)]
-        names = dict.fromkeys([*changed_settings(self._at, mark), *changed])
+        changed = [name for name in config_file.RECORDED if getattr(config, name) != getattr(before, name)]
+        text = training.get(COPY) or self._history_text()
+        names = dict.fromkeys([*history_file.changed_settings(text, mark), *changed])
         self._history = HistoryFile(
-            self._at.absolute(), mark, {name: recorded(config, name) for name in names if name in RECORDED}
+            self._at.absolute(),
+            mark,
+            {name: config_file.recorded(config, name) for name in names if name in config_file.RECORDED},
         )
-        self._history.trim({name: recorded(before, name) for name in changed})
-        content = changed_content(self._content, self._current.run, config)
+        self._history.trim(text, {name: config_file.recorded(before, name) for name in changed})
+        content = config_file.changed_content(self._content, self._current.run, config)
         if content != self._content:
-            write_whole(self._at / CONFIG, to_bytes(content))
+            write_whole(self._at / CONFIG, config_file.to_bytes(content))
             self._content = content
 
     def save(self, weights: dict[str, Tensor], training: dict[str, Any], best: bool) -> None:
@@ -326,7 +332,7 @@ class RunFolder:
             OSError: if it cannot be written.
         """
         self.evaluated = content = metrics | {"findings": [asdict(finding) for finding in findings]}
-        write_whole(self._at / EVALUATION, to_bytes(content))
+        write_whole(self._at / EVALUATION, config_file.to_bytes(content))
         return content
 
     def save_diagnosis(self, findings: dict[str, Any]) -> Path:
@@ -335,7 +341,7 @@ class RunFolder:
         Raises:
             OSError: if they cannot be written.
         """
-        write_whole(self._at / DIAGNOSIS, to_bytes(findings))
+        write_whole(self._at / DIAGNOSIS, config_file.to_bytes(findings))
         return self.path / DIAGNOSIS
 
     def _frame(self, epoch: int) -> Path:
@@ -343,14 +349,14 @@ class RunFolder:
 
     def _write_checkpoint(self, weights: dict[str, Tensor], training: dict[str, Any], best: bool) -> None:
         """Write the files of a checkpoint under new names, then the pointer to them, then remove what it left."""
+        training = training | {COPY: self._history.text if self._history else ""}
         saved = write_checkpoint(self._at / CHECKPOINTS, self._content["run"], weights, training)
         kept = self._current.best if self._current and not best else saved.without_training()
         mark = self._history.mark if self._history else HistoryMark()
         self._point_to(Current(self._content["run"], fixed(self._content), saved, kept, mark))
 
     def _point_to(self, current: Current) -> None:
-        before = self._current
-        current.replace(self._at / CHECKPOINTS, before)
+        current.replace(self._at / CHECKPOINTS, self._current)
         self._current = current
 
     def _upgrade(self, training: dict[str, Any]) -> None:
@@ -359,7 +365,7 @@ class RunFolder:
         best = {"progress": {"epoch": progress["best_epoch"], "step": 0}}
         kept = write_checkpoint(folder, run, self.weights("best"), best).without_training()
         saved = write_checkpoint(folder, run, self.weights("last"), training)
-        mark = mark_of(progress["history"])
+        mark = history_file.mark_of(progress["history"])
         self._point_to(Current(run, fixed(self._content), saved, kept, mark))
 
     def _clear(self) -> None:
@@ -380,14 +386,11 @@ class RunFolder:
 
         def read() -> tuple[dict[str, Any], Current | None]:
             self._found = Place(placing.found_at(self._place.now))
-            content, current = read_content(self._at), self._read_current()
+            content, current = config_file.read_content(self._at), self._read_current()
             if content["format_version"] > 1 and current is None:
                 raise FileNotFoundError(errno.ENOENT, "no such file", str(self._at / CHECKPOINTS / CURRENT))
-            if current is not None and "run" in content:  # which one of format 1 that is being written anew has not yet
-                if current.run != content["run"]:
-                    raise ValueError("its checkpoints are those of another run")
-                if current.settings != fixed(content):
-                    raise ValueError("settings that cannot change are others than those that the run was made with")
+            if current is not None:
+                config_file.check_together(content, current.run, current.settings)
             return content, current
 
         before = self._current

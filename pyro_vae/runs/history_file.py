@@ -1,8 +1,10 @@
 """``history.csv``: one row per epoch, appended, and rewritten while a run trains only where somebody removed it.
 
-How many rows count is said by the run's pointer; what stands behind them is of an epoch whose checkpoint was not
-written.  Floats are written as ``repr`` has them, so that they are read back to the bit.  Where a resumed run changes
-settings, they stand in columns to the right of those that the training writes.
+How many rows count is said by the run's pointer, with their checksum; what stands behind them is of an epoch whose
+checkpoint was not written.  Floats are written as ``repr`` has them, so that they are read back to the bit.  Where a
+resumed run changes settings, they stand in columns to the right of those that the training writes.  A table is what
+people open and save in other programs: the state to resume from has a copy, from which the file is read, and written
+anew, where it was harmed.
 """
 
 from __future__ import annotations
@@ -10,17 +12,20 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from pyro_vae.errors import InputError
 from pyro_vae.files.bounded import read_bounded
 from pyro_vae.files.whole import sync, write_all, write_whole
 from pyro_vae.runs.checkpoint import checksum
 from pyro_vae.runs.current import HistoryMark
 
 HISTORY = "history.csv"
+COPY = "history_text"  # its name in the state to resume from
 MAX_BYTES = 1 << 30
 Row = dict[str, float]
 
@@ -38,6 +43,11 @@ class HistoryFile:
         self.path, self.mark, self._settings = folder / HISTORY, mark, dict(settings or {})
         self._written, self._size = list[str](), 0  # what the file holds, and its bytes
 
+    @property
+    def text(self) -> str:
+        """What the file holds, or should."""
+        return "".join(self._written)
+
     def append(self, row: Row) -> HistoryMark:
         """Write a row, on the disk; it counts when the pointer says so, which is the caller's to write."""
         names = list(row)
@@ -46,7 +56,7 @@ class HistoryFile:
         if self._is_as_written():
             self._extend(text)
         else:
-            write_whole(self.path, "".join([*self._written, text]).encode())
+            write_whole(self.path, (self.text + text).encode())
         self._keep(text)
         self.mark = _marked(self.mark, row)
         return self.mark
@@ -78,16 +88,14 @@ class HistoryFile:
         if new:
             sync(self.path.parent)
 
-    def trim(self, before: Row | None = None) -> None:
+    def trim(self, text: str, before: Row | None = None) -> None:
         """Drop rows that do not count, and make room for settings that were not there.
 
         Args:
+            text: what the file holds, or, where it was harmed, its copy.
             before: what the settings were in the rows that have no column for them.
         """
-        if not self.path.exists():
-            return
-        content = read_bounded(self.path, MAX_BYTES)
-        lines = _counted_lines(_text_of(content), self.mark)
+        lines = counted_lines(text, self.mark)
         names = lines[0].split(",") if lines else []
         known = names[self.mark.columns :]
         added = [name for name in self._settings if name not in known]
@@ -95,7 +103,7 @@ class HistoryFile:
         heads = [",".join([lines[0], *added])] if lines else []
         values = [_shown((before or {}).get(name, math.nan)) for name in added]
         trimmed = "".join(f"{line}\n" for line in [*heads, *(",".join([line, *values]) for line in lines[1:])])
-        if trimmed.encode() != content:
+        if trimmed.encode() != _content(self.path):
             write_whole(self.path, trimmed.encode())
         self._keep(trimmed)
 
@@ -114,52 +122,72 @@ def _marked(mark: HistoryMark, row: Row) -> HistoryMark:
     return HistoryMark(mark.rows + 1, len(row), checksum(counted.encode(), mark.crc32))
 
 
-def changed_settings(folder: Path, mark: HistoryMark) -> list[str]:
-    """The settings that have a column of their own in the history of a run."""
-    try:
-        lines = _counted_lines(_read(folder / HISTORY), mark)
-    except FileNotFoundError:
-        return []
+def changed_settings(text: str, mark: HistoryMark) -> list[str]:
+    """The settings that have a column of their own in a history."""
+    lines = counted_lines(text, mark)
     return lines[0].split(",")[mark.columns :] if lines else []
 
 
-def read_history(folder: Path, mark: HistoryMark | None) -> pd.DataFrame:
-    """The history of a run, in full precision.
+def read_history(folder: Path, mark: HistoryMark | None) -> str:
+    """The history of a run as text.
 
     Args:
         folder: the run directory.
         mark: how much of the file counts; None: all of it.
 
     Raises:
-        ValueError: if the file is not a table of numbers, or another than was written.
+        ValueError: if the file is another than was written.
         OSError: if it cannot be read.
     """
     if mark is not None and mark.rows == 0:
-        return pd.DataFrame()
+        return ""
     try:
-        lines = _read(folder / HISTORY)
+        text = _as_text(read_bounded(folder / HISTORY, MAX_BYTES))
     except FileNotFoundError:
         if mark is None:
-            return pd.DataFrame()
+            return ""
         raise
-    kept = lines.splitlines() if mark is None else _counted_lines(lines, mark)
-    names, rows = (kept[0].split(","), [line.split(",") for line in kept[1:]]) if kept else ([], [])
+    table_of(text, mark)
+    return text
+
+
+def copied(state: Callable[[], dict[str, Any]], mark: HistoryMark | None) -> str | None:
+    """The copy of a history in a state to resume from, if it can be read, has one, and that is what is marked."""
+    with contextlib.suppress(InputError, OSError, ValueError, LookupError):
+        text = str(state()[COPY])
+        table_of(text, mark)
+        return text
+    return None
+
+
+def table_of(text: str, mark: HistoryMark | None) -> pd.DataFrame:
+    """The history of a run, in full precision.
+
+    Raises:
+        ValueError: if the text is not a table of numbers, or not the one that is marked.
+    """
+    kept = text.splitlines() if mark is None else counted_lines(text, mark)
+    if not kept:
+        return pd.DataFrame()
+    names, rows = kept[0].split(","), [line.split(",") for line in kept[1:]]
     if len(set(names)) != len(names) or "epoch" not in names or any(len(row) != len(names) for row in rows):
         raise ValueError("it is not a table with a column epoch")
     columns = {name: [_number(row[i]) for row in rows] for i, name in enumerate(names)}
     return pd.DataFrame(columns, columns=names).astype({"epoch": int})
 
 
-def _read(path: Path) -> str:
-    return _text_of(read_bounded(path, MAX_BYTES))
+def _content(path: Path) -> bytes | None:
+    with contextlib.suppress(OSError, ValueError):
+        return read_bounded(path, MAX_BYTES)
+    return None
 
 
-def _text_of(content: bytes) -> str:
+def _as_text(content: bytes) -> str:
     """Content as text, also where an editor or a version control gave it a mark or the line ends of another system."""
     return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
-def _counted_lines(text: str, mark: HistoryMark) -> list[str]:
+def counted_lines(text: str, mark: HistoryMark) -> list[str]:
     """The heading and the rows that count, if they are as they were written."""
     if mark.rows == 0:
         return []

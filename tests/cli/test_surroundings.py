@@ -199,6 +199,7 @@ def test_the_home_folder_is_found_in_a_path(command, fitted, monkeypatch, tmp_pa
             1,
             "not enough memory",
         ),
+        (ImportError("libx.so: failed to map segment from shared object"), 1, "memory to load what is needed: libx.so"),
         (OverflowError("int too large to convert"), 1, "a number is too large: int too large to convert"),
         (KeyError("x"), 1, "unforeseen, KeyError: 'x'; PYRO_VAE_TRACEBACK=1 shows where"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "run/x"), 1, "the system says: Disk quota exceeded (run/x)"),
@@ -224,6 +225,17 @@ def test_a_python_without_docstrings_is_refused_in_words():
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: expected Python as it is, or with -O; got -OO or PYTHONOPTIMIZE=2")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_current_folder_that_is_gone_is_refused_in_words(command, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    try:
+        done = command("info", tmp_path / "run")
+    finally:
+        os.chdir(tmp_path)
+    assert_refused(done, "expected a current folder; got one that was removed or may not be entered; cd to another")
 
 
 def test_missing_streams_are_opened_to_nowhere():

@@ -80,6 +80,12 @@ CORPUS = {
         ["animate", "run"],
         "a frame that fit wrote",
     ),
+    "a setting that is there twice": (
+        "toy.json",
+        b'{"epochs": 3, "seed": 1, "epochs": 4}',
+        ["fit", "--config", "toy.json"],
+        "the name 'epochs' twice",
+    ),
     "settings that are a list": (
         "toy.json",
         b"[1]",

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,7 @@ def test_a_history_that_is_harmed_in_mid_run_is_written_anew(harm, run):
     folder.begin(folder.config, training)
     harm(run / "history.csv")
     training["progress"]["history"].append(before.iloc[-1].to_dict() | {"epoch": len(before) + 1})
+    training["progress"]["epoch"] += 1
     folder.save(weights, training, best=False)
     folder.release()
     after = RunFolder.open(run).history
@@ -267,9 +269,11 @@ def test_what_was_swapped_or_changed_is_refused(run, whole):
 
     for find in (training_file, lambda path: weights_file(path, "last")):
         refused("it is of epoch 5 of run .*, in the place of epoch 3 of run", find(run), find(whole).read_bytes())
-    pointer, history, config = run / CHECKPOINTS / "current.json", run / "history.csv", run / "config.json"
+    pointer, config = run / CHECKPOINTS / "current.json", run / "config.json"
     refused("at .*current.json; got not a pointer to checkpoints", pointer, b"{}")
-    refused("its checksum is another", history, history.read_bytes().replace(b"1", b"2", 1))
+    for harm in (b'"rows": 3', b'"rows": 0'), (b'"weights": "', b'"weights": "../'), (b".pt", b".txt"):
+        refused("at .*current.json; got not a pointer to checkpoints", pointer, pointer.read_bytes().replace(*harm))
+    refused("the name 'seed' twice", config, config.read_bytes().replace(b'"seed": 0', b'"seed": 0, "seed": 0'))
     refused("settings that cannot change are others", config, config.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
     refused("of another run", config, config.read_bytes().replace(b'"run": "', b'"run": "f'))
     longer(run)
@@ -285,6 +289,31 @@ def test_the_history_is_appended_to_and_what_does_not_count_is_dropped(run, whol
     assert history.stat().st_ino == inode
     assert history.read_bytes().startswith(start)
     assert history.read_bytes() == (whole / "history.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        lambda path: path.write_text(path.read_text().replace(",", ";")),
+        lambda path: path.write_text(re.sub(r"(\.\d{3})\d+", r"\1", path.read_text())),
+    ],
+    ids=["removed", "cut", "semicolons", "rounded"],
+)
+def test_a_history_that_was_harmed_is_read_from_the_checkpoint(harm, run, whole, caplog):
+    """As a spreadsheet does it that saves what it was shown."""
+    rows = RunFolder.open(run).history
+    harm(run / "history.csv")
+    before = contents(run)
+    assert pyro_vae.load(run).history.equals(rows)
+    assert contents(run) == before
+    assert caplog.messages == [f"{run / 'history.csv'} is not as it was written: it is read from the checkpoint"]
+    assert_same_run(longer(run).path, whole)
+    training_file(run).unlink()
+    harm(run / "history.csv")
+    with pytest.raises(InputError, match=r"history\.csv"):
+        pyro_vae.load(run)
 
 
 def test_rows_that_no_checkpoint_knows_are_dropped(run, whole):
