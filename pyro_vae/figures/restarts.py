@@ -87,8 +87,8 @@ def plot_k_hat(tree: xr.DataTree, ax: Axes | None = None) -> Figure:
         )
     for bound, word in ((GOOD_K_HAT, "good"), (USABLE_K_HAT, "usable")):
         ax.axhline(bound, color=GRAY, linestyle=":", linewidth=1)
-        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 7, "va": "bottom", "ha": "right"}
-        ax.annotate(f"{word} below {bound}", (0.99, bound), **at)
+        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 7, "va": "center", "ha": "left"}
+        ax.annotate(f"{word} below {bound}", (1.01, bound), **at)  # beside the axes, where no datum is
     lost = int(np.isnan(finite).sum())
     title = f"{(values > USABLE_K_HAT).mean():.0%} above {USABLE_K_HAT}"
     title += f", {lost} without a finite k-hat" if lost else ""
