@@ -2,7 +2,8 @@
 
 A program need not be a module: it may be a method of one, a function that closes over one or finds it among the
 globals of its file, a ``functools.partial``, an object that can be called and holds a list of them, or any of these
-inside of a handler such as ``config_enumerate``.  Everything that can be reached so is looked into; libraries are not.
+inside of a handler such as ``config_enumerate``.  Modules may be attributes of a namespace, a class or another file,
+and read by methods that a method calls.  Everything that can be reached so is looked into; libraries are not.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import inspect
 import itertools
 import sys
 import types
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +21,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 _LIBRARIES = sys.stdlib_module_names | {"numpy", "pandas", "pyro", "scipy", "sklearn", "torch", "torchvision"}
-_LEAVES = (str, bytes, int, float, complex, bool, type(None), Tensor, types.ModuleType, type)
+_PLAIN = ("pyro", "types", "argparse", "collections")  # libraries whose objects hold what is put into them
+_LEAVES = (str, bytes, int, float, complex, bool, type(None), Tensor, types.ModuleType)
+_HOLDERS = (nn.Module, dict, list, tuple, set, frozenset, types.SimpleNamespace)
 _LARGEST = 1_000  # entries of a container that are looked at
 _OF_TORCH = frozenset(vars(nn.Module()))
 
@@ -93,6 +97,8 @@ def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
             for key, value in vars(module).items():
                 if key not in _OF_TORCH:
                     yield f"{name}.{key}" if name else key, value
+        for kind in dict.fromkeys(type(module) for module in thing.modules()):
+            yield from (("", function) for function in _methods(kind, "forward"))
     elif isinstance(thing, functools.partial):
         yield "", thing.func
         yield from ((str(i), part) for i, part in enumerate(thing.args))
@@ -100,17 +106,44 @@ def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(thing, types.MethodType):
         yield "", thing.__self__
         yield "", thing.__func__
+        yield from (("", function) for function in _methods(type(thing.__self__), thing.__func__.__name__))
     elif isinstance(thing, types.FunctionType):
         yield from _parts_of_function(thing)
     elif isinstance(thing, dict):
         yield from ((str(key), value) for key, value in itertools.islice(thing.items(), _LARGEST))
-    elif isinstance(thing, list | tuple | set | frozenset):
+    elif isinstance(thing, list | tuple | set | frozenset | deque):
         yield from ((str(i), value) for i, value in enumerate(itertools.islice(thing, _LARGEST)))
-    elif hasattr(thing, "__dict__") and not _is_library(type(thing).__module__, "pyro"):
-        yield from vars(thing).items()
-        call = getattr(type(thing), "__call__", None)  # noqa: B004  # its code, not whether it has any
-        if isinstance(call, types.FunctionType):
-            yield "", call
+    elif isinstance(thing, type):
+        yield from _held_by_class(thing)
+    elif not _is_library(type(thing).__module__, *_PLAIN):
+        yield from getattr(thing, "__dict__", {}).items()
+        yield from _held_by_class(type(thing), thing)
+        yield from (("", function) for function in _methods(type(thing), "__call__"))
+
+
+def _held_by_class(kind: type, thing: Any = None) -> Iterator[tuple[str, Any]]:
+    """What is an attribute of a class, or of a thing by one of its class's slots."""
+    for base in kind.__mro__:
+        if _is_of_user(base.__module__):
+            for name, value in vars(base).items():
+                if isinstance(value, types.MemberDescriptorType) and hasattr(thing, name):
+                    yield name, getattr(thing, name)
+                elif isinstance(value, _HOLDERS) and not name.startswith("__"):
+                    yield name, value
+
+
+def _methods(kind: type, first: str) -> list[types.FunctionType]:
+    """A method of a class and those of its other methods that it calls, or that these do; not those of libraries."""
+    found: dict[str, types.FunctionType] = {}
+    ahead = [first]
+    while ahead:
+        name = ahead.pop()
+        function = getattr(kind, name, None)
+        function = function.fget if isinstance(function, property) else getattr(function, "__func__", function)
+        if name not in found and isinstance(function, types.FunctionType) and _is_of_user(function.__module__ or ""):
+            found[name] = function
+            ahead += _names(function.__code__)
+    return list(found.values())
 
 
 def _parts_of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -124,7 +157,16 @@ def _parts_of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]
     yield from (function.__kwdefaults__ or {}).items()
     if not _is_library(function.__module__ or ""):
         names = dict.fromkeys(_names(function.__code__))
-        yield from ((name, function.__globals__[name]) for name in names if name in function.__globals__)
+        for name in names:
+            held = function.__globals__.get(name)
+            yield name, held
+            if isinstance(held, types.ModuleType) and not _is_library(held.__name__):
+                yield from ((f"{name}.{other}", vars(held)[other]) for other in names if other in vars(held))
+
+
+def _is_of_user(module: str) -> bool:
+    """Whether code is neither of a library nor of this package, whose modules hold what they use."""
+    return not _is_library(module) and module.split(".")[0] != __name__.split(".")[0]
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
@@ -134,6 +176,6 @@ def _names(code: types.CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _is_library(module: str, but: str = "") -> bool:
+def _is_library(module: str, *but: str) -> bool:
     root = module.split(".")[0]
-    return root in _LIBRARIES and root != but
+    return root in _LIBRARIES and root not in but

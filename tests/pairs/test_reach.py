@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import types
+from collections import deque
+from dataclasses import dataclass
 from functools import partial
 
 import pyro
@@ -65,6 +69,77 @@ def test_every_way_to_a_module():
     assert list(modules_of(config_enumerate(closing(norm))).values()) == [norm]
     assert list(modules_of(pyro.poutine.scale(closing(norm), scale=0.5)).values()) == [norm]
     assert modules_of(lambda x: torch.nn.functional.relu(x)) == {}
+
+
+class OfClass:
+    shared = nn.Linear(1, 1)
+
+    def guide(self, x):
+        return self.shared(x)
+
+    @classmethod
+    def of_class(cls, x):
+        return cls.shared(x)
+
+
+@dataclass(slots=True)
+class InSlots:
+    held: nn.Module
+
+    def guide(self, x):
+        return self.held(x)
+
+
+class Calling:
+    """Its guide calls another method, which asks a property, which reads a global."""
+
+    @property
+    def encoder(self):
+        return HELD
+
+    def encode(self, x):
+        return self.encoder(x)
+
+    def guide(self, x):
+        return self.encode(x)
+
+    def unused(self, x):
+        return OfClass.shared(x)
+
+
+class CallingModule(nn.Module):
+    def forward(self, x):
+        return self.encode(x)
+
+    def encode(self, x):
+        return HELD(x)
+
+
+NAMESPACE = types.SimpleNamespace(net=HELD)
+OPTIONS = argparse.Namespace(net=HELD)
+QUEUE = deque([HELD])
+FILE = types.ModuleType("my_networks")
+FILE.net = HELD
+
+
+@pytest.mark.parametrize(
+    ("program", "module"),
+    [
+        (lambda x: NAMESPACE.net(x), HELD),
+        (lambda x: OPTIONS.net(x), HELD),
+        (lambda x: QUEUE[0](x), HELD),
+        (lambda x: FILE.net(x), HELD),
+        (lambda x: OfClass.shared(x), OfClass.shared),
+        (OfClass().guide, OfClass.shared),
+        (OfClass.of_class, OfClass.shared),
+        (InSlots(HELD).guide, HELD),
+        (Calling().guide, HELD),
+        (CallingModule(), HELD),
+    ],
+)
+def test_a_module_in_a_holder_or_a_method_that_is_called(program, module):
+    found = modules_of(program)
+    assert [part for part in found.values() if part is not program] == [module]
 
 
 def test_a_program_that_holds_itself_is_no_endless_walk():
