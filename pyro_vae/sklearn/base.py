@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_vae.data.pixels import Array, Reading
 from pyro_vae.errors import InputError
+from pyro_vae.files.bounded import first_line
 from pyro_vae.models import MODELS
 from pyro_vae.runs.fitting import fit
 from pyro_vae.runs.run import Run
@@ -163,7 +164,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _fit(self, x: Array, labels: Labels | None, model: str) -> Self:
         """Fit to rows that scikit-learn has checked."""
-        settings = {"model": model, **self.checked_settings()}
+        settings = {"model": model, **_untrained(self.checked_settings())}
         own_scale = settings.get("scale", "auto") != "auto" or settings.get("likelihood", "auto") != "auto"
         takes = isinstance(settings["model"], str) and MODELS.takes(settings["model"], "likelihood")
         scale = settings.get("scale", "auto")
@@ -197,7 +198,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             InputError: if they are not given by name, or one of them has a parameter of its own.
         """
         read_whole("n_importance_samples", self.n_importance_samples)
-        if not isinstance(self.settings, Mapping | None):
+        if not isinstance(self.settings, Mapping | None) or not all(
+            isinstance(name, str) for name in self.settings or ()
+        ):
             raise InputError(
                 "settings by name", repr(self.settings), 'use settings={"guide": "iaf"}, for example, or leave it out'
             )
@@ -230,6 +233,15 @@ def read_random_state(random_state: Any) -> int:
     if isinstance(random_state, numbers.Integral):
         return int(random_state)
     return int(drawn.randint(np.iinfo(np.int32).max))
+
+
+def _untrained(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose programs are copies, model and guide together, so that ``fit`` leaves those of the user alone."""
+    try:
+        return settings | copy.deepcopy({name: settings[name] for name in ("model", "guide") if name in settings})
+    except (RuntimeError, TypeError) as error:  # of tensors and handles that cannot be copied
+        logger.warning(f"the programs in settings are trained in place, as they cannot be copied: {first_line(error)}")
+        return settings
 
 
 def _event_shape(image_shape: Any, num_columns: int) -> tuple[int, ...]:

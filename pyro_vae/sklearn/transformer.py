@@ -28,7 +28,7 @@ class VAETransformer(VAEEstimator):
         n_importance_samples: the samples per row of ``score_samples``.
         settings: every other keyword of ``pyro_vae.fit`` by its name: ``model``, ``guide``, ``prior``,
             ``likelihood``, ``beta``, ``batch_size``, ``lr``, ``patience``, ``missing``, ``out``, ….  A run directory
-            is written where ``out`` says so, and nowhere else.
+            is written where ``out`` says so, and nowhere else.  Each is a parameter too: ``settings__beta``.
         random_state: a seed, a ``RandomState``, or None for another fit each time.
         verbose: whether to show the progress.
 

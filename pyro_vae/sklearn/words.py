@@ -16,7 +16,7 @@ PARAMETERS = {
     "labels": "y",
     "channels": "image_shape",
 }
-_WORD = "none|mask|dynamic|threshold|gaussian|cosine"
+_WORD = "none|mask|dynamic|threshold|gaussian|cosine|vae"
 _FLAG = re.compile(rf"--([a-z][a-z-]*)(?: ([\w.:=,]*[\d:=][\w.:=,]*\w|\d|{_WORD})\b)?")
 
 

@@ -6,6 +6,8 @@ import threading
 
 import joblib
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy import sparse
@@ -209,7 +211,7 @@ def test_rows_far_from_all_others_are_unlikely(fitted, iris):
 def test_outliers_are_ordered_by_how_far_they_are(iris, guide):
     """The scales of all these guides overflow a hundred standard deviations away, where a density is a square still."""
     x = iris.data.to_numpy()
-    vae = VAETransformer(**QUICK | {"max_iter": 30}, settings={"guide": guide}).fit(x)
+    vae = VAETransformer(**QUICK, settings={"guide": guide}).fit(x)
     distances = np.array([0, 2, 5, 10, 20, 50, 1e2, 1e3, 1e6, 1e12])
     rows = x.mean(0) + distances[:, None] * [1, -1, 1, -1]
     scores = vae.score_samples(rows)
@@ -270,6 +272,7 @@ def test_a_run_directory_is_written_where_it_is_asked_for(iris, tmp_path, monkey
         ({"image_shape": (3, 3)}, r"of 4 numbers in all, as X has columns; got \(3, 3\)"),
         ({"random_state": "x"}, "cannot be used to seed"),
         ({"settings": "beta=2"}, "settings by name"),
+        ({"settings": {1: 2}}, "settings by name"),
         ({"settings": {"latent_dim": 3}}, "no 'latent_dim' among the settings of VAETransformer; got one; use n_comp"),
         ({"settings": {"latnt": 3}}, "expected a setting that exists; got 'latnt'"),
     ],
@@ -293,6 +296,32 @@ def test_a_setting_is_a_parameter_inside_of_settings(iris):
     assert (again.settings, vae.settings["lr"]) == ({"lr": 0.1}, 1e-2)  # nothing is shared
     with pytest.raises(ValueError, match="expected a setting that exists; got 'latnt'"):
         again.set_params(settings__latnt=3).fit(iris.data)
+
+
+class Linear(pyro.nn.PyroModule):
+    """A program of a user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = torch.nn.Linear(2, 4)
+
+    def forward(self, x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([len(x), 2]).to_event(1))
+            pyro.sample("sizes", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+
+def test_programs_of_a_user_are_copied_before_they_are_trained(iris):
+    """So that a second fit, and clones made after the first, begin anew: else they know what they are scored on."""
+    model = Linear()
+    before = model.decoder.weight.detach().clone()
+    vae = VAETransformer(max_iter=2, random_state=0, settings={"model": model, "guide": "mean_field"})
+    one = vae.fit(iris.data).transform(iris.data)
+    assert torch.equal(model.decoder.weight, before)
+    assert not torch.equal(vae.run_.model.decoder.weight, before)
+    assert vae.settings["model"] is model
+    np.testing.assert_array_equal(vae.fit(iris.data).transform(iris.data), one)
+    np.testing.assert_array_equal(clone(vae).fit(iris.data).transform(iris.data), one)
 
 
 def test_a_fit_that_fails_leaves_no_model_behind(iris):

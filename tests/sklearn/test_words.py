@@ -28,6 +28,7 @@ def test_no_flag_is_left_in_any_finding():
         ("a smaller --network or more data", "a smaller settings['network'] or more data"),
         ("use --lr-warmup 30, or more --epochs", "use settings={'lr_warmup': 30}, or more max_iter"),
         ("try --beta 4 or --beta linear:0:1:10", "try settings={'beta': 4} or settings={'beta': 'linear:0:1:10'}"),
+        ("a model without them, such as --model vae", "a model without them, such as settings={'model': 'vae'}"),
         ("use --missing mask, or fill them", "use settings={'missing': 'mask'}, or fill them"),
         ("no flag - and none -- here", "no flag - and none -- here"),
     ],
