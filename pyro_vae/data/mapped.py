@@ -38,6 +38,7 @@ from pyro_vae.errors import InputError
 
 BLOCKS = 64  # in hand at a time, where there are so many
 MIN_ROWS = 10
+AROUND = 1 << 21  # bytes that a system may map around a row that is touched
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,14 @@ class MappedRows(Images):
     Args:
         at: the places of the rows in the file, int64 of shape (N,), ascending.
         map: the memory that ``pixels``, all rows of the file, lie in.
+        read: reads the rows at some places beside that, of any order; None: they are taken from ``pixels``.
         in_hand: how many rows may be in memory at a time.
         survey: what is known of all rows of the file.
     """
 
     at: Tensor = field(default_factory=lambda: torch.arange(0))
     map: mmap.mmap | None = None
+    read: Callable[[Tensor], Tensor] | None = None
     in_hand: int = 1
     survey: Survey = field(default_factory=lambda: Survey("", (0.0,), ()))
 
@@ -61,9 +64,8 @@ class MappedRows(Images):
 
     def __getitem__(self, rows: Tensor | slice) -> Images:
         labels = None if self.labels is None else self.labels[rows]
-        found = Images(self.pixels[self.at[rows]], labels, scale=self.scale)
-        self._forget()
-        return found
+        at = self.at[rows]
+        return Images(self.pixels[at] if self.read is None else self.read(at), labels, scale=self.scale)
 
     def to(self, device: torch.device | str) -> Images:
         """These rows, for the CPU alone."""
@@ -132,13 +134,26 @@ class MappedRows(Images):
     def following(self, steps: Tensor, mine: slice, share: int = 1) -> Iterator[Tensor]:
         """The places of each step, with the next ones read ahead and those before forgotten."""
         hand = max(1, self.in_hand // share // steps.shape[1])  # steps
-        for step, places in enumerate(steps[:, mine]):
-            if step % hand == 0:
-                self._forget()
-                for each in (steps[step : step + hand, mine], steps[step + hand : step + 2 * hand, mine]):
-                    self._read_ahead(each)
-            yield places
+        for start in range(0, len(steps), hand):
+            now, ahead = (steps[first : first + hand, mine] for first in (start, start + hand))
+            lots = math.ceil(self._reach(now) / (self.in_hand // share * self._row))
+            for each in (now, ahead):
+                self._read_ahead(each)
+            for step, places in enumerate(now):
+                if step % math.ceil(len(now) / lots) == 0:
+                    self._forget()
+                yield places
         self._forget()
+
+    @property
+    def _row(self) -> int:
+        """The bytes of a row."""
+        return self.pixels[:1].nbytes
+
+    def _reach(self, places: Tensor) -> int:
+        """The bytes that are mapped at most for some rows: what lies around a row comes with it."""
+        gaps = places.flatten().sort().values.diff() * self._row
+        return int(gaps.clamp(max=self._row + AROUND).sum()) + self._row + AROUND
 
     def _forget(self) -> None:
         if self.map is not None:
@@ -156,7 +171,7 @@ class MappedRows(Images):
         """Have the system read rows, where it can be told."""
         if self.map is None or not hasattr(mmap, "MADV_WILLNEED"):
             return
-        row = self.pixels[:1].nbytes
+        row = self._row
         offset = len(self.map) - len(self.pixels) * row
         start = (offset + begin * row) // mmap.PAGESIZE * mmap.PAGESIZE
         with contextlib.suppress(OSError, ValueError):
@@ -236,9 +251,12 @@ def _cut(opened: _Opened, labels: Tensor | None, held: int, memory: int) -> tupl
     at, *apart = (part.sort().values for part in order.split([len(file) - 2 * held, held, held]))
     scale, in_hand = opened.looks.scale, memory // 2 // file.row_bytes
     of_train = None if labels is None else labels[at]
-    train = MappedRows(pixels, of_train, scale, at=at, map=mapped, in_hand=in_hand, survey=opened.survey)
-    validation, test = (Images(pixels[part], None if labels is None else labels[part], scale) for part in apart)
-    forget(mapped)
+
+    def read(places: Tensor) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(_shaped(file.rows(places.numpy()), opened.looks)))
+
+    train = MappedRows(pixels, of_train, scale, at=at, map=mapped, read=read, in_hand=in_hand, survey=opened.survey)
+    validation, test = (Images(read(part), None if labels is None else labels[part], scale) for part in apart)
     return train, validation, test
 
 
@@ -254,7 +272,7 @@ def check_mapped(images: Images, batch_size: int, streams: int = 1) -> None:
         InputError: if they are.
     """
     if isinstance(images, MappedRows) and images.in_hand < streams * batch_size:
-        least = -(-2 * streams * batch_size * images.pixels[:1].nbytes // 1_000_000)
+        least = -(-2 * streams * batch_size * images._row // 1_000_000)
         both = " of either stream" if streams > 1 else ""
         raise InputError(
             f"--memory for a batch of {batch_size} rows{both}",

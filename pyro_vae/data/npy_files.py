@@ -22,6 +22,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.files.bounded import check_ordinary, first_line
 
 BLOCK = 16 << 20  # bytes that are read together
+NEAR = 16  # rows between two that are read together
 SUFFIX = ".npy"
 _MEND = "write one with numpy.save(path, x)"
 _WIDER = {"u2": np.int32, "u4": np.int64, "u8": np.float64}  # what torch computes with, of what it does not
@@ -96,6 +97,27 @@ class NpyFile:
                 block = np.empty((min(step, len(self) - start), *self.shape[1:]), self.dtype)
                 _fill(file, block.reshape(-1).view(np.uint8).data, self.path)
                 yield block
+
+    def rows(self, places: Array) -> Array:
+        """Some rows, read and not mapped, since the system maps up to megabytes around each row that is touched.
+
+        Args:
+            places: which rows, int64 of shape (M,), in any order.
+
+        Raises:
+            InputError: if the file ends before its rows do.
+        """
+        ordered, back = np.unique(places, return_inverse=True)
+        found = np.empty((len(ordered), *self.shape[1:]), self.dtype)
+        done = 0
+        with self.path.open("rb", buffering=0) as file:
+            for run in np.split(ordered, np.flatnonzero(np.diff(ordered) > NEAR) + 1) if len(ordered) else ():
+                span = np.empty((run[-1] - run[0] + 1, *self.shape[1:]), self.dtype)
+                file.seek(self.begin + int(run[0]) * self.row_bytes)
+                _fill(file, span.reshape(-1).view(np.uint8).data, self.path)
+                found[done : done + len(run)] = span[run - run[0]]
+                done += len(run)
+        return found[back]
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -13,7 +13,8 @@ import torch
 import pyro_vae
 from pyro_vae.data import Reading, binarize_once, from_arrays, load_data
 from pyro_vae.data.batches import Batches, draw_rows
-from pyro_vae.data.mapped import BLOCKS, check_mapped
+from pyro_vae.data.mapped import BLOCKS, MappedRows, check_mapped
+from pyro_vae.data.npy_files import NpyFile
 from pyro_vae.data.survey import survey
 from pyro_vae.errors import InputError
 from pyro_vae.runs.display import Silent
@@ -43,6 +44,28 @@ def test_each_row_is_in_one_split_and_as_it_is_in_the_file(x):
     everything = torch.cat([part[:].pixels for part in data.splits]).flatten(1)
     assert torch.equal(everything.unique(dim=0), torch.from_numpy(x.reshape(2000, 16)).unique(dim=0))
     assert torch.equal(data.train[torch.tensor([7, 0])].pixels[1], torch.from_numpy(x)[data.train.at[0], None])
+
+
+def test_rows_are_read_from_anywhere_in_a_file(x):
+    file, places = NpyFile.open(Path("x.npy")), np.array([1999, 3, 3, 500, 4, 0, 19, 36])
+    assert np.array_equal(file.rows(places), x[places])
+    assert file.rows(places[:0]).shape == (0, 4, 4)
+    with open("x.npy", "r+b") as cut:
+        cut.truncate(3000)
+    with pytest.raises(InputError, match="cut off while it was read"):
+        file.rows(places)
+
+
+def test_rows_that_lie_far_apart_are_forgotten_more_often(x, monkeypatch):
+    train = replace(mapped(400).train, in_hand=400)
+    forgotten = []
+    monkeypatch.setattr(MappedRows, "_forget", lambda rows: forgotten.append(len(rows)))
+    near, apart = torch.arange(200).view(20, 10), (torch.arange(200) * 9).view(20, 10)
+    for steps, count in ((near, 2), (apart, 6)):  # 200 or 1800 rows are touched, of the 400 that may be
+        monkeypatch.setattr("pyro_vae.data.mapped.AROUND", 0 if steps is near else 8 * ROW)
+        forgotten.clear()
+        assert torch.equal(torch.cat(list(train.following(steps, slice(None)))), steps.flatten())
+        assert len(forgotten) == count
 
 
 def test_an_epoch_has_each_row_once_and_few_blocks_at_a_time(x):
