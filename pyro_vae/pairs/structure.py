@@ -7,12 +7,15 @@ that grows when a row is added.  Sites outside of it are shared by all rows.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.distributions import constraints
+from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
@@ -85,6 +88,7 @@ class Structure:
         own_draws_only: the sampled sites whose density is known at their own draws alone, as that of planar flows is.
         points: the continuous sites of each datum that the guide puts into one point, of which there is no density.
         computed: the sites that observe what is computed of x, in units of their own.
+        reweighted: whether latents count otherwise in training than what is observed, by ``poutine.scale``.
         factorized: whether every sampled site of the guide factorizes over its dimensions.
         same_order: whether model and guide visit the latent sites in the same order, as closed-form KL terms need.
 
@@ -119,6 +123,7 @@ class Structure:
     own_draws_only: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
     computed: tuple[str, ...] = ()
+    reweighted: bool = False
     factorized: bool = True
     same_order: bool = True
 
@@ -236,11 +241,24 @@ def read_structure(run: Traces, other: Traces | None = None) -> Structure:
         own_draws_only=tuple(n for n in sampled if not _scores_any_point(distribution_at(q, n), value_at(q, n))),
         points=_points(run, local),
         computed=computed_sites(p, entries, run.x, plate_dim),
+        reweighted=_are_reweighted(p, q, observed),
         factorized=all(
             distribution_at(q, n).event_shape == () or is_independent(distribution_at(q, n)) for n in sampled
         ),
         same_order=[n for n in p.stochastic_nodes if n in q.stochastic_nodes] == q.stochastic_nodes,
     )
+
+
+def _are_reweighted(p: Trace, q: Trace, observed: Sequence[str]) -> bool:
+    """Whether latents and observations have different scales, beside those of plates that draw some of their rows."""
+
+    def weight(site: Any) -> float:
+        drawn = [frame.size / frame.full_size for frame in vectorized_frames(site) if frame.full_size]
+        return float(torch.as_tensor(site["scale"], dtype=torch.double).mean()) * math.prod(drawn)
+
+    latents = [*map(p.nodes.get, p.stochastic_nodes), *map(q.nodes.get, q.stochastic_nodes)]
+    weights = [weight(site) for site in (*latents, *(p.nodes[name] for name in observed))]
+    return bool(weights) and not math.isclose(min(weights), max(weights), rel_tol=1e-6)
 
 
 def _support_of_entries(run: Traces, entries: dict[str, tuple[int, ...]]) -> constraints.Constraint | None:

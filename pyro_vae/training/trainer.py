@@ -1,7 +1,8 @@
 """The training loop: steps, epochs, the best epoch, early stopping, and a state that resumes to the bit.
 
 The best epoch is the one whose objective is highest on validation rows.  Where all rows share latents it is the last:
-their posterior given the training rows is what the objective leads to, not what other rows would choose on the way.
+their posterior given the training rows is what the objective leads to, not what other rows would choose on the way; and
+where a program weighs its latents itself, for the objective on validation rows, which has no scales, is another one.
 
 The trainer's whole state is the programs' parameters plus ``Trainer.state_dict()``: optimizer, random generators, the
 place in the epoch, the history.  Put back, the run goes on as if it had never stopped.
@@ -375,7 +376,7 @@ class Trainer:
         progress.history.append(row)
         self._epoch_start = self.batches.generator.get_state()
         reached = score(row, self.beta.final)
-        if reached > progress.best or self.probed.shared_latents:
+        if reached > progress.best or self.probed.shared_latents or self.probed.reweighted:
             progress.best, progress.best_epoch = reached, progress.epoch
         waited = progress.epoch - max(progress.best_epoch, int(self.beta.length))
         if self.config.patience != "none" and waited >= int(self.config.patience):
