@@ -152,6 +152,8 @@ def read_training(path: Path, expected: int | None = None, identity: Identity | 
         _check(path, content, expected, _identity(state.pop("identity", None)), identity)
     except (OSError, DamagedError):
         raise
+    except pickle.UnpicklingError:  # of which torch says how the code in it could be made to run
+        raise _damaged(path, ValueError("it holds something else than numbers and text")) from None
     except _UNREADABLE as error:
         raise _damaged(path, error) from None
     return state

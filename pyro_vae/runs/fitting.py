@@ -190,6 +190,7 @@ def _resumed(
     with torch.random.fork_rng():
         pair = _pair(config, dataset, model, guide)
         under_way = Session(config, dataset, pair, device, world)
+        under_way.notes += _other_programs(old, given)
         under_way.go_on(folder, training)
         return _trained(under_way, display, trackers)
 
@@ -284,6 +285,16 @@ def _pair(config: FitConfig, dataset: Dataset, model: NameOrProgram, guide: Name
     if config.standardize:
         standardize(pair, dataset)
     return pair
+
+
+def _other_programs(config: FitConfig, given: dict[str, Any]) -> list[str]:
+    """What to say of programs that have another name than those of a run: they may be others, with weights that fit."""
+    names = {kind: _name_of(program) for kind, program in given.items() if program is not None}
+    return [
+        f"the {kind} is {name}, and the run was made with {getattr(config, kind)}: see to it that it is the same"
+        for kind, name in names.items()
+        if name != getattr(config, kind)
+    ]
 
 
 def _rows_like(event_shape: tuple[int, ...]) -> torch.Tensor:

@@ -40,6 +40,7 @@ from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.run import Run, count
 from pyro_vae.runs.saving import Saver
 from pyro_vae.runs.stopping import Interrupted, hinting, stopping
+from pyro_vae.runs.surroundings import SURROUNDINGS, note_on, surroundings
 from pyro_vae.runs.table_rows import check_columns, supports_of
 from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
@@ -59,7 +60,8 @@ class Session:
     def __init__(
         self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device, world: World = ALONE
     ) -> None:
-        self.dataset, self.pair, self.world = dataset, pair, world
+        self.dataset, self.pair, self.world, self.device = dataset, pair, world, device
+        self.notes = list[str]()  # to be said when the training begins
         self.facts = facts_of(dataset)
         if dataset.columns:
             supports = supports_of(pair.model, dataset.columns)
@@ -91,7 +93,7 @@ class Session:
         self.path: Path | None = None
 
     def create_folder(self, path: Path, overwrite: bool) -> None:
-        self.path, weights, training = path, self.trainer.weights(), self.trainer.state_dict()
+        self.path, weights, training = path, self.trainer.weights(), self._state()
         self.folder = self.world.together(lambda: self._create(path, weights, training, overwrite))
 
     def _create(
@@ -113,6 +115,7 @@ class Session:
         self.pair.load_state_dict(folder.weights("last"))
         self.trainer.load_state_dict(training)
         self.trainer.progress.stopped = ""
+        self.notes.append(note_on(training.get(SURROUNDINGS), self.device))
         self.path = folder.path
         if self.world.is_writer:
             folder.begin(self.config, training)
@@ -133,7 +136,8 @@ class Session:
         hint = f"go on from the last checkpoint with: python cli.py fit --resume {self.path}" if self.path else ""
         with hinting(hint), stopping(trainer) as signals, Saver(self.folder) as saver:
             with display, listening(display.say), watched:
-                display.say(self._describe())
+                for line in filter(None, [self._describe(), *self.notes]):
+                    display.say(line)
                 logger.debug(f"settings: {self.config.model_dump()}")
                 display.start(trainer)
                 animation.begin(self._run())
@@ -218,9 +222,12 @@ class Session:
     def _save(self, saver: Saver, best: bool) -> None:
         if self.path is None:
             return
-        training = self.trainer.state_dict()
+        training = self._state()
         with self.trainer.average.in_use():
             saver.save(self.pair.state_dict(), training, best)
+
+    def _state(self) -> dict[str, Any]:
+        return self.trainer.state_dict() | {SURROUNDINGS: surroundings(self.device)}
 
     def _run(self) -> Run:
         progress = self.trainer.progress

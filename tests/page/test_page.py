@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import inspect
 import json
@@ -21,7 +22,7 @@ import pyro_vae
 from pyro_vae.cli.fit import fit as fit_command
 from pyro_vae.config import FitConfig
 from pyro_vae.diagnostics import verdicts
-from pyro_vae.page import view, write_page
+from pyro_vae.page import build, view, write_page
 from pyro_vae.page.advice import ADVICE, ENCODER, FAMILY, UNKNOWN, advice
 from pyro_vae.page.plots import Plot, as_svg
 from pyro_vae.page.view import commands
@@ -249,6 +250,15 @@ def test_a_folder_that_is_no_run_is_refused_before_anything_is_written(vectors, 
         write_page([run])
     assert command("report").exit_code == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_page_that_a_full_disk_does_not_take_is_no_fault_of_its_place(vectors, command, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(build, "write_whole", full)
+    result = command("report", vectors, "--out", "page.html")
+    assert (result.exit_code, "make room on the disk and try again" in result.stderr) == (1, True)
 
 
 def test_help_shows_two_examples(command):

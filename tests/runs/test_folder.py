@@ -20,7 +20,7 @@ import pyro_vae
 from pyro_vae.errors import InputError, StorageError, TrainingError
 from pyro_vae.files import bounded
 from pyro_vae.files import whole as whole_files
-from pyro_vae.runs import placing, report, writer_lock
+from pyro_vae.runs import fitting, placing, report, surroundings, writer_lock
 from pyro_vae.runs.current import CHECKPOINTS, Current
 from pyro_vae.runs.display import Silent
 from pyro_vae.runs.folder import RunFolder
@@ -314,6 +314,26 @@ def test_a_history_that_was_harmed_is_read_from_the_checkpoint(harm, run, whole,
     harm(run / "history.csv")
     with pytest.raises(InputError, match=r"history\.csv"):
         pyro_vae.load(run)
+
+
+def test_a_run_that_goes_on_under_another_version_or_with_another_program_says_so(run, monkeypatch):
+    said = []
+
+    class Saying(Silent):
+        def say(self, line):
+            said.append(line)
+
+    pyro_vae.resume(run, epochs=4, display=Saying())
+    assert not [line for line in said if "goes on with" in line]
+    monkeypatch.setattr(surroundings, "__version__", "9.9")
+    pyro_vae.resume(run, epochs=5, display=Saying())
+    [line] = [line for line in said if "goes on with" in line]
+    assert line.startswith(f"goes on with pyro_vae 9.9 (before: {pyro_vae.__version__}): its numbers may differ")
+    assert surroundings.note_on(None, torch.device("cpu")) == ""
+    config = pyro_vae.load(run).config.model_copy(update={"model": "mine.model"})
+    [note] = fitting._other_programs(config, {"model": longer, "guide": None})
+    assert note.startswith("the model is tests.runs.test_folder.longer, and the run was made with mine.model")
+    assert fitting._other_programs(config.model_copy(update={"model": f"{__name__}.longer"}), {"model": longer}) == []
 
 
 def test_rows_that_no_checkpoint_knows_are_dropped(run, whole):
