@@ -72,7 +72,7 @@ def test_labels_have_the_form_that_programs_take(form):
     assert given.log_prob_sum().item() == pytest.approx(joint[torch.arange(60), y].sum().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("form", ["truth values", "one-hot vectors"])
+@pytest.mark.parametrize("form", [pytest.param("truth values", marks=pytest.mark.exhaustive), "one-hot vectors"])
 def test_a_run_with_labels_of_any_form(form):
     kind, classes, taken = FORMS[form]
     y = torch.arange(60) % classes

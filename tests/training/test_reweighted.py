@@ -46,6 +46,7 @@ def test_what_weighs_latents_is_seen(given, found):
     assert Pair(*programs(**given)).probe(X).reweighted is found
 
 
+@pytest.mark.exhaustive
 def test_a_weight_of_the_kl_is_trained_for_to_the_end():
     settings = {"labels": "none", "display": False, "compile": "off", "epochs": 100, "lr": 0.05, "batch_size": 48}
     run = pyro_vae.fit(*programs(latents=0.125), data=X, **settings)
