@@ -50,6 +50,22 @@ def large_source(path: Path, options: dict[str, str], reading: Reading, strict: 
     return lambda: open_large(path, memory)
 
 
+def check_not_large(path: Path) -> None:
+    """Refuse a folder of what is read with a limit on memory alone.
+
+    Raises:
+        InputError: if there are shards or a Zarr store in it, and no images.
+    """
+    try:
+        children = [child for child in path.iterdir() if not child.name.startswith(".")]
+    except OSError:
+        return  # which is said where it is read
+    is_large = is_zarr(path) or ((shards_of(path) or tables_in(path)) and not any(child.is_dir() for child in children))
+    if is_large and not any(map(is_image, children)):
+        found = "a Zarr store" if is_zarr(path) else "one of shards"
+        raise InputError(f"a folder of images at {path}, without --memory", found, "use --memory 1GB, for example")
+
+
 def _check_has_images(path: Path) -> None:
     """Refuse a folder that has nothing in it, or beside it, that could be rows."""
     children = [child for child in path.iterdir() if not child.name.startswith(".")]

@@ -12,7 +12,7 @@ from pyro_vae.data.arrays import READ
 from pyro_vae.data.base import DATA
 from pyro_vae.data.folders import folder_options, load_folder
 from pyro_vae.data.images import Dataset
-from pyro_vae.data.large_sources import large_source
+from pyro_vae.data.large_sources import check_not_large, large_source
 from pyro_vae.data.mapped import load_mapped
 from pyro_vae.data.pixels import Reading
 from pyro_vae.errors import InputError, nearest
@@ -66,6 +66,7 @@ def _load_path(name: str, strict: bool, reading: Reading) -> Dataset:
         read_options(f"the file {path}", {}, options)
         return replace(load_file(path, reading), name=name)
     if os.path.isdir(path):  # os.path, for it answers for names that no file can have, too
+        check_not_large(path)
         return load_folder(path, strict, name, **folder_options(path, options))
     if os.sep in name or os.path.exists(path):
         found = "a file of another kind" if os.path.exists(path) else "no such folder"

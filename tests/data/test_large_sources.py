@@ -105,6 +105,8 @@ def test_a_folder_of_parquet_files_is_one_table(frame):
     (folder / "notes.txt").write_text("other files are passed over")
     frame.to_parquet("table.parquet")
     assert_alike(mapped("tables"), load_data("table.parquet"))
+    with pytest.raises(InputError, match="without --memory; got one of shards; use --memory 1GB"):
+        load_data("tables")
     frame[["size"]].to_parquet(folder / "3.parquet")
     with pytest.raises(InputError, match=r"parquet files of the same columns in tables; got size in 3\.parquet"):
         mapped("tables")
