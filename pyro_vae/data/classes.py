@@ -1,7 +1,8 @@
 """Class labels as people have them: numbers or text, one per row or one-hot, some of them missing.
 
 No label is -1 (also as a float or as text), NaN, None, ``pandas.NA`` or an empty text, as scikit-learn's
-semi-supervised estimators have it; -1 beside other negative numbers, and the text that NaN becomes, are refused.
+semi-supervised estimators have it; -1 beside other negative numbers, the text that NaN becomes, and the number that -1
+becomes in an unsigned type are refused.
 Classes are the other values: whole numbers in their order, text in its own, categories of a pandas column in theirs.
 One-hot rows count as the number of their column.
 """
@@ -56,6 +57,7 @@ def read_classes(
     if y.ndim == 2:
         indices, names = _from_one_hot(y, name)
     elif y.dtype.kind in "biu":
+        _check_unsigned(y, name)
         indices, names = _sorted_classes(y, y == -1)
     else:
         values = [_label(value, name) for value in y.tolist()]
@@ -65,6 +67,19 @@ def read_classes(
         indices, names = numbers_of[indices], class_names
     _check_classes(indices, names, name)
     return torch.from_numpy(np.ascontiguousarray(indices, dtype=np.int64)), names
+
+
+def _check_unsigned(y: Array, name: str) -> None:
+    """Refuse what -1 becomes in a type without negative numbers, as ``np.where(known, y, -1)`` has it."""
+    if y.dtype.kind != "u":
+        return
+    largest = np.iinfo(y.dtype).max
+    if (y == largest).any() and not (y == largest - 1).any():
+        raise InputError(
+            f"classes in y of {name}, and -1 for no label",
+            f"{largest}, which is what -1 becomes in {y.dtype}",
+            f"use np.where(y == {largest}, -1, y.astype(int)), or y.astype(str) if it is a class",
+        )
 
 
 def _check_classes(indices: Array, names: tuple[str, ...], name: str) -> None:

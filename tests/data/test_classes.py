@@ -55,6 +55,18 @@ def test_categories_keep_their_order_and_numbers_theirs():
     assert read_classes(as_labels(huge, "y")[0], 4, "y")[1] == ("5", str(10**30))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_what_minus_one_becomes_without_a_sign_is_refused(kind):
+    largest = np.iinfo(kind).max
+    y = np.where(np.array([False, True, False, False]), np.array(largest, kind), np.array([7, 7, 3, 7], kind))
+    with pytest.raises(InputError, match=f"got {largest}, which is what -1 becomes in {np.dtype(kind)}; use np.where"):
+        read_classes(y, 4, "pets")
+    mended = np.where(y == largest, -1, y.astype(int))
+    assert read_classes(mended, 4, "pets")[0].tolist() == EXPECTED
+    assert set(read_classes(y.astype(str), 4, "pets")[1]) == {"3", "7", str(largest)}
+    assert read_classes(np.arange(256).astype(np.uint8), 256, "bytes")[0].tolist() == list(range(256))
+
+
 def _args(labels):
     return labels[0], len(labels[0]), "y", labels[1]
 
