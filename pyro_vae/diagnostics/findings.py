@@ -54,13 +54,16 @@ def judge_latents(use: LatentUse) -> list[Finding]:
     return [Finding("collapse", *site.fault) for site in use.sites if site.fault]
 
 
-def judge_curve(scores: Sequence[float], warm_up: float, stopped_early: bool) -> list[Finding]:
+def judge_curve(
+    scores: Sequence[float], warm_up: float, stopped_early: bool, keeps_last: bool = False
+) -> list[Finding]:
     """Whether training was too short or too long.
 
     Args:
         scores: the validation score after each epoch, nats per datum, higher is better.
         warm_up: after how many epochs beta stays where it is; the best epoch comes later.
         stopped_early: whether training ended by itself.
+        keeps_last: whether the weights of the last epoch are kept, and not those of the best.
     """
     num_epochs, first = len(scores), min(int(warm_up), len(scores) - 1)
     if num_epochs < 2 or not all(map(math.isfinite, scores)):
@@ -86,7 +89,9 @@ def judge_curve(scores: Sequence[float], warm_up: float, stopped_early: bool) ->
                 "overfitting",
                 f"the validation ELBO was best after epoch {best_epoch} of {num_epochs} "
                 f"and fell by {fall:.2f} nats since",
-                f"the weights of epoch {best_epoch} are kept; fewer epochs, a smaller --network or more data "
+                "those of the last one are kept; fewer epochs, or more data"
+                if keeps_last
+                else f"the weights of epoch {best_epoch} are kept; fewer epochs, a smaller --network or more data "
                 "would do as well",
             )
         ]

@@ -28,7 +28,7 @@ from pyro_vae.runs.folder import RunFolder
 from pyro_vae.runs.generator import Generator
 from pyro_vae.runs.inputs import read_count, read_seed
 from pyro_vae.training.schedules import parse_schedule
-from pyro_vae.training.validation_rows import score
+from pyro_vae.training.validation_rows import keeps_last, score
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -185,7 +185,8 @@ class Run(Generator):
             found += judge_latents(latent_use(self.probed, images.x(), num_draws=8))
         beta = parse_schedule(self.config.beta)
         rows = self.history.to_dict("records")
-        found += judge_curve([score(row, beta.final) for row in rows], beta.length, len(rows) < self.config.num_epochs)
+        scores, stopped = [score(row, beta.final) for row in rows], len(rows) < self.config.num_epochs
+        found += judge_curve(scores, beta.length, stopped, keeps_last(self.probed, self.facts.num_data[0]))
         labelled = images.labelled() if self.structure.has_label else None
         if labelled is not None:
             assert labelled.labels is not None

@@ -1,8 +1,7 @@
 """The training loop: steps, epochs, the best epoch, early stopping, and a state that resumes to the bit.
 
-The best epoch is the one whose objective is highest on validation rows.  Where all rows share latents it is the last:
-their posterior given the training rows is what the objective leads to, not what other rows would choose on the way; and
-where a program weighs its latents itself, for the objective on validation rows, which has no scales, is another one.
+The best epoch is the one whose objective is highest on validation rows, or the last, where these are no judges
+(``validation_rows.keeps_last``).
 
 The trainer's whole state is the programs' parameters plus ``Trainer.state_dict()``: optimizer, random generators, the
 place in the epoch, the history.  Put back, the run goes on as if it had never stopped.
@@ -46,7 +45,7 @@ from pyro_vae.training.resampling import Resampling, Uniform, effective_rows
 from pyro_vae.training.schedules import Constant, parse_schedule
 from pyro_vae.training.step import EagerStep, Step, expected_warnings
 from pyro_vae.training.together import Together
-from pyro_vae.training.validation_rows import Row, Validation, score
+from pyro_vae.training.validation_rows import Row, Validation, keeps_last, score
 
 REPORT_INTERVAL = 0.1  # seconds
 MODERATE_NUMBER = 16  # up to which the scale of data is hardly what is wrong
@@ -136,6 +135,7 @@ class Trainer:
                 "a model and a guide that have none, or frozen ones",
                 "state one, pyro.param(…), or register a module, pyro.module(…); Pair(model, guide) evaluates without",
             )
+        self._keeps_last = keeps_last(probed, len(batches.images))
         self.iterates = Iterates(probed.pair.trained(), batches.num_steps, config.seed)
         self.rate = LearningRate(config, batches.num_steps)
         self.eager = EagerStep(self.loss, batches, parameters, config, world)
@@ -376,7 +376,7 @@ class Trainer:
         progress.history.append(row)
         self._epoch_start = self.batches.generator.get_state()
         reached = score(row, self.beta.final)
-        if reached > progress.best or self.probed.shared_latents or self.probed.reweighted:
+        if reached > progress.best or self._keeps_last:
             progress.best, progress.best_epoch = reached, progress.epoch
         waited = progress.epoch - max(progress.best_epoch, int(self.beta.length))
         if self.config.patience != "none" and waited >= int(self.config.patience):

@@ -21,6 +21,7 @@ from pyro_vae.pairs.vectorized import draws_lie
 Row = dict[str, float]
 SEED = 0
 CHUNK = 500
+FEW = 0.1  # trained numbers per training row
 
 
 def score(row: Row, beta: float) -> float:
@@ -31,6 +32,22 @@ def score(row: Row, beta: float) -> float:
         beta: where the run's beta ends.
     """
     return row.get("validation_objective", row["validation_elbo"] + (1 - beta) * row.get("validation_kl", 0.0))
+
+
+def keeps_last(probed: ProbedPair, num_rows: int) -> bool:
+    """Whether a run keeps its last epoch, whatever validation rows say on the way.
+
+    Where all rows share latents, their posterior given the training rows is what the objective leads to, and not what
+    other rows would choose.  Where a program weighs its latents itself, the objective on validation rows, which has no
+    scales, is another one.  And p trained numbers fit N rows by about p / N nats per row better than they fit others
+    (Akaike 1974): where these are few, the choice of an epoch is the noise of the rows that choose.
+
+    Args:
+        probed: the model and the guide, with what ``pair.probe`` said of them.
+        num_rows: N.
+    """
+    sizes = {id(p): p.numel() for p in probed.pair.parameters().values() if p.requires_grad}  # some have two names
+    return bool(probed.shared_latents) or probed.reweighted or sum(sizes.values()) < FEW * num_rows
 
 
 class Validation:

@@ -31,6 +31,9 @@ def test_a_run_that_stopped_early_rises_no_more():
 def test_the_epoch_and_the_mend_are_named():
     (fallen,) = judge_curve(FALLEN, warm_up=0, stopped_early=False)
     assert "best after epoch 3 of 10 and fell by 7.00 nats" in fallen.found
+    assert "epoch 3 are kept" in fallen.mend
+    (fallen,) = judge_curve(FALLEN, warm_up=0, stopped_early=False, keeps_last=True)
+    assert "those of the last one are kept" in fallen.mend
     (rising,) = judge_curve(RISING, warm_up=0, stopped_early=False)
     assert "by 10.00 nats over the last 2 epochs" in rising.found
     assert rising.mend == "train longer: --epochs 20"
