@@ -125,13 +125,16 @@ def test_a_config_file_wins_over_the_environment_and_a_run_over_both(command, to
 
 
 def test_damaged_files_of_a_run_are_refused(command, fitted):
-    for name, words in (
-        ("evaluation.json", ("info", "run")),
-        ("history.csv", ("info", "run")),
-        ("config.json", ("evaluate", "run")),
-    ):
+    def damage(name):
         content = (fitted / name).read_text()
         (fitted / name).write_text(content[: len(content) // 2].replace(",", ";"))
+        return content
+
+    whole = command("info", "run").stdout
+    damage("history.csv")  # of which the checkpoint has a copy
+    assert command("info", "run").stdout == whole
+    for name, words in (("evaluation.json", ("info", "run")), ("config.json", ("evaluate", "run"))):
+        content = damage(name)
         assert_refused(command(*words), f"expected a file that fit wrote at run/{name}")
         (fitted / name).write_text(content)
     config = json.loads((fitted / "config.json").read_text())

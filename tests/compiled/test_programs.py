@@ -28,7 +28,6 @@ from torch.distributions import constraints
 
 from pyro_vae.compiled import CompiledRenyiELBO, CompiledTrace_ELBO, CompiledTraceEnum_ELBO, CompiledTraceMeanField_ELBO
 from tests.compiled.comparing import Make, call, compare, run, stock_of
-from tests.conftest import compiled_too
 
 pytestmark = pytest.mark.usefixtures("graph")
 generator = torch.Generator().manual_seed(1)
@@ -101,7 +100,6 @@ def test_automatic_guides(make_guide):
     check(make, CompiledTrace_ELBO, INPUTS, TARGETS)
 
 
-@compiled_too
 @pytest.mark.parametrize("kind", ["parallel", pytest.param("sequential", marks=pytest.mark.exhaustive)])
 def test_a_mixture_with_the_component_enumerated_in_the_guide(kind):
     def make():
@@ -323,7 +321,6 @@ class Guide(PyroModule):
         pyro.sample("scale", dist.LogNormal(-1.0, 0.1))
 
 
-@compiled_too
 def test_a_guide_that_is_a_module():
     check(lambda: (regression()[0], Guide()), CompiledTrace_ELBO, INPUTS, TARGETS)
 

@@ -30,6 +30,7 @@ REFUSED_BY_GUIDE = {
 WITHOUT_FLOOR = {"free_bits": "free_bits:floor=0"}  # below the floor nothing has a gradient, as it should be
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("columns", "expected"), [("models", REFUSED), ("guides", REFUSED_BY_GUIDE)])
 def test_the_matrix(columns, expected):
     for kind, matrix in compatible()[columns].items():
