@@ -118,7 +118,7 @@ def silent(model):
     return program
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_nuts_is_the_reference_where_nothing_is_exact():
     """A bent posterior: divergences from NUTS's draws by bridge sampling against integration, to 0.05 nats."""
     torch.manual_seed(0)

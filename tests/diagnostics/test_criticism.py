@@ -78,8 +78,13 @@ def test_lost_correlations_ask_for_care():
     assert 1.2 < gap.metrics["gap"] < 2.2
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize(("scale", "verdict", "tolerance"), [(1.0, Verdict.TRUST, 0.05), (1.5, Verdict.REFUSE, 0.1)])
+@pytest.mark.parametrize(
+    ("scale", "verdict", "tolerance"),
+    [
+        pytest.param(1.0, Verdict.TRUST, 0.05, marks=pytest.mark.slow),
+        pytest.param(1.5, Verdict.REFUSE, 0.1, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_nuts_measures_width_and_place(scale, verdict, tolerance):
     """Against NUTS on two data, of which 800 draws tell a mean to 0.04 sd and a width to 3 %."""
     x = linear_data(30, 0)

@@ -142,7 +142,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.exhaustive
 def test_a_process_that_is_killed_ends_the_others_and_the_run_resumes_to_the_bit(tmp_path):
-    words = [*FIT, "--epochs", "40", "--patience", "none"]
+    words = [*FIT, "--epochs", "20", "--patience", "none"]
     whole = torchrun(*words, "--out", "whole", cwd=tmp_path)
     said = ended(whole)
     assert whole.returncode == 0, said

@@ -138,7 +138,7 @@ def test_readers_beside_a_writer_and_two_writers_at_once():
     assert races.resumes(1) == 0
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 @pytest.mark.forks
 def test_kills_at_random_moments():
     assert races.kills(1, compiled=False) == 0
