@@ -34,6 +34,8 @@ from pyro_vae.pairs import Pair, ProbedPair
 from pyro_vae.priors import meet_first_batch
 from pyro_vae.runs import animation
 from pyro_vae.runs.assembly import AUTO, resolve_augmentation, resolve_binarization, resolve_resampling
+from pyro_vae.runs.config_file import broken
+from pyro_vae.runs.current import CHECKPOINTS
 from pyro_vae.runs.data_facts import facts_of
 from pyro_vae.runs.display import Display, listening
 from pyro_vae.runs.folder import RunFolder
@@ -111,9 +113,15 @@ class Session:
         Args:
             folder: its directory, with the right to write into it.
             training: the state that it holds.
+
+        Raises:
+            InputError: if that is not the state of such a training.
         """
         self.pair.load_state_dict(folder.weights("last"))
-        self.trainer.load_state_dict(training)
+        try:
+            self.trainer.load_state_dict(training)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise broken(folder.path / CHECKPOINTS, error) from None
         self.trainer.progress.stopped = ""
         self.notes.append(note_on(training.get(SURROUNDINGS), self.device))
         self.path = folder.path

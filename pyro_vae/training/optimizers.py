@@ -30,6 +30,19 @@ State = dict[str, Any]
 Update = Callable[[Tensor, Tensor, State], None]
 
 
+def put_back(optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Put back the state of an optimizer, which must have all settings that it has now.
+
+    Raises:
+        ValueError: if one is missing, which torch would find out at the next step.
+    """
+    names = [set(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    missing = [name for known, group in zip(names, optimizer.param_groups, strict=True) for name in known - set(group)]
+    if missing:
+        raise ValueError(f"the optimizer's state has no {missing[0]}")
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """Base of the optimizers; a new one registers itself as a frozen dataclass, whose fields are its options.

@@ -39,6 +39,7 @@ from pyro_vae.training.faults import find_fault
 from pyro_vae.training.fitness import check_batches, check_beta
 from pyro_vae.training.iterates import Iterates
 from pyro_vae.training.loss import Augment, StepLoss
+from pyro_vae.training.optimizers import put_back
 from pyro_vae.training.rate import LearningRate
 from pyro_vae.training.recorded_step import RecordedStep
 from pyro_vae.training.resampling import Resampling, Uniform, effective_rows
@@ -219,7 +220,7 @@ class Trainer:
         """Put back what ``state_dict`` gave, into a pair that has what ``weights`` gave."""
         if state.get("average"):
             self.average.load_state_dict(state["average"])
-        self.eager.optimizer.load_state_dict(state["optimizer"])
+        put_back(self.eager.optimizer, state["optimizer"])
         self.way, self.validation_way = _way(state), _way(state, "validation_")
         torch.set_rng_state(state["random"])
         if state["cuda_random"] and torch.cuda.is_available():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -21,6 +22,7 @@ from pyro_vae.errors import InputError, StorageError, TrainingError
 from pyro_vae.files import bounded
 from pyro_vae.files import whole as whole_files
 from pyro_vae.runs import fitting, placing, report, surroundings, writer_lock
+from pyro_vae.runs.checkpoint import checksum
 from pyro_vae.runs.current import CHECKPOINTS, Current
 from pyro_vae.runs.display import Silent
 from pyro_vae.runs.folder import RunFolder
@@ -523,3 +525,31 @@ def test_runs_of_format_1_load_and_resume(left, run, whole):
     assert {path.name for path in checkpoints.iterdir()} == Current.read(run).files
     assert json.loads((run / "config.json").read_text())["format_version"] == 2
     assert placing.is_run(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["optimizer"]["param_groups"][0].pop("weight_decay"),
+        lambda state: state["optimizer"]["param_groups"].pop(),
+        lambda state: state.pop("random"),
+        lambda state: state.update(random=torch.zeros(3)),
+        lambda state: state["progress"].update(another=1),
+    ],
+    ids=["setting", "group", "random", "size", "progress"],
+)
+def test_a_state_that_is_none_of_this_training_is_refused(command, fitted, change):
+    """With its checksum, so that it was not damaged on the way."""
+    path, current = training_file(fitted), Current.read(fitted)
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+    last = dataclasses.replace(current.last, training_crc32=checksum(path.read_bytes()))
+    dataclasses.replace(current, last=last).replace(fitted / CHECKPOINTS, current)
+    before = {p.name: p.read_bytes() for p in (fitted / CHECKPOINTS).iterdir()}
+    result = command("fit", "--resume", "run", "--epochs", 3)
+    assert result.exit_code == 2, result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert len(errors) == 1
+    assert "expected a file that fit wrote" in errors[0]
+    assert {p.name: p.read_bytes() for p in (fitted / CHECKPOINTS).iterdir()} == before
