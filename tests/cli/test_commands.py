@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -394,7 +395,11 @@ def test_ctrl_c_says_how_to_go_on(times, said, command, toy_npz, monkeypatch):
 
     monkeypatch.setattr(fitting, "choose_display", lambda display: StopAt())
     monkeypatch.setattr(report, "write_report", stop)
-    result = command("fit", "--data", toy_npz, *FLAGS, "--out", "run")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background start without
+    try:
+        result = command("fit", "--data", toy_npz, *FLAGS, "--out", "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert result.stderr.strip().splitlines()[-1] == said
     assert not Path("run/.lock").exists()
