@@ -81,8 +81,8 @@ class Structure:
         factors: the model's factors.
         entries: by site, which entries of a row of x it observes; none for sites that observe something else.
         support: the values that an entry of x can take; None where that is not known, or not the same for all.
-        classes: the values of the label site "y", a class each, of shape (K, *event_shape); None without a site of that
-            name that is over classes, and latent when no label is given.
+        classes: the values of the label site "y", a class each, of shape ``(K, *event_shape)``; None without such a
+            site, over classes, and latent when no label is given.
         sequential: whether the guide enumerates a site one value at a time.
         score_function: the sampled sites that cannot be reparameterized.
         own_draws_only: the sampled sites whose density is known at their own draws alone, as that of planar flows is.
