@@ -340,15 +340,14 @@ def test_the_palette_can_be_read_light_dark_and_printed():
 def test_headings_become_buttons_in_a_browser(hostile, vectors, tmp_path):
     path = tmp_path / "both.html"
     path.write_text(written(hostile, vectors))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
-    shown = subprocess.run(
-        [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
-    )
-    assert shown.stdout.count('<button type="button">') == 9
+    assert rendered(path).count('<button type="button">') == 9
+
+
+def rendered(path, *more):
+    """The page after its scripts, as the browser has it."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom", *more]
+    command = [CHROMIUM, *flags, f"--user-data-dir={path.parent / 'profile'}", path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
 
 
 @pytest.mark.exhaustive
@@ -359,19 +358,11 @@ def test_axe_core_finds_nothing_serious(hostile, vectors, tmp_path, width):
     assert AXE is not None
     scripts = Path(AXE).read_text(encoding="utf-8"), LOOK
     added = "".join(f"<script>{script}</script>" for script in scripts)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
-    flags += [f"--window-size={width},900", "--virtual-time-budget=30000"]
     for name, page in (("one", written(hostile)), ("both", written(hostile, vectors))):
         path = tmp_path / f"{name}.html"
         path.write_text(page.replace("</body>", f"{added}</body>"), encoding="utf-8")
-        shown = subprocess.run(
-            [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=True,
-        )
-        found = re.search('data-found="([^"]*)"', shown.stdout)
+        shown = rendered(path, f"--window-size={width},900", "--virtual-time-budget=30000")
+        found = re.search('data-found="([^"]*)"', shown)
         assert found is not None, "axe-core did not come to an end"
         violations = json.loads(html.unescape(found[1]))
         assert [name for name, impact in violations if impact in ("serious", "critical")] == []
