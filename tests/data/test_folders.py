@@ -454,7 +454,8 @@ def test_a_mapped_folder_is_decoded_again_where_it_changed_or_its_copy_is_damage
 def test_two_processes_that_want_one_folder_decode_it_once(flat, store):
     script = (
         "import sys, time; from pyro_vae.data import Reading, decoding, load_data; decode = decoding.decode\n"
-        "decoding.decode = lambda *each: (time.sleep(0.05), print('decoded', each[0].name), decode(*each))[2]\n"
+        "say = sys.stdout.write\n"  # a line at a time, for several threads decode
+        "decoding.decode = lambda *each: (time.sleep(0.05), say(f'decoded {each[0].name}\\n'), decode(*each))[2]\n"
         "print(int(load_data(sys.argv[1], reading=Reading(memory=65536)).train[:].pixels.sum()))"
     )
     command = [sys.executable, "-c", script, str(flat)]
