@@ -1,4 +1,4 @@
-"""Minibatches: index tensors into images in memory, one gather a batch.
+"""Minibatches: index tensors into a window on the images, one gather a batch.
 
 Labelled and unlabelled rows are two streams, so that each step sees some of both however few labels there are.  A
 stream is shuffled passes laid end to end and cut into full batches, so every batch of a run has the same shape.  An
@@ -68,7 +68,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Indices:
-    """Which rows a step sees, int64 of shape (B,); None where there are none of that kind."""
+    """Where the rows lie that a step sees, int64 of shape (B,), until the next step; None where there are none."""
 
     unlabelled: Tensor | None
     labelled: Tensor | None
@@ -113,12 +113,13 @@ class Batches:
         world: World = ALONE,
     ) -> None:
         self.images = images
-        self._stored, self._at = images.stored
         self.binarization = binarization
         hidden = torch.ones(len(images), dtype=torch.bool)
         hidden[labelled] = False
         self.unlabelled_rows, self.labelled_rows = hidden.nonzero().squeeze(1), labelled
-        self._share = sum(len(rows) > 0 for rows in (self.unlabelled_rows, labelled))
+        streams = {False: self.unlabelled_rows, True: self.labelled_rows}
+        count = sum(len(rows) > 0 for rows in streams.values())
+        self._windows = {key: images.window(rows, batch_size, count) for key, rows in streams.items() if len(rows)}
         self.batch_size = batch_size
         self.num_steps = math.ceil(max(len(self.unlabelled_rows), len(labelled)) / batch_size)
         self.generator = torch.Generator().manual_seed(seed)
@@ -157,11 +158,9 @@ class Batches:
 
     def example(self, part: Part) -> Batch:
         """A part of a small batch of the first rows of either stream."""
-        streams = []
-        for rows in (self.unlabelled_rows, self.labelled_rows):
-            wanted = torch.arange(part.start, part.stop)
-            streams.append(self._placed(rows[wanted % len(rows)]) if len(rows) else None)
-        return self.batch(Indices(*streams), part)
+        wanted = torch.arange(part.start, part.stop)
+        first = {key: window.placed(window.rows[wanted % len(window.rows)]) for key, window in self._windows.items()}
+        return self.batch(Indices(first.get(False), first.get(True)), part)
 
     def batch(self, indices: Indices, part: Part | None = None) -> Batch:
         """The rows themselves, binarized anew.
@@ -170,42 +169,30 @@ class Batches:
             indices: which they are.
             part: of which batch of either stream; default: of those of ``indices``.
         """
-        unlabelled, labelled = indices.unlabelled, indices.labelled
-        return Batch(
-            None if unlabelled is None else self._rows(unlabelled, part or self._parts[False], with_labels=False),
-            None if labelled is None else self._rows(labelled, part or self._parts[True], with_labels=True),
-        )
+        streams = ((False, indices.unlabelled), (True, indices.labelled))
+        return Batch(*(None if at is None else self._rows(is_labelled, at, part) for is_labelled, at in streams))
 
     def _steps(self, is_labelled: bool, start: int) -> Iterator[Tensor | None]:
         """This process's places of each step of a stream, which is drawn at once; None where it has no rows."""
-        passes = self._passes(self.labelled_rows if is_labelled else self.unlabelled_rows)
-        if passes is None:
+        if (window := self._windows.get(is_labelled)) is None:
             return repeat(None)
-        return self.images.following(passes[start:], self._parts[is_labelled].rows, self._share)
-
-    def _passes(self, rows: Tensor) -> Tensor | None:
-        """Row indices of shape (num_steps, rows per batch)."""
-        if len(rows) == 0:
-            return None
-        size = min(self.batch_size, len(rows))
+        size = min(self.batch_size, len(window.rows))
+        count, length = self.num_steps * size, len(window.rows)
         if self.weights is not None:
-            drawn = rows[draw_rows(self.weights[rows], self.num_steps * size, self.generator)]
-            return self._placed(self.images.arranged(drawn, self.generator, self._share)).view(self.num_steps, size)
-        num_passes = math.ceil(self.num_steps * size / len(rows))
-        order = torch.cat([self.images.order(rows, self.generator, self._share) for _ in range(num_passes)])
-        return self._placed(order[: self.num_steps * size]).view(self.num_steps, size)
+            drawn = window.rows[draw_rows(self.weights[window.rows], count, self.generator)]
+            order, length = window.arranged(drawn, self.generator), count
+        else:
+            order = torch.cat([window.shuffled(self.generator) for _ in range(math.ceil(count / length))])
+        return window.following(order[:count].view(-1, size), self._parts[is_labelled].rows, start, length)
 
-    def _placed(self, rows: Tensor) -> Tensor:
-        """Where rows are stored."""
-        return (rows if self._at is None else self._at[rows]).to(self.images.pixels.device)
-
-    def _rows(self, indices: Tensor, part: Part, with_labels: bool) -> Rows:
-        images = self._stored[indices]
+    def _rows(self, is_labelled: bool, at: Tensor, part: Part | None) -> Rows:
+        part = part or self._parts[is_labelled]
+        images = self._windows[is_labelled].images[at]
         pixels = images.values()
         x = binarize(pixels, self.binarization, part=part)
         if images.missing is not None and self.binarization != "none":
             x = x.masked_fill(images.missing, torch.nan)
-        return Rows(x, pixels, images.labels if with_labels else None, part)
+        return Rows(x, pixels, images.labels if is_labelled else None, part)
 
 
 def draw_rows(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.columns import Column
+from pyro_vae.data.window import Window
 
 if TYPE_CHECKING:
     from pyro_vae.data.survey import Survey
@@ -67,37 +68,15 @@ class Images:
         r"""The images as the programs see them, binary where they are to be; shape and dtype as of ``values``."""
         return self.values() if self.binary is None else self._holed(self.binary.to(torch.get_default_dtype()))
 
-    @property
-    def stored(self) -> tuple[Images, Tensor | None]:
-        """The images that an epoch takes rows from, and the places of these rows in them; None: they are the same."""
-        return self, None
-
-    def order(self, rows: Tensor, generator: torch.Generator, share: int = 1) -> Tensor:
-        """A pass over some rows in a random order.
+    def window(self, rows: Tensor, batch_size: int, streams: int = 1) -> Window:
+        """A window on the rows of a stream, which the steps of training take them from.
 
         Args:
-            rows: the rows, int64 of shape (M,), ascending.
-            generator: draws the order.
-            share: how many streams of rows are under way at a time.
-
-        Returns:
-            The same rows, int64 of shape (M,).
+            rows: the rows of the stream, int64 of shape (M,), ascending.
+            batch_size: how many of them a step has at most.
+            streams: how many streams of rows are under way at a time.
         """
-        return rows[torch.randperm(len(rows), generator=generator)]
-
-    def arranged(self, rows: Tensor, generator: torch.Generator, share: int = 1) -> Tensor:
-        """Rows that were drawn independently, in an order that suits where they lie; arguments as for ``order``."""
-        return rows
-
-    def following(self, steps: Tensor, mine: slice, share: int = 1) -> Iterator[Tensor]:
-        """The places of the rows of each step that one process has.
-
-        Args:
-            steps: the places of all steps of a pass, of all processes, int64 of shape (T, B).
-            mine: which of the B places of a step this process has.
-            share: how many streams of rows are under way at a time.
-        """
-        return iter(steps[:, mine])
+        return Window(self, rows)
 
     def extent(self) -> tuple[float, float]:
         """The smallest and the largest number among the pixels as they are stored."""

@@ -1,12 +1,10 @@
-"""Data larger than memory: one ``.npy`` file, mapped, of which the training sees some blocks at a time.
+"""Data larger than memory: one ``.npy`` file, of which the training sees some blocks at a time.
 
 The rows that validate and test are chosen by one fixed permutation, as of every file, and copied into memory; they are
-a tenth each, but no more than an eighth of the memory allowed.  The others stay in the file.  An epoch goes through
-their blocks, runs of rows that lie together, in a random order, with as many blocks in hand as half of the memory
-holds, whose rows it shuffles among each other: each row once an epoch, and no row before those in hand are used up.
-While it uses some blocks the system is asked to read the next ones, and it is told to forget those that are done with,
-so that never more than the memory allowed is in use.  Labelled and unlabelled rows are two streams, each with half of
-the memory.  Rows that are drawn by weights are drawn for the whole epoch and then taken block by block as well.
+a tenth each, but no more than an eighth of the memory allowed.  The others stay in the file, and an epoch goes through
+it by blocks (``data.read_ahead``): three eighths of the memory hold the rows in hand, and as much those that are read
+ahead.  Labelled and unlabelled rows are two streams, each with half of that.  Rows that are drawn by weights are drawn
+for the whole epoch and then taken block by block as well.
 
 Of several processes each has the memory allowed, takes the epoch in the same order, and reads its own rows of a batch.
 ``data.large_sources`` says what can be such a file, or is made one in the cache.
@@ -14,12 +12,10 @@ Of several processes each has the memory allowed, takes the epoch in the same or
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import math
-import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,35 +23,38 @@ from torch import Tensor
 
 from pyro_vae.columns import Column
 from pyro_vae.data.cache import forget_rows
-from pyro_vae.data.classes import UNLABELLED, read_classes
+from pyro_vae.data.classes import read_classes
 from pyro_vae.data.columns import Moments, describe_columns
 from pyro_vae.data.images import Dataset, Images
 from pyro_vae.data.large_files import LargeFile
-from pyro_vae.data.npy_files import NpyFile, forget, new_digest
+from pyro_vae.data.npy_files import NpyFile, new_digest
 from pyro_vae.data.pixels import LARGEST_BYTE, Array, Pixels, Reading, read_pixels
+from pyro_vae.data.read_ahead import ReadAhead
 from pyro_vae.data.survey import Survey, identity_of, survey
+from pyro_vae.data.window import Window
 from pyro_vae.errors import InputError
 
-BLOCKS = 64  # in hand at a time, where there are so many
 MIN_ROWS = 10
-AROUND = 1 << 21  # bytes that a system may map around a row that is touched
+IN_HAND = (3, 8)  # the share of the memory for rows in hand; as much is read ahead
 
 
 @dataclass(frozen=True)
 class MappedRows(Images):
-    """Rows of a file that is mapped into memory; those that are asked for are copied.
+    """Rows of a file; those that are asked for are read.
+
+    Its ``pixels`` are all rows of the file, mapped, for their shape and type: training touches none of them.
 
     Args:
+        file: the file.
         at: the places of the rows in the file, int64 of shape (N,), ascending.
-        map: the memory that ``pixels``, all rows of the file, lie in.
-        read: reads the rows at some places beside that, of any order; None: they are taken from ``pixels``.
-        in_hand: how many rows may be in memory at a time.
+        shaped: makes images of rows as they lie in the file, without a copy.
+        in_hand: how many rows may be in hand at a time.
         survey: what is known of all rows of the file.
     """
 
+    file: NpyFile = field(default_factory=lambda: NpyFile(Path(), (0,), np.dtype(np.uint8), False, 0))
     at: Tensor = field(default_factory=lambda: torch.arange(0))
-    map: mmap.mmap | None = None
-    read: Callable[[Tensor], Tensor] | None = None
+    shaped: Callable[[Array], Array] = lambda rows: rows
     in_hand: int = 1
     survey: Survey = field(default_factory=lambda: Survey("", (0.0,), ()))
 
@@ -64,8 +63,7 @@ class MappedRows(Images):
 
     def __getitem__(self, rows: Tensor | slice) -> Images:
         labels = None if self.labels is None else self.labels[rows]
-        at = self.at[rows]
-        return Images(self.pixels[at] if self.read is None else self.read(at), labels, scale=self.scale)
+        return Images(_read(self.file, self.at[rows], self.shaped), labels, scale=self.scale)
 
     def to(self, device: torch.device | str) -> Images:
         """These rows, for the CPU alone."""
@@ -88,15 +86,6 @@ class MappedRows(Images):
         return self
 
     @property
-    def stored(self) -> tuple[Images, Tensor | None]:
-        """All rows of the file, and the places of these among them."""
-        if self.labels is None:
-            return Images(self.pixels, scale=self.scale), self.at
-        labels = torch.full((len(self.pixels),), UNLABELLED)
-        labels[self.at] = self.labels
-        return Images(self.pixels, labels, scale=self.scale), self.at
-
-    @property
     def surveyed(self) -> Survey:
         """What is known of all rows of the file."""
         return self.survey
@@ -117,65 +106,9 @@ class MappedRows(Images):
         values = self.survey.like(tuple(self.pixels.shape[1:]), self.pixels[:0].numpy().dtype)
         return Images(torch.from_numpy(values), scale=self.scale)
 
-    def order(self, rows: Tensor, generator: torch.Generator, share: int = 1) -> Tensor:
-        """A pass over some rows, shuffled by blocks; arguments as those of ``Images.order``."""
-        size = max(1, self.in_hand // share // BLOCKS)
-        blocks = torch.randperm(math.ceil(len(rows) / size), generator=generator)
-        inside = torch.arange(size)
-        places = (blocks[:, None] * size + inside).flatten()
-        places = places[places < len(rows)]
-        hands = places.split(size * BLOCKS)
-        return rows[torch.cat([hand[torch.randperm(len(hand), generator=generator)] for hand in hands])]
-
-    def arranged(self, rows: Tensor, generator: torch.Generator, share: int = 1) -> Tensor:
-        """Rows that were drawn independently, shuffled by blocks: the same rows, each as often."""
-        return self.order(rows.sort().values, generator, share)
-
-    def following(self, steps: Tensor, mine: slice, share: int = 1) -> Iterator[Tensor]:
-        """The places of each step, with the next ones read ahead and those before forgotten."""
-        hand = max(1, self.in_hand // share // steps.shape[1])  # steps
-        for start in range(0, len(steps), hand):
-            now, ahead = (steps[first : first + hand, mine] for first in (start, start + hand))
-            lots = math.ceil(self._reach(now) / (self.in_hand // share * self._row))
-            for each in (now, ahead):
-                self._read_ahead(each)
-            for step, places in enumerate(now):
-                if step % math.ceil(len(now) / lots) == 0:
-                    self._forget()
-                yield places
-        self._forget()
-
-    @property
-    def _row(self) -> int:
-        """The bytes of a row."""
-        return self.pixels[:1].nbytes
-
-    def _reach(self, places: Tensor) -> int:
-        """The bytes that are mapped at most for some rows: what lies around a row comes with it."""
-        gaps = places.flatten().sort().values.diff() * self._row
-        return int(gaps.clamp(max=self._row + AROUND).sum()) + self._row + AROUND
-
-    def _forget(self) -> None:
-        if self.map is not None:
-            forget(self.map)
-
-    def _read_ahead(self, places: Tensor) -> None:
-        if not places.numel():
-            return
-        ordered = places.flatten().sort().values
-        gaps = (ordered.diff() > BLOCKS).nonzero().flatten() + 1
-        for run in torch.tensor_split(ordered, gaps):
-            self._will_need(int(run[0]), int(run[-1]) + 1)
-
-    def _will_need(self, begin: int, end: int) -> None:
-        """Have the system read rows, where it can be told."""
-        if self.map is None or not hasattr(mmap, "MADV_WILLNEED"):
-            return
-        row = self._row
-        offset = len(self.map) - len(self.pixels) * row
-        start = (offset + begin * row) // mmap.PAGESIZE * mmap.PAGESIZE
-        with contextlib.suppress(OSError, ValueError):
-            self.map.madvise(mmap.MADV_WILLNEED, start, min(len(self.map), offset + end * row) - start)
+    def window(self, rows: Tensor, batch_size: int, streams: int = 1) -> Window:
+        """A window that reads ahead; arguments as for images in memory."""
+        return ReadAhead(self, rows, batch_size, self.in_hand // streams)
 
 
 @dataclass(frozen=True)
@@ -244,20 +177,34 @@ def _with_moments(large: LargeFile, at: Tensor, name: str) -> tuple[Column, ...]
 
 def _cut(opened: _Opened, labels: Tensor | None, held: int, memory: int) -> tuple[MappedRows, Images, Images]:
     """The rows that train, and copies of those that validate and of those that test."""
-    file = opened.large.file
-    x, mapped = file.map()
-    pixels = torch.from_numpy(_shaped(x, opened.looks))
+    file, looks = opened.large.file, opened.looks
     order = torch.randperm(len(file), generator=torch.Generator().manual_seed(0))
     at, *apart = (part.sort().values for part in order.split([len(file) - 2 * held, held, held]))
-    scale, in_hand = opened.looks.scale, memory // 2 // file.row_bytes
-    of_train = None if labels is None else labels[at]
 
-    def read(places: Tensor) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(_shaped(file.rows(places.numpy()), opened.looks)))
+    def shaped(rows: Array) -> Array:
+        rows = rows.view(np.uint8) if rows.dtype == bool else rows
+        return np.moveaxis(rows, -1, 1) if looks.channels_last else rows.reshape(len(rows), *looks.values.shape[1:])
 
-    train = MappedRows(pixels, of_train, scale, at=at, map=mapped, read=read, in_hand=in_hand, survey=opened.survey)
-    validation, test = (Images(read(part), None if labels is None else labels[part], scale) for part in apart)
+    def labels_of(part: Tensor) -> Tensor | None:
+        return None if labels is None else labels[part]
+
+    train = MappedRows(
+        torch.from_numpy(shaped(file.map()[0])),
+        labels_of(at),
+        looks.scale,
+        file=file,
+        at=at,
+        shaped=shaped,
+        in_hand=memory * IN_HAND[0] // IN_HAND[1] // file.row_bytes,
+        survey=opened.survey,
+    )
+    validation, test = (Images(_read(file, part, shaped), labels_of(part), looks.scale) for part in apart)
     return train, validation, test
+
+
+def _read(file: NpyFile, places: Tensor, shaped: Callable[[Array], Array]) -> Tensor:
+    """Some rows of a file, copied into memory as images."""
+    return torch.from_numpy(np.ascontiguousarray(shaped(file.rows(places.numpy()))))
 
 
 def check_mapped(images: Images, batch_size: int, streams: int = 1) -> None:
@@ -272,7 +219,8 @@ def check_mapped(images: Images, batch_size: int, streams: int = 1) -> None:
         InputError: if they are.
     """
     if isinstance(images, MappedRows) and images.in_hand < streams * batch_size:
-        least = -(-2 * streams * batch_size * images._row // 1_000_000)
+        row, (part, whole) = images.file.row_bytes, IN_HAND
+        least = -(-streams * batch_size * row * whole // (part * 1_000_000))
         both = " of either stream" if streams > 1 else ""
         raise InputError(
             f"--memory for a batch of {batch_size} rows{both}",
@@ -304,7 +252,7 @@ def _checked(large: LargeFile, reading: Reading, name: str) -> LargeFile:
 def _held(file: NpyFile, memory: int, name: str) -> int:
     """How many rows validate, and how many test."""
     row = file.row_bytes
-    if memory // 2 < row:
+    if memory // 4 < row:
         raise InputError(f"memory for a row of {name}", f"--memory {memory}", f"use --memory {4 * row} or more")
     return min(len(file) // 10, max(1, memory // 16 // row))
 
@@ -329,11 +277,3 @@ def _surveyed(large: LargeFile, reading: Reading, name: str) -> Survey:
     known = reading.survey
     is_known = known is not None and known.identity == identity_of(large.file.path)
     return known if known is not None and is_known else survey(large.file, name)
-
-
-def _shaped(x: Array, looks: Pixels) -> Array:
-    """The rows with channels first, or with the one channel that they are given."""
-    x = x.view(np.uint8) if x.dtype == bool else x
-    if looks.channels_last:
-        return np.moveaxis(x, -1, 1)
-    return x.reshape(len(x), *looks.values.shape[1:])

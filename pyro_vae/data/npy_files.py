@@ -12,6 +12,7 @@ import math
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -99,7 +100,7 @@ class NpyFile:
                 yield block
 
     def rows(self, places: Array) -> Array:
-        """Some rows, read and not mapped, since the system maps up to megabytes around each row that is touched.
+        """Some rows, read and not mapped.
 
         Args:
             places: which rows, int64 of shape (M,), in any order.
@@ -109,15 +110,27 @@ class NpyFile:
         """
         ordered, back = np.unique(places, return_inverse=True)
         found = np.empty((len(ordered), *self.shape[1:]), self.dtype)
-        done = 0
-        with self.path.open("rb", buffering=0) as file:
-            for run in np.split(ordered, np.flatnonzero(np.diff(ordered) > NEAR) + 1) if len(ordered) else ():
-                span = np.empty((run[-1] - run[0] + 1, *self.shape[1:]), self.dtype)
-                file.seek(self.begin + int(run[0]) * self.row_bytes)
-                _fill(file, span.reshape(-1).view(np.uint8).data, self.path)
-                found[done : done + len(run)] = span[run - run[0]]
-                done += len(run)
+        self.fill(ordered, found)
         return found[back]
+
+    def fill(self, places: Array, rows: Array) -> None:
+        r"""Read some rows, those that lie near each other together.
+
+        Args:
+            places: which rows, int64 of shape (M,), ascending.
+            rows: where they are put, of shape (M, \*row_shape) and this file's type, in one piece.
+
+        Raises:
+            InputError: if the file ends before its rows do.
+        """
+        bounds = np.flatnonzero(np.diff(places) > NEAR) + 1
+        most = max(1, BLOCK // max(1, self.row_bytes) // NEAR)
+        with self.path.open("rb", buffering=0) as file:
+            for start, stop in pairwise((0, *bounds.tolist(), len(places))):
+                for begin in range(start, stop, most):
+                    self._fill_near(
+                        file, places[begin : min(stop, begin + most)], rows[begin : min(stop, begin + most)]
+                    )
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -129,6 +142,17 @@ class NpyFile:
             memory = mmap.mmap(file.fileno(), self.begin + count * self.dtype.itemsize, access=mmap.ACCESS_COPY)
         flat = np.frombuffer(memory, self.dtype, count, self.begin)
         return flat.reshape(self.shape, order="F" if self.is_fortran else "C"), memory
+
+    def _fill_near(self, file: BinaryIO, places: Array, rows: Array) -> None:
+        """Read rows that lie near each other, by way of what lies between."""
+        first, last = int(places[0]), int(places[-1])
+        file.seek(self.begin + first * self.row_bytes)
+        if last - first + 1 == len(places):
+            _fill(file, rows.reshape(-1).view(np.uint8).data, self.path)
+            return
+        span = np.empty((last - first + 1, *self.shape[1:]), self.dtype)
+        _fill(file, span.reshape(-1).view(np.uint8).data, self.path)
+        np.take(span, places - first, axis=0, out=rows, mode="clip")
 
     def _columns(self, step: int) -> Iterator[Array]:
         array, memory = self.map()

@@ -13,8 +13,9 @@ import torch
 import pyro_vae
 from pyro_vae.data import Reading, binarize_once, from_arrays, load_data
 from pyro_vae.data.batches import Batches, draw_rows
-from pyro_vae.data.mapped import BLOCKS, MappedRows, check_mapped
+from pyro_vae.data.mapped import IN_HAND, check_mapped
 from pyro_vae.data.npy_files import NpyFile
+from pyro_vae.data.read_ahead import BLOCKS
 from pyro_vae.data.survey import survey
 from pyro_vae.errors import InputError
 from pyro_vae.runs.display import Silent
@@ -34,12 +35,13 @@ def x(tmp_path, monkeypatch):
 
 
 def mapped(rows: int, path="x.npy", **reading):
-    return load_data(path, reading=Reading(memory=2 * rows * ROW, **reading))
+    part, whole = IN_HAND
+    return load_data(path, reading=Reading(memory=-(-rows * ROW * whole // part), **reading))
 
 
 def test_each_row_is_in_one_split_and_as_it_is_in_the_file(x):
     data = mapped(400)
-    assert [len(part) for part in data.splits] == [1900, 50, 50]
+    assert [len(part) for part in data.splits] == [1868, 66, 66]
     assert data.event_shape == (1, 4, 4)
     everything = torch.cat([part[:].pixels for part in data.splits]).flatten(1)
     assert torch.equal(everything.unique(dim=0), torch.from_numpy(x.reshape(2000, 16)).unique(dim=0))
@@ -56,31 +58,76 @@ def test_rows_are_read_from_anywhere_in_a_file(x):
         file.rows(places)
 
 
-def test_rows_that_lie_far_apart_are_forgotten_more_often(x, monkeypatch):
-    train = replace(mapped(400).train, in_hand=400)
-    forgotten = []
-    monkeypatch.setattr(MappedRows, "_forget", lambda rows: forgotten.append(len(rows)))
-    near, apart = torch.arange(200).view(20, 10), (torch.arange(200) * 9).view(20, 10)
-    for steps, count in ((near, 2), (apart, 6)):  # 200 or 1800 rows are touched, of the 400 that may be
-        monkeypatch.setattr("pyro_vae.data.mapped.AROUND", 0 if steps is near else 8 * ROW)
-        forgotten.clear()
-        assert torch.equal(torch.cat(list(train.following(steps, slice(None)))), steps.flatten())
-        assert len(forgotten) == count
+def steps_of(batches, start=0):
+    """The rows of each step of an epoch: they are in the window until the next step alone."""
+    return [batches.batch(indices).unlabelled.pixels * 255 for indices in batches.indices(start)]
+
+
+def numbers(rows):
+    """Which rows of the file they are."""
+    return (rows[:, 0, 0, 0] + 256 * rows[:, 0, 0, 1]).round().long()
 
 
 def test_an_epoch_has_each_row_once_and_few_blocks_at_a_time(x):
     train = mapped(5 * BLOCKS).train
-    batches = Batches(train, torch.arange(0), 20, "none", seed=3)
-    steps = [indices.unlabelled for indices in batches.indices()]
-    assert torch.equal(torch.cat(steps).sort().values, train.at)
+    steps = steps_of(Batches(train, torch.arange(0), 20, "none", seed=3))
+    places = torch.cat([numbers(rows) for rows in steps])
+    assert torch.equal(places[: len(train)].sort().values, train.at)
+    assert torch.equal(torch.cat(steps).round().byte(), torch.from_numpy(x)[places, None])
     for first in range(0, len(steps) - 16, 16):  # the steps of the rows in hand
-        blocks = torch.searchsorted(train.at, torch.cat(steps[first : first + 16])) // 5
-        assert len(blocks.unique()) <= BLOCKS
+        blocks = torch.searchsorted(train.at, places[20 * first : 20 * (first + 16)]) // 5
+        assert len(blocks.unique()) <= BLOCKS + 1  # the last of the file is shorter
     again = Batches(train, torch.arange(0), 20, "none", seed=3)
-    assert all(map(torch.equal, steps[7:], (each.unlabelled for each in again.indices(start=7))))
-    values = batches.batch(next(Batches(train, torch.arange(0), 20, "none", seed=3).indices())).unlabelled.pixels
-    assert torch.equal(values, torch.from_numpy(x)[steps[0], None] / 255)
-    assert (torch.cat(steps).diff().abs() > 500).double().mean() > 0.3  # rows from all over the file
+    assert all(map(torch.equal, steps[7:], steps_of(again, start=7)))
+    assert (places.diff().abs() > 500).double().mean() > 0.3  # rows from all over the file
+
+
+@pytest.mark.parametrize("batch_size", [7, 64, 65, 300, 320])
+@pytest.mark.parametrize("labelled", [0, 100, 700, 1500])
+def test_the_window_holds_the_rows_of_each_step_of_two_epochs(x, batch_size, labelled, monkeypatch):
+    np.save("x.labels.npy", x[:, 0, 2] % 4)
+    monkeypatch.setattr("pyro_vae.data.npy_files.BLOCK", 64 * ROW)
+    train = replace(mapped(400).train, in_hand=640)
+    seen = torch.arange(len(train))[torch.randperm(len(train))[:labelled].sort().values]
+    batches = Batches(train, seen, batch_size, "none", seed=1)
+    for _ in range(2):
+        steps = list(batches.epoch())
+        for rows, given in ((step.labelled, torch.tensor(x[:, 0, 2] % 4).long()) for step in steps if step.labelled):
+            assert torch.equal(rows.y, given[numbers(rows.pixels * 255)])
+        unlabelled = torch.cat([numbers(step.unlabelled.pixels * 255) for step in steps if step.unlabelled])
+        hidden = torch.ones(len(train), dtype=torch.bool)
+        hidden[seen] = False
+        assert torch.equal(unlabelled.unique(), train.at[hidden])
+        if labelled:
+            places = torch.cat([numbers(step.labelled.pixels * 255) for step in steps])
+            assert torch.equal(places.unique(), train.at[seen][: len(places)])
+
+
+def test_steps_are_the_same_however_much_of_a_file_is_in_hand_at_a_time(x):
+    """Rows in the same order from memory and from the file: what is in hand says the order, not how it is read."""
+    train = mapped(400).train
+    few = replace(train, in_hand=128)
+    small = Batches(few, torch.arange(0), 50, "none", seed=4)
+    order = few.window(torch.arange(len(few)), 50).shuffled(torch.Generator().manual_seed(4))
+    places = torch.cat([numbers(rows) for rows in steps_of(small)])
+    assert torch.equal(places[: len(order)], train.at[order])
+
+
+def test_rows_that_are_drawn_by_weights_are_read_for_the_steps_that_draw_them(x):
+    train = replace(mapped(400).train, in_hand=128)
+    batches = Batches(train, torch.arange(0), 50, "none", seed=4)
+    batches.weights = torch.zeros(len(train)).index_fill(0, torch.arange(0, len(train), 10), 1.0)
+    places = torch.cat([numbers(rows) for rows in steps_of(batches)])
+    assert len(places) == 50 * batches.num_steps
+    assert torch.equal(places.unique(), train.at[::10])
+
+
+def test_a_file_that_is_cut_off_while_it_trains_is_said(x):
+    train = replace(mapped(400).train, in_hand=128)
+    with open("x.npy", "r+b") as cut:
+        cut.truncate(20000)
+    with pytest.raises(InputError, match="cut off while it was read"):
+        steps_of(Batches(train, torch.arange(0), 50, "none", seed=4))
 
 
 @pytest.mark.parametrize(
@@ -204,25 +251,25 @@ def test_two_streams_share_the_memory_and_keep_their_labels(x):
     np.save("x.labels.npy", np.where(np.arange(2000) % 4 == 0, np.arange(2000) // 4 % 5, -1))
     train = mapped(10 * BLOCKS).train
     batches = Batches(train, (train.labels >= 0).nonzero().squeeze(1), 20, "none", seed=3)
-    steps = list(batches.indices())
-    unlabelled = torch.cat([each.unlabelled for each in steps])
-    assert torch.equal(unlabelled.sort().values[: len(unlabelled)].unique(), train.at[train.labels < 0])
-    assert (torch.cat([each.labelled for each in steps]) % 4 == 0).all()
+    steps = list(batches.epoch())
+    unlabelled = torch.cat([numbers(255 * each.unlabelled.pixels) for each in steps])
+    assert torch.equal(unlabelled.unique(), train.at[train.labels < 0])
     places = train.at[train.labels < 0]
     for first in range(0, len(steps) - 16, 16):  # 5 rows a block, half of those that all of the memory holds
         assert len((torch.searchsorted(places, unlabelled[20 * first : 20 * first + 320]) // 5).unique()) <= BLOCKS
-    for indices in steps[:5]:
-        rows = batches.batch(indices).labelled
-        numbers = (255 * rows.pixels[:, 0, 0, 0]).round() + 256 * (255 * rows.pixels[:, 0, 0, 1]).round()
-        assert torch.equal(rows.y, numbers.long() // 4 % 5)
+    for step in steps:
+        labelled = numbers(255 * step.labelled.pixels)
+        assert (labelled % 4 == 0).all()
+        assert torch.equal(step.labelled.y, labelled // 4 % 5)
 
 
 def test_rows_drawn_by_weights_are_taken_by_blocks(x, monkeypatch):
     train = mapped(5 * BLOCKS).train
     batches = Batches(train, torch.arange(0), 19, "none", seed=3)
     batches.weights = torch.where(torch.arange(len(train)) < 950, 3.0, 1.0)
-    drawn = torch.cat([each.unlabelled for each in batches.indices()])
-    assert abs((drawn <= train.at[949]).double().mean() - 0.75) < 0.05  # 5 standard deviations
+    share = 3 * 950 / (3 * 950 + len(train) - 950)
+    drawn = torch.cat([numbers(rows) for rows in steps_of(batches)])
+    assert abs((drawn <= train.at[949]).double().mean() - share) < 0.05  # 5 standard deviations
     for first in range(0, 1900 - 320, 320):
         assert len(drawn[first : first + 320].sort().values.diff().nonzero()) < 320
         assert len((drawn[first : first + 320] // 40).unique()) <= 50
@@ -230,7 +277,7 @@ def test_rows_drawn_by_weights_are_taken_by_blocks(x, monkeypatch):
     monkeypatch.setattr("pyro_vae.data.batches.MOST_WEIGHED", 100)
     other = draw_rows(batches.weights, 10_000, torch.Generator().manual_seed(0))
     for rows in (alike, other):
-        assert abs((rows < 950).double().mean() - 0.75) < 0.022  # 5 standard deviations
+        assert abs((rows < 950).double().mean() - share) < 0.022  # 5 standard deviations
         assert abs(rows[rows < 950].double().mean() - 474.5) < 16
     assert other.max() < len(train)
 

@@ -19,7 +19,7 @@ from pyro_vae.runs.display import Silent
 torch.set_num_threads(1)
 SETTINGS = {
     "model": "ss_vae",
-    "memory": "2KB",
+    "memory": "3KB",
     "labels": "all",
     "hidden": (8,),
     "latent_dim": 2,
@@ -40,13 +40,14 @@ class Stopping(Silent):
 
 
 def trained(folder: Path) -> dict[str, Any]:
-    """The rows of each step of a run, its history, its weights, and how often the file was read."""
+    """The first pixels of the rows of each step of a run, its history, its weights, and how often the file was read."""
     rows, surveys, batch, survey = [], [], Batches.batch, mapped.survey
 
     def note(batches, indices, part=None):
+        found = batch(batches, indices, part)
         if part is None:
-            rows.append([indices.unlabelled.tolist(), indices.labelled.tolist()])
-        return batch(batches, indices, part)
+            rows.append([each.pixels[:, 0, 0].tolist() for each in (found.unlabelled, found.labelled)])
+        return found
 
     def count(*arguments):
         surveys.append(survey(*arguments))
