@@ -13,7 +13,7 @@ import builtins
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -95,6 +95,7 @@ def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writ
     numbers = dict(zip(reading.lifted, reading.numbers(), strict=True))
     call = _exchanged(reading, tensors, numbers)
     bound, check = reading.bound, validation.is_on()
+    looked_at = bool(numbers) or poutine.is_validation_enabled()
     rebound: list[Rebound] = []
 
     def left() -> list[Tensor]:
@@ -104,14 +105,20 @@ def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writ
 
     torch.clear_autocast_cache()  # a copy made before would be a constant of the graph
     with _in_place(reading, numbers), poutine.block(), poutine.trace(param_only=True) as seen:
-        with pyro.validation_enabled(False), pyro.distributions.validation_enabled(check), _nothing_said(), writes:
+        with (
+            pyro.validation_enabled(False),
+            pyro.distributions.validation_enabled(check),
+            validation.scales_looked_at() if looked_at else nullcontext(),
+            _nothing_said(),
+            writes,
+        ):
             recording = record(
                 lambda: (_with_gradients(run(call)),),
                 [*tensors, *numbers.values()],
                 [tensor for tensor in tensors if tensor.requires_grad],
                 left,
                 max_nodes,
-                check,
+                "all" if check else "needed",
             )
     if recording.valid is not None and not recording.valid:
         raise Unsettled("a value is outside its support")

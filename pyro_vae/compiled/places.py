@@ -292,7 +292,8 @@ def wrapped_by(thing: Any) -> tuple[Any, ...]:
 def describe(tensor: Tensor) -> Hashable:
     """What a graph depends on, of a tensor."""
     strides = tensor.stride() if tensor.layout is torch.strided else tensor.layout
-    return (tuple(tensor.shape), strides, tensor.dtype, tensor.device)
+    views = tensor.is_conj(), tensor.is_neg(), tensor.is_inference()  # a kernel that reads its memory must know
+    return (tuple(tensor.shape), strides, tensor.dtype, tensor.device, views)
 
 
 def kind_of(value: Any) -> Hashable:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ from pyro_vae.compiled.substitutes import (
     without_hooks,
     without_onednn,
 )
-from pyro_vae.compiled.validation import VALIDATION, all_valid, is_check
+from pyro_vae.compiled.validation import VALIDATION, all_valid, equal_scales, is_check
 
 # Pyro warns of values that are not numbers; a caller of a compiled graph looks at what comes out.  Dice leaves out
 # terms of probability 0 where there are any: leaving them out, by a mask, is right where there are none, too.  What
@@ -78,6 +78,7 @@ _COPIES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tens
 # What these do depends on the values of a tensor, lengths or offsets, which they read without an operation.
 _READ_ELSEWHERE = {"_pack_padded_sequence", "_pad_packed_sequence", "ctc_loss", "_ctc_loss", "segment_reduce"}
 _SPLITS = (torch.tensor_split, Tensor.tensor_split, torch.narrow, Tensor.narrow)
+Checks = Literal["none", "needed", "all"]
 _LITERALS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
 
 
@@ -93,7 +94,7 @@ class Recording:
             depend on; in the graph's outputs those that are there follow the results.
         leaves: tensors with a gradient that the function met and that were not asked for.
         kept: further outputs, after these: what the function left behind.
-        valid: whether all values were valid, the last output; None if that was not to be checked.
+        valid: whether all values were valid, the last output; None if nothing was to be checked.
     """
 
     graph: fx.GraphModule
@@ -115,7 +116,7 @@ def record(
     differentiate: Sequence[Tensor] = (),
     left: Callable[[], Sequence[Tensor]] = tuple,
     max_nodes: int = MAX_NODES,
-    check: bool = False,
+    check: Checks = "none",
 ) -> Recording:
     """Run a function once and record what it did.
 
@@ -127,13 +128,14 @@ def record(
         differentiate: of these, what ``backward`` inside the function collects the gradients of.
         left: gives the tensors that the function left behind, once it has run.
         max_nodes: how many operations are recorded, at most.
-        check: whether the graph is to say if all values are valid, where torch's validation asks.
+        check: what the graph is to say of values, as its last output: nothing; whether what Pyro must know of numbers
+            holds, if it asks; or that, and whether all values are valid where torch's validation asks.
 
     Raises:
         Untraceable: if Python asked for the value of a tensor, or the shape of one depends on values.
         TooLarge: if there are more operations.
     """
-    mode = _Recording(list(differentiate), max_nodes)
+    mode = _Recording(list(differentiate), max_nodes, check != "none")
     results: list[Tensor] = []
     kept: list[Tensor] = []
     valid: list[Tensor] = []
@@ -144,8 +146,8 @@ def record(
             if mode.refused is not None:  # and the function went on without it
                 raise mode.refused
             kept.extend(detach_provenance(tensor).detach() for tensor in left())
-        if check:
-            valid.append(all_valid(mode.checks, results))
+        if check == "all" or (check == "needed" and mode.checks):
+            valid.append(all_valid(mode.checks, results if check == "all" else ()))
         return (*results, *(gradient for gradient in mode.gradients if gradient is not None), *kept, *valid)
 
     noise = _foreign_noise()
@@ -155,15 +157,15 @@ def record(
     if _foreign_noise() != noise:
         raise Untraceable("random numbers of Python or NumPy are drawn; draw them with torch")
     leaves = mode.differentiate[len(differentiate) :]
-    return Recording(graph, _lift(graph), results, mode.gradients, leaves, kept, valid[0] if check else None)
+    return Recording(graph, _lift(graph), results, mode.gradients, leaves, kept, valid[0] if valid else None)
 
 
 class _Recording(TorchFunctionMode):
     """Answers what cannot be recorded."""
 
-    def __init__(self, differentiate: list[Tensor], max_nodes: int) -> None:
+    def __init__(self, differentiate: list[Tensor], max_nodes: int, checks: bool) -> None:
         super().__init__()
-        self.differentiate, self._max_nodes = differentiate, max_nodes
+        self.differentiate, self._max_nodes, self._checks = differentiate, max_nodes, checks
         self.gradients: list[Tensor | None] = [None] * len(differentiate)
         self.refused: Untraceable | None = None
         self._since = next_function()
@@ -234,6 +236,9 @@ class _Recording(TorchFunctionMode):
             raise Untraceable(f"a tensor is made of the values of others; use torch.stack ({_place(asking)})")
         if func is Tensor.__bool__ and is_check(asking) and _varies(args[0]):
             self.checks.append(detach_provenance(args[0]).detach())
+        if func is Tensor.__float__ and self._checks and (equal := equal_scales(asking, args[0])) is not None:
+            self.checks.extend(equal)
+            return _constant(func, args, kwargs)
         if func in _VALUES:
             return _value(func, args, kwargs, asking)
         if func in _SPLITS and any(isinstance(arg, Tensor) and _varies(arg) for arg in (*args[1:], *kwargs.values())):

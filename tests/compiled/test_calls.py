@@ -157,3 +157,33 @@ def test_an_iterator_as_argument_runs_eagerly():
         found = run(make, CompiledTrace_ELBO(), steps())
     assert len(said) == 1
     assert_equal(found, run(make, Trace_ELBO(), steps()))
+
+
+def test_views_whose_memory_holds_something_else_have_graphs_of_their_own():
+    def model(x):
+        gaussian((x * x.conj()).real + x.imag)
+
+    numbers = torch.complex(DATA, DATA.flip(0))
+    elbo = CompiledTrace_ELBO()
+    found = []
+    for loss in (elbo, Trace_ELBO()):
+        torch.manual_seed(0)
+        found.append([loss.loss_and_grads(model, guide, x) for x in [numbers] * 5 + [numbers.conj()] * 5])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert elbo.num_graphs(model, guide) == 2
+
+
+def test_a_tensor_of_inference_mode_has_no_gradients_behind_it_as_without_a_graph():
+    def model(x):
+        gaussian(weight * x)
+
+    weight = torch.ones(6, requires_grad=True)
+    with torch.inference_mode():
+        made = DATA.clone()
+    elbo = CompiledTrace_ELBO()
+    for _ in range(4):
+        elbo.loss_and_grads(model, guide, DATA)
+    assert elbo.num_graphs(model, guide) == 1
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="Inference tensors cannot be saved"):
+            elbo.loss_and_grads(model, guide, made)
