@@ -68,10 +68,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Indices:
-    """Where the rows lie that a step sees, int64 of shape (B,), until the next step; None where there are none."""
+    """Where the rows of a step lie, each int64 of shape (B,); None where there are none.
+
+    Args:
+        unlabelled: the places of rows without a label, until the next step is asked for.
+        labelled: those of rows with one.
+        rows: which training rows these and those are, for ``Batches.again``.
+    """
 
     unlabelled: Tensor | None
     labelled: Tensor | None
+    rows: tuple[Tensor | None, Tensor | None] = (None, None)
 
     def tensors(self) -> list[Tensor]:
         """The index tensors that are there."""
@@ -154,13 +161,21 @@ class Batches:
         """This process's rows of these batches; ``batch`` makes them."""
         unlabelled, labelled = (self._steps(is_labelled, start) for is_labelled in (False, True))
         for _ in range(start, self.num_steps):
-            yield Indices(next(unlabelled), next(labelled))
+            (first, rows), (second, others) = next(unlabelled), next(labelled)
+            yield Indices(first, second, (rows, others))
+
+    def again(self, indices: Indices, part: Part | None = None) -> Batch:
+        """The rows of a step that is past; the epoch cannot go on after that."""
+        streams = zip((False, True), indices.rows, strict=True)
+        first, second = (None if rows is None else self._windows[key].placed(rows) for key, rows in streams)
+        return self.batch(Indices(first, second), part)
 
     def example(self, part: Part) -> Batch:
         """A part of a small batch of the first rows of either stream."""
         wanted = torch.arange(part.start, part.stop)
-        first = {key: window.placed(window.rows[wanted % len(window.rows)]) for key, window in self._windows.items()}
-        return self.batch(Indices(first.get(False), first.get(True)), part)
+        streams = (self.unlabelled_rows, self.labelled_rows)
+        first, second = (rows[wanted % len(rows)] if len(rows) else None for rows in streams)
+        return self.again(Indices(None, None, (first, second)), part)
 
     def batch(self, indices: Indices, part: Part | None = None) -> Batch:
         """The rows themselves, binarized anew.
@@ -172,10 +187,10 @@ class Batches:
         streams = ((False, indices.unlabelled), (True, indices.labelled))
         return Batch(*(None if at is None else self._rows(is_labelled, at, part) for is_labelled, at in streams))
 
-    def _steps(self, is_labelled: bool, start: int) -> Iterator[Tensor | None]:
-        """This process's places of each step of a stream, which is drawn at once; None where it has no rows."""
+    def _steps(self, is_labelled: bool, start: int) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+        """This process's places and rows of each step of a stream, which is drawn at once; None where it has none."""
         if (window := self._windows.get(is_labelled)) is None:
-            return repeat(None)
+            return repeat((None, None))
         size = min(self.batch_size, len(window.rows))
         count, length = self.num_steps * size, len(window.rows)
         if self.weights is not None:
@@ -183,7 +198,8 @@ class Batches:
             order, length = window.arranged(drawn, self.generator), count
         else:
             order = torch.cat([window.shuffled(self.generator) for _ in range(math.ceil(count / length))])
-        return window.following(order[:count].view(-1, size), self._parts[is_labelled].rows, start, length)
+        steps, mine = order[:count].view(-1, size), self._parts[is_labelled].rows
+        return zip(window.following(steps, mine, start, length), steps[start:, mine], strict=True)
 
     def _rows(self, is_labelled: bool, at: Tensor, part: Part | None) -> Rows:
         part = part or self._parts[is_labelled]

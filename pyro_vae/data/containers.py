@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.utils import Bunch
 from torch import Tensor
 
 from pyro_vae.columns import Column
@@ -49,7 +50,8 @@ def unpack(data: Any, name: str, reading: Reading = READ) -> Arrays:
     """The arrays of whatever ``fit`` takes as data, but for paths and ``Dataset``.
 
     Args:
-        data: an array, a table, a pair (x, y), a mapping with x and perhaps y and missing, a set or loader of torch.
+        data: an array, a table, a pair (x, y), a mapping with x and perhaps y and missing, what scikit-learn loads, a
+            set or loader of torch.
         name: what to call the data.
         reading: how a table is to be read, where it is not to be found out.
 
@@ -71,6 +73,10 @@ def unpack(data: Any, name: str, reading: Reading = READ) -> Arrays:
 
         rows, labels, class_names = read_torch_set(data, name)
         return replace(_with_labels(rows, labels, name), class_names=class_names)
+    if data is None:
+        raise InputError("data", "None", "give an array, a table, or the name or path of a set")
+    if isinstance(data, Bunch) and "data" in data:
+        return _of_bunch(data, name, reading)
     if isinstance(data, Mapping):
         return _of_mapping(data, name, reading)
     if is_table(data):
@@ -239,6 +245,15 @@ def _of_mapping(data: Mapping[Any, Any], name: str, reading: Reading) -> Arrays:
             "give x.isnan(), for example: true where a number is missing",
         )
     return replace(arrays, missing=mask.astype(bool) | (False if arrays.missing is None else arrays.missing))
+
+
+def _of_bunch(data: Bunch, name: str, reading: Reading) -> Arrays:
+    """What scikit-learn loads: rows and, where it knows classes, labels, by their names or their numbers."""
+    names = tuple(map(str, data.get("target_names", ())))
+    y = np.asarray(data["target"]) if names and data.get("target") is not None else None
+    arrays = _with_labels(data["data"], y, name, reading)
+    are_numbers = y is not None and y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(names)
+    return replace(arrays, class_names=names) if are_numbers else arrays
 
 
 def _pair(data: Any) -> tuple[Any, Any] | None:

@@ -10,6 +10,7 @@ from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_vae.files.bounded import first_line
 from pyro_vae.pairs.pair import Pair
 from pyro_vae.pairs.traces import distribution_at, value_at
 
@@ -47,6 +48,13 @@ def find_fault(pair: Pair, x: Tensor, y: Tensor | None, rows: Tensor, may_miss: 
                 return next(filter(None, (_fault_of(role, trace, rows, holed) for role, trace in traces)), "")
     except (ValueError, RuntimeError) as error:  # a program that refuses what it was given says it best itself
         return f"the programs say: {str(error).strip().splitlines()[0]}"
+
+
+def brief(error: ValueError) -> ValueError:
+    """An error of a support without the numbers that torch lists, and without the error that Pyro made it of."""
+    error.args = (first_line(error).removesuffix(", but found invalid values:"),)
+    error.__cause__ = None
+    return error
 
 
 def _fault_of(role: str, trace: poutine.Trace, rows: Tensor, holed: bool) -> str:

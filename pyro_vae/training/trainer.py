@@ -28,14 +28,13 @@ from pyro_vae.data.images import Images
 from pyro_vae.data.pixels import LARGEST_BYTE
 from pyro_vae.distributed import ALONE, Part, World
 from pyro_vae.errors import InputError, TrainingError
-from pyro_vae.files.bounded import first_line
 from pyro_vae.likelihoods import Likelihood, Standardized
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs import turns
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.averaging import averaging
-from pyro_vae.training.faults import find_fault
+from pyro_vae.training.faults import brief, find_fault
 from pyro_vae.training.fitness import check_batches, check_beta
 from pyro_vae.training.iterates import Iterates
 from pyro_vae.training.loss import Augment, StepLoss
@@ -272,7 +271,7 @@ class Trainer:
         except ValueError as error:
             if "found invalid values" not in str(error):
                 raise
-            what = f"Pyro refuses a value ({first_line(error).removesuffix(', but found invalid values:')})"
+            what = f"Pyro refuses a value ({brief(error)})"
             raise self._failure(what, self.progress.step + 1, [self._fault(rows)]) from error
 
     def _settle(self, pending: list[tuple[Indices, Tensor, Tensor]]) -> None:
@@ -292,8 +291,8 @@ class Trainer:
 
     def _fault(self, rows: Indices) -> str:
         """Where in the programs something went wrong for some rows; empty where it did not."""
-        batch = self.batches.batch(rows)
-        parts = ((batch.unlabelled, rows.unlabelled), (batch.labelled, rows.labelled))
+        batch = self.batches.again(rows)
+        parts = zip((batch.unlabelled, batch.labelled), rows.rows, strict=True)
         may_miss = self.batches.images.missing is not None
         faults = [
             find_fault(self.pair, part.x, part.y, index, may_miss)

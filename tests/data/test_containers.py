@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse
 import torch
 from PIL import Image
+from sklearn.datasets import load_diabetes, load_iris
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from pyro_vae.data import Reading, from_data, load_data
@@ -35,7 +36,6 @@ def frozen(array):
         np.asfortranarray(X),
         frozen(X),
         X[::-1][::-1],
-        np.matrix(X),
         X.astype(np.longdouble),
         X.astype(object),
         X.tolist(),
@@ -56,6 +56,11 @@ def test_an_array_in_any_form_is_the_same_numbers(x):
     assert missing is None
     assert numbers.dtype.isnative
     np.testing.assert_array_equal(numbers.astype(np.float32), X)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")  # as it is made
+def test_a_matrix_is_an_array():
+    np.testing.assert_array_equal(as_numbers(np.matrix(X), "x")[0], X)
 
 
 def test_half_precision_and_memory_maps(tmp_path):
@@ -311,3 +316,15 @@ def test_a_set_without_a_length_and_a_lazy_table_are_read_to_their_end():
 def test_labels_that_are_no_rows_are_refused(labels):
     with pytest.raises(InputError, match="one label per row in y of arrays"):
         from_data({"x": torch.rand(20, 3), "y": labels})
+
+
+def test_what_scikit_learn_loads_has_rows_and_named_classes():
+    iris, diabetes = load_iris(), load_diabetes()
+    for found in (from_data(iris), from_data(load_iris(as_frame=True))):
+        assert found.class_names == ("setosa", "versicolor", "virginica")
+        x, y = (torch.cat([getattr(part, name) for part in found.splits]) for name in ("pixels", "labels"))
+        assert torch.allclose(x[y == 2].double().sum(0), torch.tensor(iris.data[iris.target == 2].sum(0)))
+    assert from_data(diabetes).train.labels is None  # its target is no class
+    assert from_data(diabetes).event_shape == (10,)
+    with pytest.raises(InputError, match="data; got None; give an array"):
+        from_data(None)

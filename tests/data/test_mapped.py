@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from torch.distributions import constraints
 
 import pyro_vae
 from pyro_vae.data import Reading, binarize_once, from_arrays, load_data
@@ -17,7 +20,7 @@ from pyro_vae.data.mapped import IN_HAND, check_mapped
 from pyro_vae.data.npy_files import NpyFile
 from pyro_vae.data.read_ahead import BLOCKS
 from pyro_vae.data.survey import survey
-from pyro_vae.errors import InputError
+from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.runs.display import Silent
 
 ROW = 16  # bytes
@@ -354,6 +357,23 @@ def test_a_run_of_them_resumes_to_the_bit_and_refuses_other_data(x):
         pyro_vae.resume("run", epochs=4, display=False)
     with pytest.raises(InputError, match="path of a file or folder for memory"):
         pyro_vae.fit("vae", data=x, memory="4KB", **TINY)
+
+
+@pytest.mark.exhaustive
+def test_a_loss_that_fails_names_rows_that_are_out_of_the_window_by_then(x):
+    def model(x):
+        scale = pyro.param("scale", torch.tensor(1.0), constraint=constraints.positive)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0, scale).expand(x.shape[1:]).to_event(x.dim() - 1), obs=x)
+            row = (255 * x).round().flatten(1)
+            pyro.factor("bad", torch.where(row[:, 0] + 256 * row[:, 1] == 777, torch.inf, 0.0))
+
+    found = load_data("x.npy", reading=Reading(memory=4096, one_channel=False))
+    bad = (found.train.at == 777).nonzero().item()
+    message = rf"'bad' has .* for 1 of the batch's 50 rows \(training rows {bad}\)"
+    settings = {"batch_size": 50, "display": False, "compile": "off", "epochs": 2}
+    with pytest.raises(TrainingError, match=message):
+        pyro_vae.fit(model, lambda x: None, data="x.npy", memory="4KB", **settings)
 
 
 @pytest.mark.exhaustive
