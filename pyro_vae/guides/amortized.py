@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.infer import TraceEnum_ELBO
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import prune_subsample_sites
 from torch import BoolTensor, Tensor, nn
@@ -84,11 +86,43 @@ def amortize(
     if isinstance(model, Model):
         return GUIDES.build(family, model=model, network=network, classifier=classifier)
     GUIDES.check(family)
-    inputs, args = Inputs(model), example if isinstance(example, tuple) else (example,)
+    args = example if isinstance(example, tuple) else (example,)
+
+    options = {"sees_shared": sees_shared, "network": network, "classifier": classifier}
+    made = partial(_made, model, family, args, options, data_plate=data_plate, rows_first=rows_first)
+    return _that_runs(model, args, made)
+
+
+def _that_runs(model: Callable[..., Any], args: tuple[Any, ...], made: Callable[..., Amortized]) -> Amortized:
+    """A guide that visits discrete sites first, or, where the model does not run so, in their place."""
+    guide = made(discrete_first=True)
+    if guide.enumerates and not _runs_with(model, guide, args):
+        other = made(discrete_first=False)
+        guide = other if _runs_with(model, other, args) else guide
+    return guide
+
+
+def _made(
+    model: Callable[..., Any], family: str, args: tuple[Any, ...], options: dict[str, Any], **reading: Any
+) -> Amortized:
+    inputs = Inputs(model)
     arguments = inputs.bound(args, {})
-    sites = declarations(model, args, inputs.sizes(arguments), data_plate, rows_first)
+    sites = declarations(model, args, inputs.sizes(arguments), **reading)
     inputs.look(arguments, {site.name for site in sites.sites}, sites)
-    return Amortized(sites, inputs, family, _weights(model, args, inputs, sites), sees_shared, network, classifier)
+    return Amortized(sites, inputs, family, _weights(model, args, inputs, sites), **options)
+
+
+def _runs_with(model: Callable[..., Any], guide: Amortized, args: tuple[Any, ...]) -> bool:
+    """Whether a model bears the values that a guide enumerates, and all that the guide makes of each of them."""
+    with looking(model):
+        trace = pyro.poutine.trace(model).get_trace(*args)
+        frames = [frame for site in trace.nodes.values() for frame in site.get("cond_indep_stack", ())]
+        nesting = max((-(frame.dim or 0) for frame in frames), default=0)
+        try:
+            TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False).loss(model, guide, *args)
+        except Exception:  # of whatever kind
+            return False
+    return True
 
 
 def _weights(
@@ -103,7 +137,7 @@ def _weights(
     names: dict[str, tuple[str, ...]] = {site.name: (site.name,) for site in sites.sites}
     if sites.chain is not None:
         names |= {series.at(0): series.names for series in sites.chain.series}
-    with looking():
+    with looking(model):
         return find_weights(run, inputs.by_row(inputs.bound(args, {})), names, sites.data_dim)
 
 
@@ -171,6 +205,11 @@ class Amortized(NamedModule):
             values[key] = _features(q, layout, self._sample(site.name, site, q, plates, by_row))
         if self.before is not None and states is not None:
             self._walk(conditionals, values, states, plates, by_row)
+
+    @property
+    def enumerates(self) -> bool:
+        """Whether it asks Pyro to sum over the values of a site, beside others."""
+        return len(self._sites.every) > 1 and any(site.cardinality is not None for site in self._sites.sites)
 
     def _walk(
         self,

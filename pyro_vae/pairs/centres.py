@@ -24,6 +24,7 @@ from torch.distributions import Categorical, Distribution
 
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.draws import placed
+from pyro_vae.pairs.handlers import unconditioned
 from pyro_vae.pairs.labels import label_distribution
 from pyro_vae.pairs.layout import Layout
 from pyro_vae.pairs.observations import assemble
@@ -117,7 +118,7 @@ def expected(probed: ProbedPair, template: Tensor, latent: Mapping[str, Tensor])
         InputError: if an observed distribution has no mean.
     """
     with torch.no_grad(), poutine.block(), probed.pair.scope(), _Centred((*probed.latent, *probed.marginal)):
-        program = poutine.condition(poutine.uncondition(probed.pair.model), data=dict(latent))
+        program = poutine.condition(unconditioned(probed.pair.model), data=dict(latent))
         p = poutine.trace(program).get_trace(*probed.pair.arguments(template, None))
 
     def mean(name: str) -> tuple[Tensor, int]:

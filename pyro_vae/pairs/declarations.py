@@ -25,9 +25,11 @@ from pyro.infer.inspect import get_dependencies
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
+from torch.distributions import biject_to
 
 from pyro_vae.errors import InputError
-from pyro_vae.pairs.probing import check_takes_every_row, other_rows
+from pyro_vae.pairs.probing import PROPER, cannot_be_drawn, check_takes_every_row, other_rows, said
+from pyro_vae.pairs.reach import modules_of
 from pyro_vae.pairs.series import Series, find_series
 from pyro_vae.pairs.structure import enumerates, vectorized_frames
 from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, num_values, support_of, value_at
@@ -118,6 +120,7 @@ def declarations(
     sizes: Sequence[int],
     data_plate: str | None = None,
     rows_first: bool = False,
+    discrete_first: bool = True,
 ) -> Declarations:
     """Run a model several times and say what its latent sites are; its parameters and noise are left alone.
 
@@ -127,12 +130,13 @@ def declarations(
         sizes: of the data; those of the first dimension that a plate around latent sites has are the rows.
         data_plate: the plate over data; None: whichever has as many entries as there are rows.
         rows_first: whether rows are the first dimension of the data in any case.
+        discrete_first: whether discrete sites of a row are visited before its continuous ones.
 
     Raises:
         InputError: if the model has no latent site that a guide could sample, rows that no plate says are independent,
             or several plates that may be the one over data.
     """
-    with looking():
+    with looking(model):
         traces = [_trace(model, args) for _ in range(NUM_RUNS)]
         graph = _graph(model, args, traces[0])
         other = _on_other_rows(model, args, sizes[0]) if sizes else None
@@ -145,7 +149,8 @@ def declarations(
         _check_shared(trace, other, [name for name in latents if name not in local])
     series = _chain_of(trace, local, [size for size in sizes[:2] if size != rows])
     steps = [name for step in zip(*(one.names for one in series), strict=True) for name in step]
-    order = [*_order(trace, latents, local, steps), *steps]
+    first = [name for name in local if discrete_first and _support(trace, name).is_discrete]
+    order = [*_order(latents, local, first, steps), *steps]
     given = invert(graph, order, [name for name in trace.stochastic_nodes if name not in latents])
     sites = {name: _site(traces, name, name in local, given[name]) for name in order}
     nesting = max((-(frame.dim or 0) for site in sites.values() for frame in site.plates), default=0)
@@ -155,11 +160,18 @@ def declarations(
 
 
 @contextmanager
-def looking() -> Iterator[None]:
-    """Within it programs can be run without a trace of it: in parameters, noise, gradients, or other handlers."""
+def looking(program: Callable[..., Any]) -> Iterator[None]:
+    """Within it a program can be run without a trace of it: in parameters, buffers, noise, gradients, or handlers."""
     own = pyro.get_param_store().scope()  # for parameters that a model makes
+    modes = {part: part.training for module in modules_of(program).values() for part in module.modules()}
     with pyro.validation_enabled(False), torch.random.fork_rng(), torch.no_grad(), poutine.block(), own:
-        yield
+        try:
+            for part in modes:
+                part.training = False  # batch normalization learns from whatever it sees while in training
+            yield
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
 
 
 def invert(
@@ -207,11 +219,10 @@ def _graph(model: Callable[..., Any], args: tuple[Any, ...], trace: poutine.Trac
     return [{*upstreams, name} for name, upstreams in found.items()]  # type: ignore[attr-defined]
 
 
-def _order(trace: poutine.Trace, latents: Sequence[str], local: Sequence[str], steps: Sequence[str]) -> list[str]:
-    """Shared sites and then discrete local ones in the model's order, and the others from the data upwards."""
-    discrete = [name for name in local if _support(trace, name).is_discrete]
-    upwards = [name for name in reversed(local) if name not in discrete and name not in steps]
-    return [*(name for name in latents if name not in local), *discrete, *upwards]
+def _order(latents: Sequence[str], local: Sequence[str], first: Sequence[str], steps: Sequence[str]) -> list[str]:
+    """Shared sites and then some local ones in the model's order, and the others from the data upwards."""
+    upwards = [name for name in reversed(local) if name not in first and name not in steps]
+    return [*(name for name in latents if name not in local), *first, *upwards]
 
 
 def _chain_of(trace: poutine.Trace, local: Sequence[str], sizes: Sequence[int]) -> tuple[Series, ...]:
@@ -264,7 +275,21 @@ def _support(trace: poutine.Trace, name: str) -> constraints.Constraint:
             f"{kind} at {name!r}, which does not",
             "write a guide for this model by hand",
         )
+    _check_reached(support, name)
     return support
+
+
+def _check_reached(support: constraints.Constraint, name: str) -> None:
+    """Refuse a support that no bijection from the real numbers is known onto."""
+    try:
+        if not support.is_discrete:
+            biject_to(support)
+    except NotImplementedError as error:
+        raise InputError(
+            "latent sites whose values real numbers can be mapped onto one to one",
+            f"the site {name!r}, whose support is {support}",
+            "sample what it is made of, scales and LKJCholesky for a covariance, or write a guide by hand",
+        ) from error
 
 
 def _plates_over_data(
@@ -333,7 +358,12 @@ def _on_other_rows(model: Callable[..., Any], args: tuple[Any, ...], rows: int) 
 
 
 def _trace(model: Callable[..., Any], args: tuple[Any, ...]) -> poutine.Trace:
-    trace = poutine.trace(model).get_trace(*args)
+    try:
+        trace = poutine.trace(model).get_trace(*args)
+    except NotImplementedError as error:
+        if cannot_be_drawn(error):
+            raise InputError("latent sites that can be drawn from the model", said(error), PROPER) from error
+        raise
     check_takes_every_row("model", trace)
     return prune_subsample_sites(trace)
 

@@ -9,7 +9,7 @@ weighted KL.  ``pyro.poutine.scale`` refuses 0, and touches the observation too.
 
 ``unscaled`` takes all scales away again, and ``weigh`` scales some sites.  ``frozen`` runs a program with its
 parameters held fixed, so that gradients reach them through their draws alone.  ``AsCategories`` has one-hot vectors
-drawn as categories.
+drawn as categories.  ``unconditioned`` has a program draw what it observes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pyro.distributions import Categorical, OneHotCategorical
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -52,6 +53,26 @@ class temper(Messenger):
     def _pyro_sample(self, msg: Message[Any, Any]) -> None:
         if not msg["is_observed"]:
             msg["scale"] = msg["scale"] * self.beta
+
+
+class _Unconditioned(UnconditionMessenger):
+    """Pyro's ``uncondition`` for observations alone: a deterministic value is no draw, and has a shape of its own."""
+
+    def _pyro_sample(self, msg: Message[Any, Any]) -> None:
+        if not (msg["infer"] or {}).get("_deterministic"):
+            super()._pyro_sample(msg)
+
+
+def unconditioned(program: Callable[..., Any]) -> Callable[..., Any]:
+    """A program that draws what it observes; its deterministic values are computed as ever.
+
+    Pyro's ``uncondition`` draws these too, of a distribution that a plate has expanded: a value of shape (N,) for each
+    of N rows, for whatever comes after.
+
+    Args:
+        program: a Pyro program.
+    """
+    return _Unconditioned()(program)
 
 
 class AsCategories(Messenger):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyro_vae.pairs.pair import Pair
 
 FEW_ROWS = 5
+PROPER = "give the site a proper prior, a wide one where little is known: Normal(0.0, 100.0), LogNormal(0.0, 5.0)"
 Densities = dict[tuple[str, str], Tensor]  # by role and name of a site
 
 
@@ -195,6 +196,8 @@ def check_takes_every_row(role: str, trace: Trace) -> None:
 
 
 def _mend(role: str, error: Exception) -> str:
+    if cannot_be_drawn(error):
+        return PROPER
     if "Long, Int" in str(error):  # of an embedding, for example
         return "x comes as floating-point numbers: take x.long() where it counts or names something"
     if "dtype" in str(error) or "scalar type" in str(error):
@@ -202,6 +205,11 @@ def _mend(role: str, error: Exception) -> str:
     if isinstance(error, TypeError) and "positional argument" in str(error):
         return f"let it take x alone, {role}(x), and read what else belongs to a row off columns of x"
     return f"run it once by itself, on as many rows: {role}(x)"
+
+
+def cannot_be_drawn(error: Exception) -> bool:
+    """Whether a program stopped at a distribution that has no draws, as an improper one has none."""
+    return isinstance(error, NotImplementedError) and "support sampling" in str(error)
 
 
 def said(error: Exception) -> str:

@@ -20,7 +20,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.pairs.classes import LABEL_SITE
-from pyro_vae.pairs.handlers import AsCategories, unscaled
+from pyro_vae.pairs.handlers import AsCategories, unconditioned, unscaled
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.pair import ProbedPair
 from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, log_prob_at, value_at
@@ -226,7 +226,7 @@ def _rows_of(
 
 def _run(target: Target, fixed: dict[str, Tensor], num_samples: int | None, anew: bool) -> Trace:
     """The model, vectorized over draws, some of its sites fixed; its data drawn anew or not."""
-    program = poutine.uncondition(target.pair.model) if anew else target.pair.model
+    program = unconditioned(target.pair.model) if anew else target.pair.model
     if anew and target.y is not None:
         classes = target.probed.classes
         fixed = fixed | {LABEL_SITE: target.y if classes is None else classes.to(target.y.device)[target.y]}

@@ -14,6 +14,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_vae.pairs.handlers import unconditioned
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.observations import assemble, check_generates
 from pyro_vae.pairs.pair import ProbedPair
@@ -36,7 +37,7 @@ def simulate(probed: ProbedPair, template: Tensor) -> tuple[Target, Tensor]:
         InputError: if the model cannot generate data of that shape.
     """
     with torch.no_grad(), poutine.block(), probed.pair.scope():
-        program = poutine.uncondition(probed.pair.model)
+        program = unconditioned(probed.pair.model)
         trace = prune_subsample_sites(poutine.trace(program).get_trace(*probed.pair.arguments(template, None)))
     target = Target(probed, _generated(probed, trace, template))
     return target, target.free(trace)[0]

@@ -245,7 +245,7 @@ def _named_guide(
     example = torch.zeros(2, *data.event_shape) if rows is None else rows
     if data.has_missing:  # whether or not there are any among these rows
         example = torch.cat([example, torch.full_like(example[:1], torch.nan)])
-    with looking():
+    with looking(model):
         run_program("model", model, (example,))  # whose mistakes are said as such
     return amortize(model, name, example, rows_first=True, network=network, classifier=classifier)
 

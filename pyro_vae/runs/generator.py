@@ -18,6 +18,7 @@ from pyro_vae.data.tables import is_table
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.classes import LABEL_SITE
 from pyro_vae.pairs.draws import draw_means
+from pyro_vae.pairs.handlers import unconditioned
 from pyro_vae.pairs.labels import LABEL_DRAWS, label_distribution
 from pyro_vae.pairs.memory import at_once
 from pyro_vae.pairs.observations import assemble, check_generates
@@ -176,6 +177,9 @@ class Generator:
             InputError: if there is no such site.
         """
         known = list(self.structure.continuous)
+        if not known and self.structure.shared_latents:
+            got, mend = "a model whose latents all rows share", "their draws are in run.to_arviz()"
+            raise InputError("a continuous latent site for each datum", got, mend)
         if not known:
             raise InputError("a continuous latent site for each datum", "a model without", "fit another --model")
         if site is not None and site not in known:
@@ -337,7 +341,7 @@ class Generator:
         if any(name in self.structure.latent and name not in latent for name in self.structure.shared):
             q = poutine.trace(self.pair.guide).get_trace(*arguments)
             latent = {n: value_at(q, n) for n in self.structure.shared if n in q.stochastic_nodes} | latent
-        program = poutine.condition(poutine.uncondition(self.pair.model), data=latent)
+        program = poutine.condition(unconditioned(self.pair.model), data=latent)
         trace = poutine.trace(program).get_trace(*arguments)
 
         def values(name: str) -> tuple[Tensor, int]:

@@ -21,6 +21,7 @@ from pyro_vae.data.pixels import Array
 from pyro_vae.errors import InputError
 from pyro_vae.models import MODELS
 from pyro_vae.pairs.classes import LABEL_SITE, indices_of
+from pyro_vae.pairs.handlers import unconditioned
 from pyro_vae.pairs.traces import value_at
 from pyro_vae.sklearn.answers import class_probabilities
 from pyro_vae.sklearn.base import FLOATS, VAEEstimator, read_random_state, read_whole
@@ -172,7 +173,7 @@ class SSVAEClassifier(ClassifierMixin, VAEEstimator):
         """Class indices drawn from p(y), shape (n_samples,)."""
         template = self.run_.sample(read_whole("n_samples", n_samples), seed=seed)
         with self.run_.pair.looked_at(seed):
-            program = poutine.trace(poutine.uncondition(self.run_.model))
+            program = poutine.trace(unconditioned(self.run_.model))
             trace = program.get_trace(*self.run_.pair.arguments(torch.zeros_like(template).to(self.run_.device), None))
             assert self.run_.structure.classes is not None
             drawn: Array = indices_of(value_at(trace, LABEL_SITE), self.run_.structure.classes).cpu().numpy()

@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.distributions import constraints
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from torch.distributions import kl_divergence
 
@@ -225,6 +226,18 @@ def at_random(x):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x[rows, 0])
 
 
+def direction(x):
+    axis = pyro.sample("axis", dist.ProjectedNormal(torch.ones(4)))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(axis, 1.0).to_event(1), obs=x)
+
+
+def improper(x):
+    spread = pyro.sample("spread", dist.ImproperUniform(constraints.positive, (), ()))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(0.0, spread), obs=x[:, 0])
+
+
 def nothing(x):
     with pyro.plate("data", len(x)):
         pyro.sample("x", dist.Normal(0.0, 1.0), obs=x[:, 0])
@@ -237,12 +250,36 @@ def nothing(x):
         (two_plates, r"expected one plate over the 7 rows of data; got left and right; say which: data_plate='left'"),
         (shared_label, r"got the discrete site 'k', which all rows share; sum it out in the model"),
         (at_random, r"one that draws 3 of 7 at random in the plate 'data'"),
+        (
+            direction,
+            r"the site 'axis', whose support is Sphere.*; sample what it is made of, scales and",
+        ),
+        (improper, r"ImproperUniform does not support sampling; give the site a proper prior, a wide one where"),
         (nothing, r"expected a model with a latent site; got one that samples nothing"),
     ],
 )
 def test_what_no_guide_can_be_made_for_is_said(model, message):
     with pytest.raises(InputError, match=message):
         amortize(model, "mean_field", normal())
+
+
+def test_a_network_that_bears_no_further_dimension_sees_nothing_enumerated():
+    """Batch normalization takes (N, D): a label that it need not know is visited after what it reads."""
+    network = torch.nn.BatchNorm1d(4)
+
+    def model(x):
+        pyro.module("network", network)
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(logits=torch.zeros(3)))
+            z = pyro.sample("z", dist.Normal(y.unsqueeze(-1) + torch.zeros(4), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(network(z), 1.0).to_event(1), obs=x)
+
+    guide = amortize(model, "mean_field", normal(), network=SMALL)
+    assert network.training
+    assert torch.equal(network.running_mean, torch.zeros(4))  # what it makes of draws of the prior is not learned
+    assert list(guide.posterior(normal())) == ["z", "y"]
+    elbo = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+    assert elbo.differentiable_loss(model, guide, normal()).isfinite()
 
 
 def test_a_model_that_is_called_without_data_is_refused():
