@@ -119,6 +119,7 @@ def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writ
                 left,
                 max_nodes,
                 "all" if check else "needed",
+                bool(numbers),
             )
     if recording.valid is not None and not recording.valid:
         raise Unsettled("a value is outside its support")

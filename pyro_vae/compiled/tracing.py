@@ -78,6 +78,8 @@ _COPIES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tens
 # What these do depends on the values of a tensor, lengths or offsets, which they read without an operation.
 _READ_ELSEWHERE = {"_pack_padded_sequence", "_pad_packed_sequence", "ctc_loss", "_ctc_loss", "segment_reduce"}
 _SPLITS = (torch.tensor_split, Tensor.tensor_split, torch.narrow, Tensor.narrow)
+# Of numbers these raise where there is no result; of tensors they give one that is not finite.
+_PARTIAL = {"__rdiv__", "div", "__floordiv__", "__rfloordiv__", "remainder", "__rmod__", "pow", "__rpow__"}
 Checks = Literal["none", "needed", "all"]
 _LITERALS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
 
@@ -117,6 +119,7 @@ def record(
     left: Callable[[], Sequence[Tensor]] = tuple,
     max_nodes: int = MAX_NODES,
     check: Checks = "none",
+    numbers: bool = False,
 ) -> Recording:
     """Run a function once and record what it did.
 
@@ -130,12 +133,13 @@ def record(
         max_nodes: how many operations are recorded, at most.
         check: what the graph is to say of values, as its last output: nothing; whether what Pyro must know of numbers
             holds, if it asks; or that, and whether all values are valid where torch's validation asks.
+        numbers: whether some inputs stand for numbers of Python, which are not to be divided by zero.
 
     Raises:
         Untraceable: if Python asked for the value of a tensor, or the shape of one depends on values.
         TooLarge: if there are more operations.
     """
-    mode = _Recording(list(differentiate), max_nodes, check != "none")
+    mode = _Recording(list(differentiate), max_nodes, check != "none", numbers)
     results: list[Tensor] = []
     kept: list[Tensor] = []
     valid: list[Tensor] = []
@@ -163,9 +167,10 @@ def record(
 class _Recording(TorchFunctionMode):
     """Answers what cannot be recorded."""
 
-    def __init__(self, differentiate: list[Tensor], max_nodes: int, checks: bool) -> None:
+    def __init__(self, differentiate: list[Tensor], max_nodes: int, checks: bool, numbers: bool) -> None:
         super().__init__()
-        self.differentiate, self._max_nodes, self._checks = differentiate, max_nodes, checks
+        self.differentiate, self._max_nodes = differentiate, max_nodes
+        self._checks, self._numbers = checks, numbers
         self.gradients: list[Tensor | None] = [None] * len(differentiate)
         self.refused: Untraceable | None = None
         self._since = next_function()
@@ -192,6 +197,8 @@ class _Recording(TorchFunctionMode):
                 raise
             name = getattr(func, "__name__", str(func))
             raise Untraceable(f"{name} depends on the value of a tensor ({_place(asking)})") from error
+        if self._numbers and getattr(func, "__name__", "") in _PARTIAL and not (result.dim() or result.requires_grad):
+            self.checks.append(torch.isfinite(detach_provenance(result)))
         if len(nodes) > self._max_nodes:
             raise TooLarge(self._max_nodes)
         for node in itertools.islice(reversed(nodes), len(nodes) - before):

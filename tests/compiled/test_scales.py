@@ -1,4 +1,4 @@
-"""Scales of sites that change from call to call: inputs of one graph, and what Pyro says of wrong ones."""
+"""Scales and other numbers that change from call to call: inputs of one graph, and what is said of wrong ones."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def tempered(x, scale):
 
 
 def outcomes(elbo, model, model_guide, calls) -> list[float]:
-    """The losses of some calls; NaN for one that raises an error of values."""
+    """The losses of some calls; NaN for one that raises."""
     pyro.clear_param_store()
     torch.manual_seed(0)
     found = []
     for arguments in calls:
         try:
             found.append(elbo.loss_and_grads(model, model_guide, DATA, *arguments))
-        except ValueError:
+        except (ValueError, ZeroDivisionError):
             found.append(float("nan"))
     return found
 
@@ -64,3 +64,15 @@ def test_a_scale_that_is_annealed_to_nothing_raises_as_it_does_without_a_graph(v
         ours, stock = (outcomes(kind(), tempered, guide, calls) for kind in (CompiledTrace_ELBO, Trace_ELBO))
     assert ours == pytest.approx(stock, rel=1e-5, nan_ok=True)
     assert [loss != loss for loss in ours] == [False] * 8 + [True] * 2
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_number_that_python_cannot_divide_by_raises_as_it_does_without_a_graph(validate):
+    def cooled(x, temperature):
+        gaussian(x, offset=torch.tensor(1 / temperature).tanh())
+
+    calls = [(1.0 - 0.125 * i,) for i in range(10)]
+    with pyro.validation_enabled(validate):
+        ours, stock = (outcomes(kind(), cooled, guide, calls) for kind in (CompiledTrace_ELBO, Trace_ELBO))
+    assert ours == pytest.approx(stock, rel=1e-5, nan_ok=True)
+    assert [loss != loss for loss in ours] == [i == 8 for i in range(10)]
