@@ -7,6 +7,7 @@ nothing alive, so a program that is dropped is gone.
 from __future__ import annotations
 
 import functools
+import operator
 import types
 import weakref
 from abc import ABC, abstractmethod
@@ -227,13 +228,14 @@ class Items(Holder):
     def __init__(self, container: Any, paths: Sequence[str]) -> None:
         super().__init__(paths)
         self._find = reference(container)
-        self._keys = list(container) if isinstance(container, Mapping) else []
+        self._has_keys = isinstance(container, Mapping)
+        self._keys = list(container) if self._has_keys else []
 
     def values(self) -> list[Any]:
         container = self._find()
         if container is None:
             return []
-        if not isinstance(container, Mapping):
+        if not self._has_keys:
             return list(container)
         if _are_equal(container, self._keys):
             return list(container.values())
@@ -265,7 +267,9 @@ def reference(thing: Any) -> Callable[[], Any]:
 
 def _are_equal(keys: Collection[Any], others: Sequence[Any]) -> bool:
     """Whether two rows of keys are the same; those that are not plain values, by identity."""
-    return len(keys) == len(others) and all(
+    if len(keys) != len(others):
+        return False
+    return all(map(operator.is_, keys, others)) or all(
         one is other or (type(one) in PLAIN and type(one) is type(other) and one == other)
         for one, other in zip(keys, others, strict=True)
     )

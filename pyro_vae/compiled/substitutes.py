@@ -25,9 +25,17 @@ def is_mask(index: Any) -> bool:
     return isinstance(index, Tensor) and index.dtype == torch.bool
 
 
+def is_one_number(value: Any) -> bool:
+    """Whether a value is the same for all elements that it is assigned to."""
+    return isinstance(value, (bool, int, float)) or (isinstance(value, Tensor) and value.numel() == 1)
+
+
 def masked(tensor: Tensor, mask: Tensor, value: Tensor | float | None = None) -> Tensor:
-    """``tensor[mask]``, but everything, and ``tensor[mask] = value`` for such a value."""
-    return tensor if value is None else tensor.copy_(torch.where(mask, value, tensor))
+    """``tensor[mask]``, but everything, and ``tensor[mask] = value`` for such a value, or for one number."""
+    if value is None:
+        return tensor
+    mask = mask.reshape(mask.shape + (1,) * (tensor.dim() - mask.dim()))
+    return tensor.copy_(torch.where(mask, value, tensor))
 
 
 @contextmanager

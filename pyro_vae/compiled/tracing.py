@@ -44,6 +44,7 @@ from pyro_vae.compiled.quickly import described_quickly, uncollected
 from pyro_vae.compiled.refusals import MAX_NODES, WITH_BACKWARD, TooLarge, Untraceable
 from pyro_vae.compiled.substitutes import (
     is_mask,
+    is_one_number,
     masked,
     num_classes,
     one_hot,
@@ -235,8 +236,9 @@ class _Recording(TorchFunctionMode):
             return torch.where(mask, value, value.new_zeros(()))
         if func is nn.functional.one_hot and num_classes(*args, **kwargs) > 0:
             return one_hot(args[0], num_classes(*args, **kwargs))
-        if asking.f_code is _MASKED and func in (Tensor.__getitem__, Tensor.__setitem__) and is_mask(args[1]):
-            return masked(*args)
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and is_mask(args[1]):
+            if asking.f_code is _MASKED or (len(args) == 3 and is_one_number(args[2])):
+                return masked(*args)
         if func is Tensor.__getitem__ and has_number(args[1], _varies):
             return entries(*args)
         if func in _COPIES and any(_varies(leaf) for leaf in _listed(*args, **kwargs)):

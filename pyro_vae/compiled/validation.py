@@ -26,7 +26,7 @@ from pyro.infer import traceenum_elbo
 from pyro.ops.provenance import detach_provenance
 from pyro.poutine import scale_messenger
 from torch import Tensor
-from torch.distributions import Distribution, distribution
+from torch.distributions import Distribution, constraints, distribution
 
 _ASKING: dict[CodeType, str] = {  # with the name that the constraint has there
     Distribution.__init__.__code__: "constraint",
@@ -37,7 +37,11 @@ _HELPING: tuple[CodeType, ...] = () if _HELPER is None else (_HELPER.__code__,)
 _SEEN_IN_THE_LOSS = ("Real()", "IndependentConstraint(Real(), 1)", "PositiveDefinite()")
 _SCALING: CodeType = scale_messenger.ScaleMessenger.__init__.__code__
 _COMMON_SCALE: CodeType = inspect.unwrap(traceenum_elbo._get_common_scale).__code__
-VALIDATION: tuple[CodeType, ...] = (*_ASKING, *_HELPING, _SCALING)
+_SYMMETRY: tuple[CodeType, ...] = (  # before the question proper: is a matrix symmetric?
+    type(constraints.positive_definite).check.__code__,
+    type(constraints.positive_semidefinite).check.__code__,
+)
+VALIDATION: tuple[CodeType, ...] = (*_ASKING, *_HELPING, *_SYMMETRY, _SCALING)
 
 
 def is_on() -> bool:
@@ -51,7 +55,7 @@ def is_check(asking: FrameType) -> bool:
     Args:
         asking: the frame of the code that asks for the truth of a tensor.
     """
-    if asking.f_code is _SCALING:
+    if asking.f_code is _SCALING or asking.f_code in _SYMMETRY:
         return True
     if asking.f_code in _HELPING and asking.f_back is not None:
         asking = asking.f_back
