@@ -29,11 +29,11 @@ from pyro_vae.errors import InputError
 from pyro_vae.guides.base import GUIDES
 from pyro_vae.guides.discrete import CountLayout, EnumeratedLayout
 from pyro_vae.guides.inputs import Inputs
-from pyro_vae.guides.sequences import BEFORE, STATE, STEP, SUMMARY, Before, Summaries
+from pyro_vae.guides.sequences import BEFORE, STATE, STEP, SUMMARY, WIDTH, Before, InSteps, Summaries
 from pyro_vae.guides.shared import SharedNormal
 from pyro_vae.guides.site_distribution import ContinuousLayout, SiteDistribution, SiteLayout
 from pyro_vae.models.base import Latent, Model, NamedModule
-from pyro_vae.networks import Network, Shape
+from pyro_vae.networks import MLP, Network, Shape
 from pyro_vae.pairs.declarations import Chain, Declarations, DeclaredSite, declarations, looking
 from pyro_vae.pairs.traces import distribution_at
 from pyro_vae.pairs.weighting import Weight, find_weights
@@ -65,7 +65,7 @@ def amortize(
         data_plate: the plate over the rows; None: the one around latent sites as long as a dimension of the data.
         sees_shared: whether encoders see the sites that all rows share; None: where these are at most 64 numbers.
         rows_first: whether rows are the first dimension of the data, whatever plates there are.
-        network: makes the encoders; default: an MLP.
+        network: makes the encoders; default: an MLP, of one hidden layer where they are there for each step.
         classifier: makes the encoder of a discrete site that no other shares; default: ``network``.
 
     Raises:
@@ -183,6 +183,8 @@ class Amortized(NamedModule):
         self._check_sizes(family)
         declared = self._declare(shared if sees_shared else [])
         self._given = {latent.name: latent.given for latent in declared.latents}
+        if sites.chain is not None:
+            network = network or MLP(hidden=(WIDTH,))
         options = {"model": declared, "network": network, "classifier": classifier}
         self.local = GUIDES.build(family, **options) if declared.latents else None
 
@@ -221,16 +223,25 @@ class Amortized(NamedModule):
     ) -> None:
         """Sample the sites of a chain, step by step."""
         chain, before = cast(Chain, self._sites.chain), cast(Before, self.before)
-        values[BEFORE] = before.start
         steps, last = self.inputs.num_steps(by_row), states.shape[-2] - 1
         ahead = max(steps - last - 1, 0)  # a site before the first step of data
+        keys = [self._keys[site.name] for site in chain.sites]
+        at = {key: InSteps(conditionals[key], self._given[key], self._known(values, states)) for key in keys}
+        values[BEFORE] = before.start
         for step in range(steps):
-            values[STEP] = states[..., min(max(step - ahead, 0), last), :]
+            entry = min(max(step - ahead, 0), last)
+            values[STEP] = states[..., entry, :]
             for series, site in zip(chain.series, chain.sites, strict=True):
                 key, layout = self._keys[site.name], self._layouts[site.name]
-                q = self._local(key, layout, conditionals, values)
+                q = layout.distribution(at[key](entry, values))
                 values[key] = _features(q, layout, self._sample(series.at(step), site, q, plates, by_row, step))
             values[BEFORE] = before.after(values[BEFORE], values)
+
+    def _known(self, values: Mapping[str, Tensor], states: Tensor) -> dict[str, Tensor]:
+        """What is known of all steps, with a dimension for them before those of an event."""
+        shapes = self.inputs.shapes  # of all others an event is a vector
+        known = {name: value.unsqueeze(-1 - len(shapes.get(name, (1,)))) for name, value in values.items()}
+        return known | {STEP: states}
 
     def _local(
         self, key: str, layout: SiteLayout, conditionals: Any, values: Mapping[str, Tensor]

@@ -10,12 +10,17 @@ so its posterior, are the same however far it is padded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.conditionals import Conditional
+from pyro_vae.networks.mlp import MLPEncoder
+
 STATE = 64  # numbers in each direction
+WIDTH = 2 * STATE  # of the layer that joins a step's summary to what was drawn before
 SUMMARY, STEP, BEFORE = "_summary", "_step", "_before"
 
 
@@ -69,6 +74,42 @@ def _summaries(gru: nn.GRU, x: Tensor, there: Tensor | None) -> Tensor:
     states = nn.functional.pad(states, (0, 0, 1, 0))  # before its first step the state is 0
     index = there.cumsum(1).unsqueeze(-1).expand(-1, -1, states.shape[-1])
     return states.gather(1, index)
+
+
+class InSteps:
+    r"""A conditional at one step after another; what its encoder makes of values known for all steps is made once.
+
+    Args:
+        conditional: the conditional.
+        names: of the values that it is given, in order.
+        known: the values of all steps by name, of shape (..., T, \*event_shape), or (..., 1, \*event_shape) where they
+            are the same at each.  An encoder that is no sum of maps first has no use for them.
+
+    Example:
+        >>> import torch
+        >>> from pyro_vae.conditionals import Conditional, DiagonalNormal
+        >>> from pyro_vae.guides.sequences import InSteps
+        >>> from pyro_vae.networks import MLP
+        >>> q = Conditional(MLP(hidden=(16,)).encoder([(3,), (2,)]), DiagonalNormal(16, 2))
+        >>> x, z = torch.rand(5, 7, 3), torch.rand(5, 2)
+        >>> at = InSteps(q, ["x", "z"], {"x": x})
+        >>> torch.allclose(at(6, {"x": x[:, 6], "z": z}).mean, q(x[:, 6], z).mean, atol=1e-6)
+        True
+    """
+
+    def __init__(self, conditional: Conditional, names: Sequence[str], known: Mapping[str, Tensor]) -> None:
+        self._conditional, self._names, self._known = conditional, names, known
+        encoder = conditional.encoder
+        self._encoder = encoder if isinstance(encoder, MLPEncoder) else None
+        self._begun = self._encoder.first(*map(known.get, names)) if self._encoder else None
+
+    def __call__(self, step: int, values: Mapping[str, Tensor]) -> Any:
+        """The distribution at a step, from all values there."""
+        if self._encoder is None or self._begun is None:
+            return self._conditional(*(values[name] for name in self._names))
+        rest = self._encoder.first(*(None if name in self._known else values[name] for name in self._names))
+        begun = self._begun[..., step if self._begun.shape[-2] > 1 else 0, :]
+        return self._conditional.family(self._encoder.rest(begun + rest))
 
 
 class Before(nn.Module):

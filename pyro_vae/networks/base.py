@@ -97,10 +97,12 @@ class JointLinear(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor | None) -> Tensor:
+        """The sum over inputs; an input that is None is left out of it, for another call to add."""
         terms = [
             linear(value.flatten(-event_dim))
             for linear, value, event_dim in zip(self.maps, inputs, self.event_dims, strict=True)
+            if value is not None
         ]
         return sum(terms[1:], start=terms[0])
 

@@ -14,8 +14,10 @@ from pyro.poutine.util import prune_subsample_sites
 
 import pyro_vae
 from pyro_vae.compiled import CompiledTrace_ELBO
+from pyro_vae.conditionals import Conditional, DiagonalNormal
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES, amortize
+from pyro_vae.guides.sequences import STATE, InSteps
 from pyro_vae.networks import MLP
 from pyro_vae.pairs.series import find_series
 from pyro_vae.pairs.weighting import Presence, Weight
@@ -160,6 +162,41 @@ def test_sites_of_rows_and_several_of_a_step():
     elbo = Trace_ELBO()
     assert math.isfinite(elbo.loss_and_grads(two_kinds, guide, x))
     assert all(p.grad is not None for p in guide.parameters())
+
+
+def test_what_the_data_say_of_all_steps_is_made_once():
+    """The encoder's map of the summaries is called once for all steps."""
+    x = sequences()
+    guide = make(two_kinds, x[..., 0])
+    encoders = {conditional.encoder for conditional in guide.local.conditionals.values()}
+    sizes = []
+    for encoder in encoders:
+        for linear in encoder.first.maps:
+            linear.register_forward_hook(lambda _, inputs, output: sizes.append(inputs[0].shape))
+    posterior = guide.posterior(x[..., 0])
+    assert [tuple(size) for size in sizes].count((ROWS, STEPS, 2 * STATE)) == 2  # of the drifts and of the values
+    assert len(sizes) < 4 * 2 * STEPS
+    assert posterior["z_04"].batch_shape == (ROWS,)
+
+
+class Gated(torch.nn.Module):
+    """An encoder that is no sum of maps first."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_features, self.inner, self.gate = 4, torch.nn.Linear(3, 4), torch.nn.Linear(2, 4)
+
+    def forward(self, x, z):
+        return self.inner(x) * self.gate(z).sigmoid()
+
+
+@pytest.mark.parametrize("encoder", [MLP(hidden=(4,)).encoder([(3,), (2,)]), Gated()])
+def test_a_conditional_in_steps_is_that_of_each_step(encoder):
+    q = Conditional(encoder, DiagonalNormal(4, 2))
+    x, z = torch.rand(5, 7, 3), torch.rand(5, 2)
+    at = InSteps(q, ["x", "z"], {"x": x})
+    for step in (0, 6):
+        torch.testing.assert_close(at(step, {"x": x[:, step], "z": z}).mean, q(x[:, step], z).mean)
 
 
 @pytest.mark.parametrize(
