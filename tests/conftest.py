@@ -69,6 +69,7 @@ def _clean_slate() -> Iterator[None]:
     """Every test starts from the same seed and must leave Pyro's global state as it was."""
     pyro.clear_param_store()
     torch.manual_seed(0)
+    payoff.Credit.shared = payoff.RECORDED_BY_ALL
     validation, of_arguments = pyro.settings.get("validate_poutine"), torch.distributions.Distribution._validate_args
     yield
     torch.distributions.Distribution.set_default_validate_args(of_arguments)  # torch.compile switches it off for good
@@ -190,6 +191,7 @@ def toy_npz(tmp_path, toy_arrays) -> str:
 def uncompiled(monkeypatch):
     """Recordings run as they are: for tests of what is recorded when, which are no tests of the compiler."""
     monkeypatch.setattr(payoff, "RECORDED_AT_ONCE", 10**6)
+    monkeypatch.setattr(payoff.Credit, "shared", 1e9)
 
     def run_as_recorded(recording, inputs):
         recording.graph.recompile()
@@ -208,6 +210,7 @@ def uncompiled(monkeypatch):
 def at_once(monkeypatch):
     """Graphs of the estimators are recorded at the second call, and compiled when they first run."""
     monkeypatch.setattr(payoff, "RECORDED_AT_ONCE", 10**6)
+    monkeypatch.setattr(payoff.Credit, "shared", 1e9)
     monkeypatch.setattr(payoff.CompileEstimate, "is_due", True)
 
 

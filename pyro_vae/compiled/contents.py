@@ -7,6 +7,8 @@ processes share, is refused, and so is an iterator, which changes as it is read.
 
 from __future__ import annotations
 
+import functools
+import logging
 import pickle
 import weakref
 import zlib
@@ -25,11 +27,13 @@ class Unwatchable(Exception):
 
 
 def reader_of(path: str, thing: Any) -> Callable[[], int] | None:
-    """A function that gives a checksum of what an array or a table holds, without keeping a table alive.
+    """A function that gives a checksum of what an array or a table holds, or the level of a logger.
+
+    It does not keep a table alive.
 
     Args:
         path: what it is called.
-        thing: what may be an array or a table.
+        thing: what may be an array, a table or a logger.
 
     Returns:
         The function; None for anything else.
@@ -37,6 +41,8 @@ def reader_of(path: str, thing: Any) -> Callable[[], int] | None:
     Raises:
         Unwatchable: if it holds too much to be read at every call.
     """
+    if isinstance(thing, logging.Logger):
+        return functools.partial(level, thing)
     if isinstance(thing, np.ndarray):
         if thing.dtype.hasobject:
             raise Unwatchable(f"{path} is a NumPy array of objects")
@@ -49,6 +55,11 @@ def reader_of(path: str, thing: Any) -> Callable[[], int] | None:
         _check_size(path, kind.__name__, column)
     find = weakref.ref(thing)
     return lambda: 0 if (table := find()) is None else zlib.crc32(repr(list(map(checksum, _columns(table)))).encode())
+
+
+def level(logger: logging.Logger) -> int:
+    """The level from which on a logger says anything."""
+    return max(logger.getEffectiveLevel(), logger.manager.disable + 1)
 
 
 def checksum(found: np.ndarray) -> int:

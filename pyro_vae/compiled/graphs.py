@@ -142,7 +142,7 @@ class CompiledPair:
             held = graph.find(bound)
             if held is not None:
                 return self._replay(graph, kind, reading, held)
-        if kind.calls >= payoff.EAGER_CALLS and self._credit.operations > kind.needs and self._has_room():
+        if kind.calls >= payoff.EAGER_CALLS and self._credit.allows(kind.needs) and self._has_room():
             return self._record(kind, reading)
         return self._run(kind, reading)
 

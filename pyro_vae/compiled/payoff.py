@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeVar
 
 from torch import Tensor
 
@@ -36,6 +36,8 @@ FEWEST_RUNS = 200  # for which anything is recorded at all
 MAX_COMPILED = 5_000  # operations of a graph that is compiled at all: the time grows faster than their number
 EAGER_CALLS = 1  # of a kind, before it is recorded
 RECORDED_AT_ONCE = 2_000  # operations that may be recorded on credit, in some 0.8 seconds
+RECORDED_BY_ALL = 6_000  # by all programs of a process: a sweep over settings makes new ones, and leaves them soon
+TYPICAL = 300  # operations of a program that is not known yet
 CALLS_FOR_A_RECORDING = 45  # eager calls that take as long as recording one of them
 MOST_LOST = 0.3  # of the time of the eager calls, that recording may take
 
@@ -101,18 +103,30 @@ class Credit:
 
     A script does not say how long it runs.  What records once the eager calls have taken three times as long as that
     loses at most a third of its time if it ends right then.  Operations are counted, not seconds, so that runs repeat.
+    What may be recorded before that is limited for each pair of programs, and for all of a process.
+
+    Attributes:
+        shared: operations that all pairs together may record.
     """
+
+    shared: ClassVar[float] = RECORDED_BY_ALL
 
     def __init__(self) -> None:
         self._operations = float(RECORDED_AT_ONCE)
 
     def earn(self, operations: int) -> None:
-        """Note a call of so many operations."""
+        """Note a call of so many operations; 0 where that is not known."""
         self._operations += operations * MOST_LOST / CALLS_FOR_A_RECORDING
+        Credit.shared += (operations or TYPICAL) * MOST_LOST / CALLS_FOR_A_RECORDING
 
     def spend(self, operations: int) -> None:
         """Note a recording of so many operations."""
         self._operations -= operations
+        Credit.shared -= operations
+
+    def allows(self, operations: int) -> bool:
+        """Whether more than so many operations may be recorded now."""
+        return self.operations > operations and Credit.shared > max(operations, TYPICAL)
 
     @property
     def operations(self) -> int:

@@ -8,6 +8,7 @@ every step.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from pyro_vae.compiled import validation
 from pyro_vae.compiled.arguments import Arguments
-from pyro_vae.compiled.contents import Unwatchable
+from pyro_vae.compiled.contents import Unwatchable, level
 from pyro_vae.compiled.places import Place, value_of
 from pyro_vae.compiled.program_state import State, Watch
 from pyro_vae.compiled.unread import unread
@@ -197,6 +198,7 @@ def _switches() -> Hashable:
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.get_deterministic_debug_mode(),
+        level(logging.root),  # of functions such as ``logging.debug``
         validation.is_on(),
         tensor_utils.CHOLESKY_RELATIVE_JITTER,
         Binomial.approx_sample_thresh,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 
 import pyro
@@ -76,3 +77,16 @@ def test_a_graph_is_compiled_once_its_runs_have_lost_what_compiling_costs(monkey
         ("WARNING", "Trace_ELBO is compiled")
     ]
     assert elbo.num_graphs(gaussian, guide) == 1
+
+
+def test_programs_that_are_left_soon_are_recorded_up_to_a_limit_for_all_of_them(monkeypatch):
+    monkeypatch.setattr(Credit, "shared", 500.0)
+    graphs = []
+    for i in range(9):
+        model, elbo = functools.partial(gaussian, offset=float(i)), CompiledTrace_ELBO()
+        losses(elbo, model, each=4)
+        graphs.append(elbo.num_graphs(model, guide))
+    assert graphs[0] == 1
+    assert sum(graphs) < 6
+    losses(elbo, model, each=200)  # and one that goes on earns its own
+    assert elbo.num_graphs(model, guide) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import time
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from torch.overrides import TorchFunctionMode
 
-from pyro_vae.compiled import CompiledTrace_ELBO, NotCompiled
+from pyro_vae.compiled import CompiledTrace_ELBO, NotCompiled, Recompiled
 from tests.compiled.agreeing import DATA, gaussian, guide, ignored, losses
 from tests.compiled.comparing import assert_equal, call, run
 
@@ -299,3 +300,22 @@ def test_gradients_of_gradients_are_stocks():
         found = newton(CompiledTrace_ELBO)
     assert found == pytest.approx(newton(Trace_ELBO), rel=1e-5)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_logger_that_is_switched_on_says_what_the_program_logs(caplog, own):
+    log = logging.getLogger("tests.quiet") if own else logging.getLogger()
+
+    def model(x):
+        log.debug("a run") if own else logging.debug("a run")
+        gaussian(x)
+
+    elbo = CompiledTrace_ELBO()
+    log.setLevel(logging.INFO)
+    for _ in range(5):
+        elbo.loss(model, guide, DATA)
+    assert elbo.num_graphs(model, guide) == 1
+    with caplog.at_level(logging.DEBUG, logger=log.name if own else None), ignored(NotCompiled), ignored(Recompiled):
+        for _ in range(5):
+            elbo.loss(model, guide, DATA)
+    assert [entry.message for entry in caplog.records if entry.name == log.name] == ["a run"] * 5
