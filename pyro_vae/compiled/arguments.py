@@ -32,6 +32,7 @@ class Arguments:
 
     Attributes:
         form: what a graph depends on.
+        forms: the form of each value, by the path to it.
         tensors: the tensors, in order; one that is handed over twice is there twice.
         numbers: the numbers, by the path to them.
         objects: what is to be looked into, with what it is called.
@@ -46,7 +47,7 @@ class Arguments:
         self.tensors: list[Tensor] = []
         self.numbers: dict[str, Number] = {}
         self.objects: list[tuple[str, Any]] = []
-        self._form: list[Hashable] = []
+        self.forms: dict[str, Hashable] = {}
         self._args, self._kwargs, self._unread = args, kwargs, unread
         for i, value in enumerate(args):
             if i not in unread:
@@ -54,7 +55,7 @@ class Arguments:
         for name, value in kwargs.items():
             if name not in unread:
                 self._take(f"the argument {name}", value)
-        self.form = (len(args), tuple(kwargs), unread, tuple(self._form))
+        self.form = (len(args), tuple(kwargs), unread, tuple(self.forms.values()))
 
     def exchanged(self, tensors: list[Tensor], numbers: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """These arguments with other tensors, and with tensors in the place of some numbers."""
@@ -72,33 +73,35 @@ class Arguments:
         return args, {k: exchange_if_read(k, f"the argument {k}", value) for k, value in self._kwargs.items()}
 
     def _take(self, path: str, value: Any) -> None:
-        form: list[Hashable] = self._form
+        form = self.forms
+        if path in form:
+            raise Unwatchable(f"{path} is there twice: two keys are written alike")
         kind: Any = type(value)
         if isinstance(value, Tensor):
             self.tensors.append(value)
-            form.append((describe(value), value.requires_grad))
+            form[path] = (describe(value), value.requires_grad)
         elif kind in (int, float):
             self.numbers[path] = value
-            form.append(kind)
+            form[path] = kind
         elif kind in _COMPARED:
-            form.append((kind, value if kind is not slice else repr(value)))
+            form[path] = (kind, value if kind is not slice else repr(value))
         elif isinstance(value, Enum):
-            form.append(str(value))
+            form[path] = str(value)
         elif isinstance(value, (np.floating, np.integer)):
             self.numbers[path] = value.item()
-            form.append(kind)
+            form[path] = kind
         elif isinstance(value, np.generic):
-            form.append((kind, value_of(value.item())))
+            form[path] = (kind, value_of(value.item()))
         elif isinstance(value, np.ndarray):
-            form.append(self._array(path, value))
+            form[path] = self._array(path, value)
         elif kind in (list, tuple, dict) or _is_named_tuple(value):
-            form.append((kind, tuple(value) if kind is dict else len(value)))
+            form[path] = (kind, tuple(value) if kind is dict else len(value))
             for key, inner in value.items() if kind is dict else enumerate(value):
                 self._take(f"{path}[{key!r}]", inner)
         elif isinstance(value, Iterator):
             raise Unwatchable(f"{path} is a {kind.__name__}, which can be read once; hand over what it gives")
         else:
-            form.append(kind)
+            form[path] = kind
             self.objects.append((path, value))
 
     def _array(self, path: str, value: np.ndarray) -> Hashable:

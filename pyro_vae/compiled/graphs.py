@@ -121,6 +121,7 @@ class CompiledPair:
         self._unsettled = 0
         self._strangers = self._pause = 0
         self._because = ""
+        self._met: dict[str, Hashable] = {}  # the forms of the arguments of the last call of a new kind
         self._reason = ""
         self._said: set[str] = set()
 
@@ -176,10 +177,13 @@ class CompiledPair:
             for old in [key for key, other in self._kinds.items() if not other.graphs][: _MAX_KINDS // 2]:
                 del self._kinds[old]
         self._strangers += 1
+        before, self._met = self._met, reading.arguments.forms
+        others = [path for path, form in self._met.items() if before.get(path) != form]
         result = self._run(kind, reading)
         if self._strangers >= _STRANGERS and not self._reason:
             self._pause = min(2**self._strangers // _STRANGERS, _LONGEST_PAUSE)
-            self._say(f"each of {_STRANGERS} calls in a row was of a kind of its own{self._because}")
+            why = self._because or (f" ({_listed(others)} differs)" if others else "")
+            self._say(f"each of {_STRANGERS} calls in a row was of a kind of its own{why}")
         return result
 
     def _record(self, kind: _Kind, reading: Reading) -> Outcome | Any:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import functools
+import re
 import types
 from dataclasses import dataclass
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
 
 from pyro_vae.compiled import CompiledTrace_ELBO, NotCompiled
-from tests.compiled.agreeing import DATA, gaussian, guide, losses
+from tests.compiled.agreeing import DATA, gaussian, guide, ignored, losses
 from tests.compiled.comparing import assert_equal, call, compare, run
 
 pytestmark = pytest.mark.usefixtures("uncompiled")
@@ -187,3 +190,40 @@ def test_a_tensor_of_inference_mode_has_no_gradients_behind_it_as_without_a_grap
     for _ in range(3):
         with pytest.raises(RuntimeError, match="Inference tensors cannot be saved"):
             elbo.loss_and_grads(model, guide, made)
+
+
+@pytest.mark.parametrize(
+    ("batches", "what"),
+    [
+        ([{"x": DATA, "name": f"batch {i}"} for i in range(12)], "argument 1['name'] differs"),
+        ([{"x": DATA.numpy() + i, "name": "a batch"} for i in range(12)], "argument 1['x'] differs"),
+    ],
+)
+def test_what_makes_each_call_one_of_its_own_kind_is_said(batches, what):
+    def model(batch):
+        gaussian(torch.as_tensor(batch["x"]))
+
+    elbo = CompiledTrace_ELBO()
+    with pytest.warns(NotCompiled, match=re.escape(what)):
+        [elbo.loss_and_grads(model, guide, batch) for batch in batches]
+
+
+def test_keys_that_are_written_alike_are_not_taken_for_one():
+    class Key:
+        def __repr__(self):
+            return "key"
+
+    def model(batch):
+        for value in batch.values():
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, value).expand([6]).to_event(1), obs=DATA)
+            break
+
+    one, other = Key(), Key()
+    found = []
+    for kind in (CompiledTrace_ELBO, Trace_ELBO):
+        torch.manual_seed(0)
+        elbo = kind()
+        with ignored(NotCompiled):
+            found.append([elbo.loss(model, guide, {one: 1.0 + i // 5, other: 1.0}) for i in range(10)])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
