@@ -377,7 +377,9 @@ def _features(q: dist.TorchDistribution, layout: SiteLayout, value: Tensor) -> T
 
 def _plate(frame: CondIndepStackFrame, rows: int | None) -> pyro.plate:
     """A plate as the model has it, for so many rows where it is the one over data."""
+    if frame.full_size is None:  # it was given no size, and Pyro warns of one that the guide alone has a site for
+        return pyro.plate(frame.name, dim=frame.dim)
     size = frame.size if rows is None else rows
-    if frame.full_size is None or frame.full_size == frame.size:
+    if frame.full_size == frame.size:
         return pyro.plate(frame.name, size, dim=frame.dim)
     return pyro.plate(frame.name, frame.full_size, subsample=torch.arange(size), dim=frame.dim)

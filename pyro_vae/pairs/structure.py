@@ -290,7 +290,7 @@ def vectorized_frames(site: Any) -> list[CondIndepStackFrame]:
     for frame in (frame for frame in site["cond_indep_stack"] if frame.vectorized):
         if frame.size < 0:
             size = batch[frame.dim] if len(batch) >= -frame.dim else 1
-            frame = frame._replace(size=size, full_size=size)
+            frame = frame._replace(size=size, full_size=None)
         found.append(frame)
     return found
 

@@ -188,6 +188,13 @@ def check_data_plate(structure: Structure) -> None:
     """
     if structure.data_dim is None:
         inside = structure.plate_dim is not None
+        summed = [name for name in (*structure.enumerated, *structure.marginal) if name in structure.shared]
+        if inside and summed:
+            raise InputError(
+                "discrete sites inside pyro.plate(…, len(x)), the plate over data",
+                f"{summed[0]!r} outside it, which is summed out, so that all rows are one datum",
+                "ask to_arviz and criticise, which take all rows together",
+            )
         got = f"{structure.shared[0]!r} outside it" if inside and structure.shared else "one outside it"
         raise InputError(
             "every sample site inside pyro.plate(…, len(x)), the plate over data",

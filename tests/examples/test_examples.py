@@ -138,7 +138,9 @@ def test_semi_supervised():
 @pytest.mark.skipif("PYRO_VAE_PYRO" not in os.environ, reason="PYRO_VAE_PYRO names no checkout of Pyro")
 def test_pyro_s_own_autoencoders_unmodified(monkeypatch):
     """Their models, under ``fit`` with a guide by one word."""
-    monkeypatch.setitem(sys.modules, "visdom", ModuleType("visdom"))  # which they draw with, and not here
+    drawing = ModuleType("visdom")  # which they draw with, and not here
+    drawing.Visdom = None
+    monkeypatch.setitem(sys.modules, "visdom", drawing)
     monkeypatch.syspath_prepend(str(Path(os.environ["PYRO_VAE_PYRO"]) / "examples" / "vae"))
     x = (np.random.default_rng(0).random((60, 1, 28, 28)) < 0.2).astype(np.float32)
     programs = [

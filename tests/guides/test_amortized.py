@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.distributions import constraints
-from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from torch.distributions import kl_divergence
 
 from pyro_vae.compiled import CompiledTrace_ELBO
@@ -18,7 +18,7 @@ from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES, amortize
 from pyro_vae.models import VAE
 from pyro_vae.networks import MLP
-from pyro_vae.pairs import Pair
+from pyro_vae.pairs import Pair, draw
 from tests.guides.programs import PROGRAMS, ROWS, WEIGHTS, clusters, linear, normal
 
 SMALL = MLP(hidden=(16,))
@@ -340,6 +340,34 @@ def test_missing_values_are_seen_as_missing():
     guide = amortize(model, "mean_field", x, network=SMALL)
     assert guide.inputs.shapes == {"x": (8,)}  # values, and where there are none
     assert math.isfinite(Trace_ELBO().loss_and_grads(model, guide, x))
+
+
+def test_a_discrete_site_that_all_rows_share_is_named_where_nothing_is_said_per_row():
+    @config_enumerate
+    def model(x):
+        early = pyro.sample("early", dist.Normal(0.0, 1.0))
+        switch = pyro.sample("switch", dist.Categorical(torch.ones(4) / 4))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(torch.where(switch > 2, early, 0.0), 1.0), obs=x[:, 0])
+
+    probed = Pair(model, amortize(model, "mean_field", normal(), network=SMALL)).probe(normal())
+    with pytest.raises(
+        InputError, match=r"got 'switch' outside it, which is summed out, .*; ask to_arviz and criticise"
+    ):
+        draw(probed.by_row, normal())
+
+
+def test_a_plate_without_a_size_is_one_in_the_guide_too():
+    """Pyro warns of a plate whose rows are a site of the guide alone."""
+
+    def model(x):
+        with pyro.plate("data"):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+    guide = amortize(model, "mean_field", normal(), network=SMALL)
+    with pyro.validation_enabled():
+        assert math.isfinite(Trace_ELBO().loss(model, guide, normal(3)))
 
 
 def test_a_partial_and_a_method_are_programs():
