@@ -145,7 +145,7 @@ class CompiledPair:
                 return self._replay(graph, kind, reading, held)
         if kind.calls >= payoff.EAGER_CALLS and self._credit.allows(kind.needs) and self._has_room():
             return self._record(kind, reading)
-        return self._run(kind, reading)
+        return self._run_stock(call) if kind.needs == sys.maxsize else self._run(kind, reading)
 
     def _start(self, call: Call) -> Any:
         """A call that is not looked at, and the first one, at which programs make what they hold later.
@@ -193,7 +193,7 @@ class CompiledPair:
             graph, answer, error = make_graph(self._run_stock, reading, self._credit.operations)
         except Failed as failed:
             answer = self._run_stock(reading.call)  # which raises what the programs themselves do wrong
-            self._fail(kind, reading, failed.__cause__)
+            self._fail(kind, reading, failed.__cause__, alone=True)
             return answer
         self._credit.spend(graph.nodes)
         kind.size, kind.needs, kind.calls = graph.nodes, graph.nodes, 0
@@ -247,8 +247,11 @@ class CompiledPair:
         except Exception as error:
             logger.info(f"{self._name} is replayed as recorded: {reason(error)}")
 
-    def _fail(self, kind: _Kind, reading: Reading, error: BaseException | None) -> None:
-        """Draw the consequence of what went wrong with a graph: again later, with numbers as they are, or never."""
+    def _fail(self, kind: _Kind, reading: Reading, error: BaseException | None, alone: bool = False) -> None:
+        """Draw the consequence of what went wrong with a graph: again later, with numbers as they are, or never.
+
+        That a run cannot be recorded says nothing of the graphs of other kinds (``alone``); a graph that is wrong does.
+        """
         assert isinstance(error, Exception)
         if isinstance(error, Unsettled):
             kind.calls = 0
@@ -262,6 +265,9 @@ class CompiledPair:
             chosen = whole or list(reading.lifted)
             self._reader.never_lift(chosen)
             self._because = f" ({', '.join(chosen)}: {reason(error)})"
+        elif alone and self._graphs:
+            kind.needs = sys.maxsize
+            self._say(f"{reason(error)} (in calls of one kind; those of others are graphs)")
         else:
             self.refuse(reason(error))
 

@@ -112,3 +112,25 @@ def test_a_block_around_a_call_changes_nothing():
         found = losses(elbo, gaussian)
         assert found == pytest.approx(losses(Trace_ELBO(), gaussian), rel=1e-5)
     assert elbo.num_graphs(gaussian, guide) == 1
+
+
+def test_calls_that_cannot_be_recorded_leave_the_graphs_of_others_alone():
+    def model(x, check=False):
+        gaussian(x)
+        if check and x.sum() > 0:
+            pyro.factor("more", torch.tensor(1.0))
+
+    calls = [False] * 4 + [True, False] * 4
+    elbo = CompiledTrace_ELBO()
+
+    def found_by(kind):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        return [kind.loss(model, guide, DATA, check=check) for check in calls]
+
+    with pytest.warns(NotCompiled, match="a choice in Python .*in calls of one kind") as said:
+        ours = found_by(elbo)
+    assert ours == pytest.approx(found_by(Trace_ELBO()), rel=1e-5)
+    assert len(said) == elbo.num_graphs(model, guide) == 1
+    pair = elbo._known(model, guide).pair
+    assert len(pair._graphs) == 1
