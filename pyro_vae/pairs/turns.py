@@ -10,6 +10,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.seed_messenger import SeedMessenger
+
 from pyro_vae.errors import InputError
 
 
@@ -54,6 +58,25 @@ def training() -> Iterator[None]:
         InputError: if another thread trains.
     """
     with _turns.taken(training=True):
+        yield
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """This thread's turn to train, with gradients, whatever its caller has set for programs and tensors.
+
+    Raises:
+        InputError: if another thread trains, handlers of Pyro are around, or numbers would be of half precision.
+    """
+    around = [type(handler).__name__ for handler in _PYRO_STACK if not isinstance(handler, SeedMessenger)]
+    if around:
+        expected = "a call outside of Pyro's programs, plates and handlers"
+        raise InputError(expected, f"one within {', '.join(around)}", "give the model within it, as a program, instead")
+    if torch.get_default_dtype() not in (torch.float32, torch.float64):
+        found = f"{torch.get_default_dtype()}".removeprefix("torch.")
+        mend = "use torch.set_default_dtype(torch.float32), and precision='bf16' for networks of half precision"
+        raise InputError("numbers of single or double precision by default", found, mend)
+    with training(), torch.inference_mode(False), torch.enable_grad():
         yield
 
 

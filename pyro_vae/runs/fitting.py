@@ -61,7 +61,7 @@ EXAMPLE_ROWS = 509  # that a guide for a program of one's own is made with
 Data = Any  # a name, a path, a Dataset, or whatever ``data.containers.unpack`` takes
 
 
-@turns.training()
+@turns.fitting()
 def fit(
     model: NameOrProgram = "vae",
     guide: NameOrProgram = "mean_field",
@@ -113,7 +113,7 @@ def fit(
             return _trained(under_way, choose_display(display if world.is_writer else False), trackers)
 
 
-@turns.training()
+@turns.fitting()
 def resume(
     path: str | Path,
     *,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 
+import pyro
 import pytest
 import torch
+from pyro import poutine
 
 import pyro_vae
 from pyro_vae.errors import InputError
@@ -87,3 +89,37 @@ def test_a_loop_over_epochs_that_is_left_gives_the_turn_back(x):
     for _ in trainer_for(make_pair(), x).epochs():
         break
     assert in_a_thread(lambda: make_pair().looked_at(0).__enter__()) is None
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.set_grad_enabled(False)])
+def test_a_fit_computes_gradients_whatever_its_caller_has_switched_off(mode):
+    with torch.set_grad_enabled(True):
+        expected = pyro_vae.fit(display=False, **SETTINGS)
+        with mode():
+            found = pyro_vae.fit(display=False, **SETTINGS)
+            assert not torch.is_grad_enabled()
+    assert found.history.equals(expected.history)
+
+
+@pytest.mark.parametrize(
+    ("around", "name"),
+    [
+        (poutine.trace(), "TraceMessenger"),
+        (poutine.condition(data={"z": torch.zeros(2)}), "ConditionMessenger"),
+        (pyro.plate("outer", 5), "plate"),
+    ],
+)
+def test_a_fit_within_handlers_of_pyro_is_refused(around, name):
+    with around, pytest.raises(InputError, match=f"one within {name}; give the model within it"):
+        pyro_vae.fit(display=False, **SETTINGS)
+    with poutine.seed(rng_seed=3):
+        pyro_vae.fit(display=False, **SETTINGS)
+
+
+def test_half_precision_by_default_is_refused():
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with pytest.raises(InputError, match=r"got bfloat16; use torch\.set_default_dtype"):
+            pyro_vae.fit(display=False, **SETTINGS)
+    finally:
+        torch.set_default_dtype(torch.float32)
