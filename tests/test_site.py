@@ -57,6 +57,7 @@ def test_every_notebook_has_a_card_with_a_picture():
 
 def test_pages_are_mended_for_keyboards_and_readers():
     assert access.mended("<pre><span>a</span></pre>") == '<pre tabindex="0"><span>a</span></pre>'
+    assert access.mended('<div class="table-wrapper">') == '<div tabindex="0" class="table-wrapper">'
     signature = "f(<dl>\n<dd>a, </dd>\n<dd>b</dd>\n</dl>\n) <dl>\n<dt>kept</dt><dd>c</dd>\n</dl>"
     assert access.mended(signature).count("<dl>") == 1
     assert access.mended(signature).count('class="parameter"') == 2

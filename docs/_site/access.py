@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 
 def mended(html: str) -> str:
-    """A page's HTML whose captions say their level, whose code can be scrolled by keys, and whose lists are lists."""
+    """A page's HTML whose captions say their level, whose code and tables scroll by keys, and whose lists are lists."""
     html = html.replace('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">')
     html = html.replace("<pre>", '<pre tabindex="0">')
+    html = html.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
     return re.sub(r"<dl>\n((?:<dd>.*?</dd>\n)+)</dl>", _parameters, html, flags=re.DOTALL)
 
 
