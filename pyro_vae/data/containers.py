@@ -249,11 +249,13 @@ def _of_mapping(data: Mapping[Any, Any], name: str, reading: Reading) -> Arrays:
 
 def _of_bunch(data: Bunch, name: str, reading: Reading) -> Arrays:
     """What scikit-learn loads: rows and, where it knows classes, labels, by their names or their numbers."""
-    names = tuple(map(str, data.get("target_names", ())))
-    y = np.asarray(data["target"]) if names and data.get("target") is not None else None
+    y = None if data.get("target") is None else np.asarray(data["target"])
+    if y is None or y.dtype.kind == "f":  # of a regression
+        return _with_labels(data["data"], None, name, reading)
     arrays = _with_labels(data["data"], y, name, reading)
-    are_numbers = y is not None and y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(names)
-    return replace(arrays, class_names=names) if are_numbers else arrays
+    names = data.get("target_names")
+    are_numbers = names is not None and y.dtype.kind in "iu" and np.isin(y, np.arange(len(names))).all()
+    return replace(arrays, class_names=tuple(map(str, names))) if are_numbers else arrays
 
 
 def _pair(data: Any) -> tuple[Any, Any] | None:

@@ -12,6 +12,7 @@ import scipy.sparse
 import torch
 from PIL import Image
 from sklearn.datasets import load_diabetes, load_iris
+from sklearn.utils import Bunch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from pyro_vae.data import Reading, from_data, load_data
@@ -326,5 +327,7 @@ def test_what_scikit_learn_loads_has_rows_and_named_classes():
         assert torch.allclose(x[y == 2].double().sum(0), torch.tensor(iris.data[iris.target == 2].sum(0)))
     assert from_data(diabetes).train.labels is None  # its target is no class
     assert from_data(diabetes).event_shape == (10,)
+    unnamed = Bunch(data=iris.data, target=iris.target + 4, target_names=None)
+    assert from_data(unnamed).class_names == ("4", "5", "6")
     with pytest.raises(InputError, match="data; got None; give an array"):
         from_data(None)
