@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_vae.diagnostics import disentanglement
+from pyro_vae.diagnostics import Disentanglement, disentanglement
 from pyro_vae.errors import InputError
 
 NAMES = ("kind", "size", "place")
@@ -62,6 +62,15 @@ def test_two_units_for_one_factor_cost_completeness_and_the_gap_but_not_disentan
     found = disentanglement(codes, factors[:, 1:])
     assert found.mig == pytest.approx(0.5, abs=0.01)
     assert found.dci_disentanglement > 0.95 > found.dci_completeness
+
+
+def test_completeness_and_disentanglement_of_importances_by_hand():
+    """Unit 0 is all of factor 0 and half of 1; unit 1 is the other half: of entropies h(2/3) and 0, weighed 3 to 1."""
+    importance = np.array([[1.0, 0.5], [0.0, 0.5]])
+    found = Disentanglement(("a", "b"), np.eye(2), np.ones(2), np.eye(2), importance, np.ones(2))
+    entropy = -(2 / 3 * np.log2(2 / 3) + 1 / 3 * np.log2(1 / 3))
+    assert found.dci_disentanglement == pytest.approx(0.75 * (1 - entropy) + 0.25)
+    assert found.dci_completeness == pytest.approx(0.5)
 
 
 def test_noise_says_nothing(factors):
