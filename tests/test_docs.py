@@ -337,7 +337,14 @@ def _takes(registry: Any, choice: str) -> bool:
     return True
 
 
-SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "celeba": (3, 64, 64), "toy": (5,)}
+SHAPES = {
+    "digits": (1, 8, 8),
+    "mnist": (1, 28, 28),
+    "fashion_mnist": (1, 28, 28),
+    "celeba": (3, 64, 64),
+    "sprites": (1, 32, 32),
+    "toy": (5,),
+}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pyro_vae.runs.assembly import OfShape, build_pair, check_names
 def test_presets_are_whole_configurations(name):
     config = FitConfig.from_settings(**preset(name))
     check_names(config, config.model, config.guide)
-    shape = (1, 32, 32) if name == "beta_vae_conv" else (1, 28, 28)
+    shape = (1, 32, 32) if name in ("beta_vae_conv", "sprites") else (1, 28, 28)
     pair = build_pair(config, OfShape(shape, 10), config.model, config.guide)
     assert pair.model.latents[-1].size == config.latent_dim
     assert len(describe(name)) > 20
