@@ -22,7 +22,7 @@ from torch import Tensor, fx
 
 from pyro_vae.compiled.bernoulli import rewrite_bernoulli
 from pyro_vae.compiled.convolutions import rewrite_convolution
-from pyro_vae.compiled.inlining import inline, is_view
+from pyro_vae.compiled.inlining import copied_as, inline, is_view
 
 SMALLEST_PRODUCT = 2**20  # multiplications; below, a call costs more than is gained
 
@@ -131,16 +131,12 @@ def _lay_back(graph: fx.Graph, node: fx.Node) -> None:
     """Give what comes out the layout that the rest of the graph was recorded with; the compiler copies nothing here."""
     if node.target is aten.convolution.default:
         results = {node: node.meta["val"]}
-    else:  # the gradients of the image and of the weights, as these are
-        tensors: Any = node.args[1:3]
-        results = {user: tensors[user.args[1]].meta["val"] for user in node.users if user.args[1] in (0, 1)}
+    else:  # the gradients of the image and of the weights
+        asked_for = [user for user in node.users if user.users and user.args[1] in (0, 1)]
+        results = {user: user.meta["val"] for user in asked_for}
     for result, value in results.items():
         users = list(result.users)
-        if not users:  # of a gradient that was not asked for
-            continue
-        with graph.inserting_after(result):
-            copy = graph.call_function(aten.clone.default, (result,), {"memory_format": torch.contiguous_format})
-        copy.meta["val"] = value.contiguous()
+        copy = copied_as(graph, result, value)
         for user in users:
             user.replace_input_with(result, copy)
 

@@ -55,7 +55,7 @@ class CompilableRecording:
         Raises:
             Exception: whatever the compiler raises.
         """
-        self._run = compile_recording(self.recording, self._example)
+        self._run = compile_recording(self.recording.copy(), self._example)
         if uses_cuda([*self._example, *self.recording.held]):
             before = Snapshot(self._kept)
             try:
@@ -97,7 +97,7 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
     """Compile a recording for inputs of these shapes.
 
     Args:
-        recording: what ``tracing.record`` gave.
+        recording: what ``tracing.record`` gave, whose graph is rewritten.
         inputs: the inputs that it was recorded with.
 
     Returns:

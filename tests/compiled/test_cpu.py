@@ -66,6 +66,33 @@ def test_other_convolutions_to_few_channels_stay(options):
     assert error < 1e-5
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("convolve", [F.conv2d, F.conv_transpose2d])
+@pytest.mark.parametrize("out", [3, 8])
+def test_what_looks_at_the_memory_of_a_convolution_finds_it_as_it_was(layout, convolve, out):
+    """Views, which are refused elsewhere, and strides, which would be silently wrong; of the gradients, too."""
+    x, weight, flat = (torch.randn(*shape).double() for shape in ((2, 6, 5, 4), (out, 6, 3, 3), (240,)))
+    x = x.contiguous(memory_format=layout)
+    weight = weight if convolve is F.conv2d else weight.transpose(0, 1).contiguous()
+
+    def loss() -> Tensor:
+        image = flat.as_strided(x.shape, x.stride())
+        found = convolve(x + image, weight, padding=1)
+        rows = found if layout == torch.contiguous_format else found.permute(0, 2, 3, 1)
+        lagged = rows.as_strided((rows.numel() - 1,), (1,), 1)
+        return (rows.view(2, -1).sin().sum(-1) * rows.flatten()[:2]).sum() + (lagged * lagged[0].cos()).sum()
+
+    _, error = rewritten(loss, [x, weight, flat])
+    assert error < 1e-12
+
+
+@pytest.mark.parametrize("out", [3, 8])
+def test_a_gradient_that_nobody_asks_for_is_left_out(out):
+    pixels, weight = torch.randint(9, (2, 1, 7, 6)), torch.randn(out, 1, 3, 3)
+    _, error = rewritten(lambda: F.conv2d(pixels.float(), weight).sin().sum(), [weight])
+    assert error < 1e-5
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(("stride", "output_padding"), [(1, 0), (2, 1), (3, 2)])
 def test_the_backward_pass_of_a_transposed_convolution_is_ordinary(groups, stride, output_padding):
