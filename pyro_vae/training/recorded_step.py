@@ -48,6 +48,8 @@ class RecordedStep(CompilableRecording):
         before = Snapshot([*self._state, *buffers])
         try:
             with pyro.validation_enabled(False), expected_warnings():
+                if not eager.has_run:  # in a run that goes on: what is made at a first call is not to be recorded
+                    eager.value(rows, beta, self._epoch)
                 recording = record(lambda: self._step(rows, beta if constant_beta else self._beta), inputs)
         finally:
             before.restore()

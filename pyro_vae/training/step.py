@@ -63,7 +63,7 @@ class EagerStep:
         world: World = ALONE,
     ) -> None:
         self.loss, self.batches, self.parameters, self.config = loss, batches, list(parameters), config
-        self.world = world
+        self.world, self.has_run = world, False
         self.rule = OPTIMIZERS.build(config.optimizer)
         self.optimizer = self.rule.of_torch(self.parameters, config.lr, config.weight_decay)
 
@@ -85,6 +85,7 @@ class EagerStep:
 
     def value(self, rows: Indices, beta: Number, epoch: Number) -> Tensor:
         """The differentiable loss of some rows, in the precision asked for."""
+        self.has_run = True
         with precision(self.config.precision):
             return self.loss(self.batches.batch(rows), beta, epoch)
 
