@@ -26,6 +26,7 @@ class Conv(Network):
         dense: the width of the dense layer; 0 for none.
         dropout: the share of an encoder's features dropped before and after the dense layer while training.
         pool: the side of the squares of a map of which an encoder hands on the maximum; 1 hands on every entry.
+        batch_norm: whether an encoder normalizes the channels of each convolution over the batch.
         refine: whether a decoder has one more convolution at full size, with ``channels[0]`` maps going in.
 
     Example:
@@ -43,6 +44,7 @@ class Conv(Network):
     dense: Annotated[int, Field(ge=0)] = 128
     dropout: Share = 0.0
     pool: Annotated[int, Field(ge=1)] = 1
+    batch_norm: bool = False
     refine: bool = False
 
     def plan(self, event_shape: Shape) -> tuple[list[tuple[int, int]], list[int]]:
@@ -66,7 +68,8 @@ class Conv(Network):
         sides, strides = self.plan(shapes[0])
         layers: list[nn.Module] = []
         for before, after, stride in zip((shapes[0][0], *self.channels), self.channels, strides, strict=False):
-            layers += [nn.Conv2d(before, after, 3, stride, 1), nn.ReLU()]
+            norm = [nn.BatchNorm2d(after)] if self.batch_norm else []
+            layers += [nn.Conv2d(before, after, 3, stride, 1), *norm, nn.ReLU()]
         size = min(self.pool, *sides[-1])
         layers += [nn.MaxPool2d(size)] if size > 1 else []
         map_shape = (self.channels[-1], *(side // size for side in sides[-1]))

@@ -7,7 +7,7 @@ off their traces, so nothing else in the package asks which model it has.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -76,6 +76,17 @@ class Pair:
         """A pair of this model and another form of the guide, with the same parameters and the same place for draws."""
         pair = copy.copy(self)
         pair.guide = guide
+        return pair
+
+    def apart(self, guide: Program, parameters: Mapping[str, Tensor]) -> Pair:
+        """A pair of this model and another form of the guide, with parameters of its own.
+
+        Args:
+            guide: the guide.
+            parameters: unconstrained, by the names of this pair's.
+        """
+        pair = self.with_guide(guide)
+        pair._scope = _Scope({"params": dict(parameters), "constraints": self._scope.store["constraints"]})
         return pair
 
     @contextmanager

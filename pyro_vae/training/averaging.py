@@ -8,16 +8,23 @@ Averaging*, 1992, on the mean itself),
 at every step; here at every k-th, with d^k in the place of d, which is nearly the same and costs a k-th.  While
 training is young the share is larger, 9 / (8 + u) at the u-th update, an average over the last ninth of the training,
 so that the weights of the very beginning are forgotten.  Running statistics of networks are averaged alike.
+
+The average answers better than the weights that train, so it is their teacher where a loss asks for the same answer
+(Tarvainen and Valpola, *Mean Teachers Are Better Role Models*, 2017): a copy of the guide whose weights are the
+averages themselves.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.pairs.pair import Pair
 
@@ -27,6 +34,10 @@ FORGETTING = 9  # the part of a short training that is averaged is one of so man
 
 class Averaging(Protocol):
     """What keeps an average of a pair's weights, or none."""
+
+    @property
+    def teacher(self) -> Pair:
+        """A pair whose guide has the averages at any time; the pair itself where none are kept, or it is no module."""
 
     def after_step(self) -> None:
         """Note the weights after a step."""
@@ -46,7 +57,18 @@ class Averaging(Protocol):
 
 
 class NoAverage:
-    """The weights as they are."""
+    """The weights as they are.
+
+    Args:
+        pair: whose.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+
+    @property
+    def teacher(self) -> Pair:
+        return self._pair
 
     def after_step(self) -> None:
         pass
@@ -75,6 +97,7 @@ class ExponentialAverage:
     """
 
     def __init__(self, pair: Pair, decay: float, num_steps: int) -> None:
+        self._pair = pair
         self._live = {name: value for name, value in pair.state_dict().items() if value.is_floating_point()}
         self._averages = {name: value.clone() for name, value in self._live.items()}
         self._every = min(EVERY, num_steps)
@@ -112,6 +135,26 @@ class ExponentialAverage:
         self._steps = state["steps"]
         self._put(state["weights"])
 
+    @cached_property
+    def teacher(self) -> Pair:
+        if not isinstance(self._pair.guide, nn.Module):
+            return self._pair
+        guide = copy.deepcopy(self._pair.guide).requires_grad_(False).eval()
+        names = {value.data_ptr(): name for name, value in self._live.items()}
+        stated: dict[int, Tensor] = {}
+        for live, copied in zip(_tensors(self._pair.guide), _tensors(guide), strict=True):
+            stated[id(live)] = copied
+            if name := names.get(live.data_ptr()):
+                copied.detach().copy_(self._averages[name])
+                self._averages[name] = copied.detach()
+        return self._pair.apart(
+            guide,
+            {
+                name: stated.get(id(value), self._averages.get(f"param.{name}", value))
+                for name, value in self._pair.parameters().items()
+            },
+        )
+
     @torch.no_grad()
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, value in self._live.items():
@@ -120,4 +163,8 @@ class ExponentialAverage:
 
 def averaging(pair: Pair, decay: float, num_steps: int) -> Averaging:
     """What keeps the average that is asked for; arguments as for ``ExponentialAverage``, and 0 for none."""
-    return ExponentialAverage(pair, decay, num_steps) if decay else NoAverage()
+    return ExponentialAverage(pair, decay, num_steps) if decay else NoAverage(pair)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    return chain(module.parameters(), module.buffers())

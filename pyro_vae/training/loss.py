@@ -13,7 +13,8 @@ random change of the image that leaves its class alone (the identity unless aske
 
 The fourth, the consistency term, asks the same answer for an image and for a changed one, on the rows whose answer is
 sure (max_y q >= 0.95; the others count as 0): the unlabelled loss of Sohn et al., *FixMatch*, 2020, with the soft
-answer as its target.  Both act on the guide's label site alone and leave the bound as it is.
+answer as its target, that of averaged weights where such are kept (``averaging``).  Both act on the guide's label site
+alone and leave the bound as it is.
 
 Where processes share a batch, each has some rows u and some rows l, whose means count by their numbers, so that the
 mean of all losses is the loss of the batch.
@@ -33,6 +34,7 @@ from pyro_vae.distributed import Noise, Part
 from pyro_vae.objectives import Objective
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.labels import label_distribution
+from pyro_vae.training.averaging import Averaging
 
 CONFIDENCE_THRESHOLD = 0.95
 Augment = Callable[[Tensor], Tensor]
@@ -47,6 +49,8 @@ class StepLoss:
         config: the weights of the classification and the consistency term.
         augment: a, from pixels of shape (B, \*event_shape) to the same; None for the identity, without consistency.
         noise: where the noise of a batch's rows comes from; default: torch's generator.
+        average: an average of the weights, which gives the answers that the consistency term asks for; default: those
+            that train give them.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class StepLoss:
         config: TrainingConfig,
         augment: Augment | None = None,
         noise: Noise | None = None,
+        average: Averaging | None = None,
     ) -> None:
         self.objective = objective
         self.noise = noise or Noise()
@@ -63,6 +68,12 @@ class StepLoss:
         self.classification_weight = config.classification_weight
         self.consistency_weight = config.consistency_weight
         self.augment = augment
+        self.teacher = objective.pair if average is None or not self.asks_alike else average.teacher
+
+    @property
+    def asks_alike(self) -> bool:
+        """Whether there is a consistency term."""
+        return self.consistency_weight > 0 and self.augment is not None
 
     def __call__(self, batch: Batch, beta: Number, epoch: Number = math.inf) -> Tensor:
         """The differentiable loss, a scalar in nats per datum."""
@@ -89,7 +100,7 @@ class StepLoss:
             labelled: labelled rows.
             unlabelled: unlabelled rows, if there are any.
         """
-        others = unlabelled if self.consistency_weight > 0 and self.augment is not None else None
+        others = unlabelled if self.asks_alike else None
         if not (self.classification_weight or others is not None):
             return []
         y, seen = labelled.y, [labelled] if others is None else [labelled, others]
@@ -106,7 +117,7 @@ class StepLoss:
             terms.append(-self.classification_weight * weight(labelled) * term)
         if others is not None:
             with torch.no_grad(), self.noise.of("as they are", *_parts(others)):
-                target = label_distribution(self.objective.pair, others.pixels).probs
+                target = label_distribution(self.teacher, others.pixels).probs
             sure = target.amax(-1) >= CONFIDENCE_THRESHOLD
             term = ((target * free).sum(-1) * sure).mean()
             terms.append(-self.consistency_weight * weight(others) * term)

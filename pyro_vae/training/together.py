@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Together:
-    """The part of a training that processes share.
+    """The part of a training that processes share, of which all have the same parameters from here on.
 
     Args:
         world: the processes.
@@ -30,19 +30,19 @@ class Together:
 
     def __init__(self, world: World, pair: Pair) -> None:
         self.world, self.noise, self._pair = world, world.new_noise(), pair
-        self._average: Averaging = NoAverage()
+        self._average: Averaging = NoAverage(pair)
+        world.share(list(pair.state_dict().values()))
 
     def follow(self, average: Averaging) -> None:
         """Share the averages of running statistics, too."""
         self._average = average
 
     def begin(self, loss_of: Callable[[Part], Tensor]) -> None:
-        """Give all processes the same parameters, and see how a step draws its noise.
+        """See how a step draws its noise.
 
         Args:
             loss_of: the loss of a part of a small batch, weighted, without a trace and with the same noise each time.
         """
-        self.world.share(list(self._pair.state_dict().values()))
         self.noise.learn(loss_of)
         if all(self.world.gather(self.noise.is_exact)):
             return

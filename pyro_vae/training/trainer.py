@@ -126,7 +126,10 @@ class Trainer:
         objective = OBJECTIVES.build(config.objective, probed=probed, num_data=len(batches.images))
         check_beta(probed, objective, self.beta)
         self.validation = Validation(probed, validation, objective, self.beta.final, world)
-        self.loss = StepLoss(objective, batches.labelled_fraction, config, augment, self._together.noise)
+        self.average = averaging(probed.pair, config.ema, batches.num_steps)
+        self._together.follow(self.average)
+        noise = self._together.noise
+        self.loss = StepLoss(objective, batches.labelled_fraction, config, augment, noise, self.average)
         trained = {id(p): p for p in probed.pair.parameters().values() if p.requires_grad}  # some have two names
         parameters = list(trained.values())
         if not parameters:
@@ -145,8 +148,6 @@ class Trainer:
         self.progress = Progress()
         self.stop_requested = False
         self._together.begin(self._loss_of)
-        self.average = averaging(probed.pair, config.ema, batches.num_steps)
-        self._together.follow(self.average)
         self._epoch_start = batches.generator.get_state()
 
     def epochs(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
 
 import pyro_vae
+from pyro_vae.pairs import Pair, label_distribution
 from pyro_vae.training.averaging import averaging
 from pyro_vae.training.validation_rows import Validation
 from tests.conftest import make_pair
@@ -62,6 +67,70 @@ def test_running_statistics_are_averaged_and_counters_are_left():
     with average.in_use():
         assert pair.guide.norm.num_batches_tracked == 2
         torch.testing.assert_close(pair.guide.norm.running_mean, torch.full((3,), 1 + 2 * 9 / 10))
+
+
+class WithABareParameter(nn.Module):
+    """A classifier that trains a module, one that it shares with the model, and a parameter without a module."""
+
+    def __init__(self, shared: nn.Module) -> None:
+        super().__init__()
+        self.shared, self.dropped, self.own = shared, nn.Dropout(0.5), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> None:
+        pyro.module("own", self.own)
+        pyro.module("shared", self.shared)
+        scale = pyro.param("scale", torch.tensor(2.0), constraint=dist.constraints.positive)
+        logits = scale * self.own(self.dropped(self.shared(x)))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(logits=logits), infer={"enumerate": "parallel"}, obs=y)
+
+
+def pair_with_a_bare_parameter() -> Pair:
+    shared = nn.Linear(16, 4)
+
+    def model(x, y=None):
+        pyro.module("shared", shared)
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(logits=torch.zeros(3)), obs=y)
+            pyro.sample("x", dist.Normal(shared.bias.sum(), 1.0).expand([16]).to_event(1), obs=x)
+
+    return Pair(model, WithABareParameter(shared))
+
+
+@pytest.mark.parametrize("make", [pair_with_a_bare_parameter, partial(make_pair, "ss_vae")])
+def test_the_teacher_has_the_averages_at_any_time(make, x):
+    """Its answers are those of the pair with the averages in use, and it leaves the weights that train alone."""
+    pair, x = make(), x.flatten(1) if make is pair_with_a_bare_parameter else x
+    pair.probe(x)
+    average = averaging(pair, 0.5, num_steps=1)
+    teacher = average.teacher
+    for _ in range(3):
+        with torch.no_grad():
+            for value in pair.state_dict().values():
+                value.add_(torch.randn_like(value), alpha=0.3)
+        average.after_step()
+    before = weights_of(pair)
+    with average.in_use(), pair.evaluating():
+        expected = label_distribution(pair, x).probs
+    pair.train()
+    found = label_distribution(teacher, x).probs
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, label_distribution(pair, x).probs, atol=1e-3)
+    assert not found.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in pair.state_dict().items())
+
+
+@pytest.mark.usefixtures("graph")
+@pytest.mark.parametrize("compile", [pytest.param("off", marks=pytest.mark.exhaustive), "on"])
+def test_a_run_with_a_teacher_is_resumed_to_the_bit(compile, toy_npz, tmp_path):
+    settings = {"compile": compile, "epochs": 2, "ema": 0.9, "labels": 6, "hidden": (8,), "latent_dim": 2}
+    settings |= {"batch_size": 20, "classifier": "conv:channels=4,dense=8,batch_norm=true,dropout=0.1"}
+    whole = pyro_vae.fit("ss_vae", data=toy_npz, out=tmp_path / "whole", display=False, **settings)
+    with pytest.raises(pyro_vae.Interrupted):
+        pyro_vae.fit("ss_vae", data=toy_npz, out=tmp_path / "parts", display=Listening(stop_at=(1, 1)), **settings)
+    resumed = pyro_vae.resume(tmp_path / "parts", display=False)
+    first, second = weights(whole.path, "last"), weights(resumed.path, "last")
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.usefixtures("graph")
