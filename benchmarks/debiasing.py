@@ -8,7 +8,7 @@ Of the training images, 2 % are inverted, dark on bright.  `db_vae` sees images 
 inverted.  It is fitted with every image drawn alike, which is the limit of a large alpha, and at several alpha.  The
 test images are shown both as they are and inverted, so that there are 20 groups, a digit in an appearance each; their
 accuracies, in per cent, have the mean and the (population) variance that are printed, as in Amini et al. 2019.
-Settings were chosen on seeds 10 and 11 with ``--split validation``: training images that no fit sees, shown both ways.
+Alpha was chosen on seed 10 with ``--split validation``: training images that no fit sees, shown both ways.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     python benchmarks/disentanglement.py --figure sprites.png         # and a walk along each latent of the best
 
 The objectives differ in nothing but themselves and beta.  A code is the mean of q(z | x) of each of the 7,200 sprites,
-which are all there are; bound, KL and active units are of the 600 test images.  Training sees no factor.  What beta,
-capacity, network and length are was chosen by the MIG of seeds 10 and 11, which are not among those reported.
+which are all there are; bound, KL and active units are of the 600 test images.  Training sees no factor.  The beta of
+``beta`` and ``beta_tc`` was chosen by the MIG of seeds 10 and 11, which are not among those reported.
 """
 
 from __future__ import annotations
