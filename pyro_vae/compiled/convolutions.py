@@ -132,10 +132,8 @@ def _replace(graph: fx.Graph, node: fx.Node, index: int, make: Any) -> None:
 
 def _as_recorded(graph: fx.Graph, result: fx.Node, value: Tensor) -> fx.Node:
     """A result that lies as what was recorded did; that of a convolution is laid back later (see ``cpu``)."""
-    if result.target is aten.convolution.default or result.target is operator.getitem:
-        result.meta["val"] = value
-        return result
-    return result if lie_alike(result.meta["val"], value) else copied_as(graph, result, value)
+    found = result.meta.setdefault("val", value)
+    return result if lie_alike(found, value) else copied_as(graph, result, value)
 
 
 def _rows(x: Tensor) -> Tensor:

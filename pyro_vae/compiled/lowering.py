@@ -55,7 +55,7 @@ class CompilableRecording:
         Raises:
             Exception: whatever the compiler raises.
         """
-        self._run = compile_recording(self.recording.copy(), self._example)
+        self._run = compile_recording(self.recording, self._example)
         if uses_cuda([*self._example, *self.recording.held]):
             before = Snapshot(self._kept)
             try:
@@ -97,7 +97,7 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
     """Compile a recording for inputs of these shapes.
 
     Args:
-        recording: what ``tracing.record`` gave, whose graph is rewritten.
+        recording: what ``tracing.record`` gave, which stays as it is.
         inputs: the inputs that it was recorded with.
 
     Returns:
@@ -106,7 +106,7 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
     Raises:
         Exception: whatever the compiler raises; without a C++ compiler, torch's ``InvalidCxxCompiler``.
     """
-    graph, held = recording.graph, recording.held
+    graph, held = recording.copy().graph, recording.held  # one to be rewritten
     suit_cpu(graph)
     on_cpu = all(tensor.device.type == "cpu" for tensor in (*inputs, *held))
     fake = FakeTensorMode(shape_env=ShapeEnv())  # without a shape environment Inductor's cache is passed over

@@ -205,7 +205,7 @@ class RecordedGraph:
         changed = [tensor for tensor in values if storage(tensor) in writes.storages()]
         writes.restore()
         kept = [(tensor, tensor.clone()) for tensor in changed]
-        compiled = compile_recording(self._recording.copy(), values)
+        compiled = compile_recording(self._recording, values)
         try:
             found = summary(compiled(values))
         finally:
