@@ -73,7 +73,7 @@ class StepLoss:
     @property
     def asks_alike(self) -> bool:
         """Whether there is a consistency term."""
-        return self.consistency_weight > 0 and self.augment is not None
+        return self.consistency_weight > 0 and self.augment is not None and self.labelled_fraction > 0
 
     def __call__(self, batch: Batch, beta: Number, epoch: Number = math.inf) -> Tensor:
         """The differentiable loss, a scalar in nats per datum."""
