@@ -26,6 +26,7 @@ from benchmarks.kept import Figures, Kept, markdown, spread
 from pyro_vae import figures
 from pyro_vae.data.sprites import SPRITE_FACTORS, draw_sprites
 from pyro_vae.diagnostics import disentanglement
+from pyro_vae.diagnostics.evaluation import ACTIVE_VARIANCE
 
 SETTINGS: dict[str, Any] = {
     "model": "vae",
@@ -88,7 +89,7 @@ def walk(run: pyro_vae.Run, known: Sequence[Sequence[float]], title: str) -> Any
         title: written above.
     """
     z = run.encode(draw_sprites()[0].float())
-    units = [unit for unit in range(z.shape[1]) if z[:, unit].var() > 0.01]
+    units = [unit for unit in range(z.shape[1]) if z[:, unit].var() > ACTIVE_VARIANCE]
     steps, middle = torch.linspace(-1.8, 1.8, STEPS), z.mean(0)
     points = middle.repeat(len(units), STEPS, 1)
     for line, unit in enumerate(units):

@@ -18,13 +18,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import click
 import torch
 
 import pyro_vae
+from benchmarks.kept import spread
 from pyro_vae.config import FitConfig
 from pyro_vae.errors import InputError
 from pyro_vae.option_types import shown
@@ -185,13 +186,12 @@ def table(measured: Mapping[str, Sequence[Measured]], rows: Mapping[str, Row]) -
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for name, found in measured.items():
         row, values = rows[name], [each.figure for each in found]
-        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
         times = [each.seconds for each in found]
         hours = "in parts" if None in times else f"{mean(filter(None, times)) / 3600:.2f}"
         figure = "test error, %" if row.figure == "error_percent" else f"NLL, {row.num_samples} samples"
         elbo = mean(each.elbo for each in found)
         lines.append(
-            f"| `{name}` | {row.what} | {figure} | {mean(values):.2f}{spread} | {len(values)} | {elbo:.2f} | {hours} |"
+            f"| `{name}` | {row.what} | {figure} | {spread(values, 2)} | {len(values)} | {elbo:.2f} | {hours} |"
             f" {row.beat} |"
         )
     commands = [f"# {name}\n{found[0].command}" for name, found in measured.items()]
