@@ -8,7 +8,7 @@ the landing*, see ``objectives.paths``): it vanishes at an exact guide, which ca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -17,6 +17,8 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from torch import Tensor
 
+from pyro_vae.compiled.payoff import compile_if_it_pays
+from pyro_vae.compiled.replay import Replay, replayed
 from pyro_vae.errors import InputError, TrainingError
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs.pair import Pair, ProbedPair
@@ -41,13 +43,12 @@ def fit_guide(probed: ProbedPair, x: Tensor, num_steps: int = 2000, lr: float = 
         TrainingError: if the bound is no longer a number.
     """
     parameters = _guide_parameters(probed.pair, x)
-    loss = _loss(probed, x)
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / num_steps)) / 2)
     with seeded(seed), pyro.validation_enabled(False), expected_warnings(), probed.pair.scope():
+        descent = _descent(_loss(probed, x), parameters, num_steps)
         for step in range(num_steps):
-            gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
+            for parameter, gradient in zip(parameters, descent(), strict=True):
                 parameter.grad = gradient
             norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
             if not norm.isfinite():
@@ -56,6 +57,25 @@ def fit_guide(probed: ProbedPair, x: Tensor, num_steps: int = 2000, lr: float = 
             schedule.step()
     for parameter in parameters:
         parameter.grad = None
+
+
+def _descent(loss: Callable[[], Tensor], parameters: list[Tensor], runs: int) -> Callable[[], Sequence[Tensor | None]]:
+    """What gives the gradients of a loss in some parameters, as they are at each call; compiled where that pays."""
+    with torch.random.fork_rng(), torch.no_grad():
+        loss()  # what a first call makes is no part of what is recorded
+
+    def gradients() -> dict[str, Tensor]:
+        with torch.enable_grad():
+            found = torch.autograd.grad(loss(), parameters, allow_unused=True)
+        return {str(i): gradient for i, gradient in enumerate(found) if gradient is not None}
+
+    replay, _ = compile_if_it_pays("fit of a guide", lambda: Replay(gradients, parameters), runs)
+
+    def run() -> Sequence[Tensor | None]:
+        found = replayed(replay, parameters, gradients)
+        return [found.get(str(i)) for i in range(len(parameters))]
+
+    return run
 
 
 def _guide_parameters(pair: Pair, x: Tensor) -> list[Tensor]:

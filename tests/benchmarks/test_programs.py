@@ -10,8 +10,6 @@ from benchmarks.programs.__main__ import DOCUMENT, markdown, read
 USUAL = {
     "KL annealed by poutine.scale",
     "methods of a module",
-    "one draw at a time: z[:, 0]",
-    "discrete, one enumerated in the guide and one in the model",
 }
 MISTAKES = {name for name, kind in KINDS.items() if "fit" in kind.refused}
 

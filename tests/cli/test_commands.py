@@ -422,6 +422,7 @@ def test_help_is_light():
     assert "Usage" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_the_doors_of_a_checkout():
     script = "from models import SSVAE, VAE; from guides import MeanField; import pyro_vae; pyro_vae.fit, pyro_vae.load"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
@@ -451,7 +452,7 @@ def test_sides_that_a_network_cannot_halve(command, toy_npz):
     )
 
 
-COMPARED = ["--latent-dim", 2, "--num-data", 1, "--samples", 20, "--warmup", 20, "--chains", 2, "--steps", 20]
+COMPARED = ["--latent-dim", 2, "--num-data", 1, "--samples", 8, "--warmup", 8, "--chains", 2, "--steps", 20]
 
 
 def test_compare_mcmc_json(command, tmp_path):

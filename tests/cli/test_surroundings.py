@@ -275,11 +275,10 @@ def test_verbose_says_more_on_standard_error_alone(command, toy_npz, words):
     assert (logger.level, logger.handlers) == (logging.NOTSET, [])
 
 
-def test_no_color_is_heeded(monkeypatch):
+def test_no_color_is_heeded(command, monkeypatch):
     """``rich`` and ``click`` look at NO_COLOR themselves; what is bold or red without it is plain with it."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
-    shown = subprocess.run([sys.executable, str(ROOT / "cli.py"), "list", "guides"], capture_output=True, text=True)
-    colors = re.findall(r"\x1b\[([0-9;]*)m", shown.stdout)
+    colors = re.findall(r"\x1b\[([0-9;]*)m", command("list", "guides").output)
     assert not [code for code in colors if {int(c) for c in code.split(";") if c} & {*range(30, 50), *range(90, 108)}]

@@ -25,7 +25,7 @@ KEYS = ["method", "mean_error", "sd_ratio", "kl_to_reference", "k_hat", "elbo", 
 @pytest.fixture(scope="module")
 def linear():
     """Ten correlated latents, and far too few draws of NUTS: for tests of the guides against what is exact."""
-    sizes = {"num_data": 1, "sampling": Sampling(40, 10, 1), "num_steps": 500}
+    sizes = {"num_data": 1, "sampling": Sampling(16, 8, 1), "num_steps": 400}
     return compare_mcmc("linear_gaussian", ("mean_field", "full_rank"), **sizes)
 
 
@@ -155,7 +155,7 @@ def test_a_stated_posterior_judges_chains_that_have_not_mixed():
     model = Banana((3,), scale=0.1)
     with torch.no_grad():
         x = model.decoder(torch.tensor([[2.0]]))
-    sizes = {"sampling": Sampling(20, 20, 2), "num_steps": 5}
+    sizes = {"sampling": Sampling(8, 8, 2), "num_steps": 5}
     found = compare_mcmc(model, ("mean_field",), x, **sizes)
     assert found.reference == "exact"
     assert found.reasons

@@ -41,6 +41,7 @@ def test_memory_that_is_asked_for_again_has_no_page_faults():
     assert count < 200
 
 
+@pytest.mark.exhaustive
 def test_what_the_user_chose_is_left_alone():
     told, count = faults(MALLOC_TRIM_THRESHOLD_="131072")
     assert not told

@@ -64,11 +64,11 @@ def regression():
     ("kind", "options"),
     [
         (CompiledTrace_ELBO, {}),
-        (CompiledTrace_ELBO, {"num_particles": 3}),
+        pytest.param(CompiledTrace_ELBO, {"num_particles": 3}, marks=pytest.mark.exhaustive),
         (CompiledTrace_ELBO, {"num_particles": 3, "vectorize_particles": True}),
         (CompiledTraceMeanField_ELBO, {}),
         (CompiledTraceEnum_ELBO, {"strict_enumeration_warning": False}),
-        (CompiledRenyiELBO, {"num_particles": 3}),
+        pytest.param(CompiledRenyiELBO, {"num_particles": 3}, marks=pytest.mark.exhaustive),
         (CompiledRenyiELBO, {"alpha": 0.5, "num_particles": 2, "vectorize_particles": True}),
     ],
 )

@@ -192,7 +192,7 @@ def test_what_the_data_have_in_common_is_filled_in():
     x = (rng.standard_normal((400, 1)) @ np.ones((1, 6)) + 0.1 * rng.standard_normal((400, 6))).astype(np.float32)
     hidden = rng.random(x.shape) < 0.3
     hidden[hidden.all(1), 0] = False
-    settings = SETTINGS | {"epochs": 60, "hidden": None, "lr": 2e-2, "beta": 1.0, "patience": "none"}
+    settings = SETTINGS | {"epochs": 25, "hidden": None, "lr": 5e-2, "beta": 1.0, "patience": "none"}
     run = pyro_vae.fit("linear_gaussian", data=np.where(hidden, np.nan, x), **(settings | {"latent_dim": 1}))
     filled = run.complete(np.where(hidden, np.nan, x), num_samples=20).mean(0).numpy()
     error = np.sqrt(np.square((filled - x)[hidden]).mean())

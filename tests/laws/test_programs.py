@@ -64,9 +64,9 @@ def test_stock_svi_trains_it_with_the_label_enumerated(model, guide, x):
     pair = make_pair(model, guide)
     enumerated = pair.probe(x).enumerated
     elbo = TraceEnum_ELBO(max_plate_nesting=1) if enumerated else Trace_ELBO()
-    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.03}), elbo)
-    losses = [svi.step(x) for _ in range(40)]
-    assert sum(losses[-20:]) / 20 < 0.9 * sum(losses[:5]) / 5
+    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.05}), elbo)
+    losses = [svi.step(x) for _ in range(25)]
+    assert sum(losses[-10:]) / 10 < 0.9 * sum(losses[:5]) / 5
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_every_prior_goes_with_every_model(model, prior, x):
     if prior == "vampprior":
         program.prior.follow(pair.guide)
     probed, objective = pair.probe(x), OBJECTIVES["elbo"](pair.probe(x))
-    losses = torch.stack([objective(x.repeat(5, 1, 1, 1)) for _ in range(30)])
+    losses = torch.stack([objective(x.repeat(5, 1, 1, 1)) for _ in range(15)])
     losses.mean().backward()
     assert all(p.grad.abs().sum() > 0 for p in program.prior.parameters())
     error = losses.std() / len(losses) ** 0.5
-    assert (draw_terms(probed, x, 2000).elbo.mean() + losses.mean()).abs() < 9 * error  # of 29 degrees of freedom
+    assert (draw_terms(probed, x, 2000).elbo.mean() + losses.mean()).abs() < 9 * error  # of 14 degrees of freedom
     assert program().shape == (1, *EVENT_SHAPE)
 
 
@@ -93,7 +93,7 @@ def test_stock_svi_trains_ss_vae_with_the_label_sampled(x):
     pair = make_pair("ss_vae")
     svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
     with pytest.warns(UserWarning, match="If you want to enumerate sites"):
-        losses = [svi.step(x) for _ in range(300)]
+        losses = [svi.step(x) for _ in range(150)]
     assert sum(losses[-20:]) / 20 < 0.8 * sum(losses[:20]) / 20
 
 
