@@ -176,6 +176,9 @@ class TrainingConfig(_Settings):
     consistency_weight: float = Field(
         30.0, ge=0, description="weight of answering alike for changed unlabelled images; 0: plain M2"
     )
+    marginal_weight: float = Field(
+        0.0, ge=0, description="weight of the mean answer's divergence from p(y); for classes as frequent as p(y) says"
+    )
     resampling: Name = Field("auto", description="how rows are drawn; auto: what the model asks for, uniform for most")
     epochs: Whole | Literal["auto"] = Field(
         "auto", description="passes over the training rows; auto: 80, but from 3,000 to 40,000 steps"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.poutine.runtime import NonlocalExit
 from pyro.poutine.util import prune_subsample_sites
@@ -49,17 +50,40 @@ def label_distribution(pair: Pair, x: Shaped[Tensor, "N *event"], num_samples: i
     return dist.Categorical(probs=answers.unflatten(0, (num_samples, len(x))).mean(0))
 
 
-def _at_label(pair: Pair, x: Tensor) -> tuple[dist.TorchDistribution, bool]:
-    """The distribution at the label site in one run of the guide, and whether the run drew anything before it."""
-    tracer = poutine.trace()
+def label_prior(pair: Pair, x: Shaped[Tensor, "N *event"]) -> Shaped[Tensor, "K"]:
+    r"""p(y): the mean over rows of the probabilities at the model's label site, shape (K,).
+
+    Args:
+        pair: a pair with a label site "y".
+        x: data of shape (N, \*event_shape).
+
+    Example:
+        >>> from pyro_vae.guides import MeanField
+        >>> from pyro_vae.models import SSVAE
+        >>> from pyro_vae.pairs import Pair
+        >>> from pyro_vae.pairs.labels import label_prior
+        >>> model = SSVAE((1, 8, 8), num_classes=4)
+        >>> label_prior(Pair(model, MeanField(model)), torch.rand(3, 1, 8, 8).round())
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
+    with pair.scope(), torch.no_grad(), torch.random.fork_rng():
+        probs: Tensor = _at_label(pair, x, "model")[0].probs
+    return probs.reshape(-1, probs.shape[-1]).mean(0)
+
+
+def _at_label(pair: Pair, x: Tensor, role: Literal["model", "guide"] = "guide") -> tuple[dist.TorchDistribution, bool]:
+    """The distribution at the label site in one run of a program, and whether the run drew anything before it."""
+    tracer, program = poutine.trace(), pair.model if role == "model" else pair.guide
     try:
         with tracer, poutine.escape(escape_fn=lambda site: site["name"] == LABEL_SITE):
-            pair.guide(*pair.arguments(x, None))
+            program(*pair.arguments(x, None))
     except NonlocalExit as reached:
         drawn = prune_subsample_sites(tracer.trace).stochastic_nodes
         found = over_classes(cast(dist.TorchDistribution, reached.site["fn"]))
         if found is not None:
             return found, bool(drawn)
         kind = type(innermost_of(reached.site["fn"])).__name__
-        raise InputError(f"a guide whose site {LABEL_SITE!r} is over classes", kind, "use Categorical") from None
-    raise InputError(f"a guide that samples the label site {LABEL_SITE!r}", "one that does not", "use a labelled model")
+        raise InputError(f"a {role} whose site {LABEL_SITE!r} is over classes", kind, "use Categorical") from None
+    raise InputError(
+        f"a {role} that samples the label site {LABEL_SITE!r}", "one that does not", "use a labelled model"
+    )

@@ -42,7 +42,11 @@ class RecordedStep(CompilableRecording):
         device = eager.parameters[0].device
         self._lr, self._beta, self._epoch = (torch.zeros((), device=device) for _ in range(3))
         moments = [eager.moments(parameter) for parameter in eager.parameters]
-        self._state = [*eager.parameters, *(value for state in moments for value in state.values())]
+        self._state = [
+            *eager.parameters,
+            *(value for state in moments for value in state.values()),
+            *eager.loss.running,
+        ]
         self._steps_made = {p: int(state["step"]) for p, state in zip(eager.parameters, moments, strict=True)}
         inputs = self._inputs(rows, 0.0, beta, 0.0)
         before = Snapshot([*self._state, *buffers])
@@ -69,7 +73,7 @@ class RecordedStep(CompilableRecording):
         loss = eager.value(rows, beta, self._epoch)
         mine = torch.autograd.grad(loss, eager.parameters, allow_unused=True)
         with torch.no_grad():
-            found, loss = eager.world.mean(eager.parameters, mine, loss.detach())
+            found, loss = eager.together(mine, loss)
             used = [(parameter, g) for parameter, g in zip(eager.parameters, found, strict=True) if g is not None]
             norm = torch.stack([g.square().sum() for _, g in used]).sum().sqrt()
             scale = (eager.config.clip_norm / (norm + 1e-6)).clamp(max=1.0).as_strided((), ())  # once, as memory

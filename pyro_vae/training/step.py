@@ -75,7 +75,7 @@ class EagerStep:
         with pyro.validation_enabled(first), expected_warnings():
             loss = self.value(rows, beta, epoch)
             loss.backward()
-        found, loss = self.world.mean(self.parameters, [parameter.grad for parameter in self.parameters], loss.detach())
+        found, loss = self.together([parameter.grad for parameter in self.parameters], loss)
         for parameter, gradient in zip(self.parameters, found, strict=True):
             parameter.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
@@ -88,6 +88,14 @@ class EagerStep:
         self.has_run = True
         with precision(self.config.precision):
             return self.loss(self.batches.batch(rows), beta, epoch)
+
+    def together(self, gradients: Sequence[Tensor | None], loss: Tensor) -> tuple[Sequence[Tensor | None], Tensor]:
+        """The means over processes of the parameters' gradients and of the loss, which notes what all have seen."""
+        tensors, values = [*self.parameters, *self.loss.running], [*gradients, *self.loss.seen]
+        found, loss = self.world.mean(tensors, values, loss.detach())
+        num_gradients = len(self.parameters)
+        self.loss.note(found[num_gradients:])
+        return found[:num_gradients], loss
 
     def moments(self, parameter: Tensor) -> dict[str, Any]:
         """The optimizer's state of a parameter, made if it is not there yet."""

@@ -37,7 +37,7 @@ from pyro_vae.training.averaging import averaging
 from pyro_vae.training.faults import brief, find_fault
 from pyro_vae.training.fitness import check_batches, check_beta
 from pyro_vae.training.iterates import Iterates
-from pyro_vae.training.loss import Augment, StepLoss
+from pyro_vae.training.loss import Augment, loss_on
 from pyro_vae.training.optimizers import put_back
 from pyro_vae.training.rate import LearningRate
 from pyro_vae.training.recorded_step import RecordedStep
@@ -128,8 +128,7 @@ class Trainer:
         self.validation = Validation(probed, validation, objective, self.beta.final, world)
         self.average = averaging(probed.pair, config.ema, batches.num_steps)
         self._together.follow(self.average)
-        noise = self._together.noise
-        self.loss = StepLoss(objective, batches.labelled_fraction, config, augment, noise, self.average)
+        self.loss = loss_on(batches, objective, config, augment, self._together.noise, self.average)
         trained = {id(p): p for p in probed.pair.parameters().values() if p.requires_grad}  # some have two names
         parameters = list(trained.values())
         if not parameters:
@@ -209,6 +208,7 @@ class Trainer:
             "iterate_names": list(self.iterates.names),
             "progress": dict(vars(self.progress)),
             "average": self.average.state_dict(),
+            "running": self.loss.running,
         }
 
     def weights(self) -> dict[str, Tensor]:
@@ -220,6 +220,7 @@ class Trainer:
         """Put back what ``state_dict`` gave, into a pair that has what ``weights`` gave."""
         if state.get("average"):
             self.average.load_state_dict(state["average"])
+        self.loss.load(state.get("running", []))
         put_back(self.eager.optimizer, state["optimizer"])
         self.way, self.validation_way = _way(state), _way(state, "validation_")
         torch.set_rng_state(state["random"])
@@ -238,8 +239,8 @@ class Trainer:
         progress, num_steps = self.progress, self.batches.num_steps
         if progress.step == 0:
             self.pair.train(False)
-            images, groups = self.batches.images, self.batches.groups
-            self.batches.weights = weights = self.resampling.weights(self.probed, images, groups)
+            weights = self.resampling.weights(self.probed, self.batches.images, self.batches.groups)
+            self.batches.weights = weights
             self.world.share([] if weights is None else [weights])
         self.pair.train()
         pending: list[tuple[Indices, Tensor, Tensor]] = []

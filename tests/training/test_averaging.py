@@ -123,7 +123,15 @@ def test_the_teacher_has_the_averages_at_any_time(make, x):
 @pytest.mark.usefixtures("graph")
 @pytest.mark.parametrize("compile", [pytest.param("off", marks=pytest.mark.exhaustive), "on"])
 def test_a_run_with_a_teacher_is_resumed_to_the_bit(compile, toy_npz, tmp_path):
-    settings = {"compile": compile, "epochs": 2, "ema": 0.9, "labels": 6, "hidden": (8,), "latent_dim": 2}
+    settings = {
+        "compile": compile,
+        "epochs": 2,
+        "ema": 0.9,
+        "marginal_weight": 30.0,
+        "labels": 6,
+        "hidden": (8,),
+        "latent_dim": 2,
+    }
     settings |= {"batch_size": 20, "classifier": "conv:channels=4,dense=8,batch_norm=true,dropout=0.1"}
     whole = pyro_vae.fit("ss_vae", data=toy_npz, out=tmp_path / "whole", display=False, **settings)
     with pytest.raises(pyro_vae.Interrupted):

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
+import pyro_vae
 from pyro_vae.config import TrainingConfig
 from pyro_vae.data.batches import Batch, Rows
 from pyro_vae.objectives import OBJECTIVES
 from pyro_vae.pairs.labels import label_distribution
 from pyro_vae.training.loss import CONFIDENCE_THRESHOLD, StepLoss
+from pyro_vae.training.marginal import DECAY, MeanAnswer
 from tests.conftest import EVENT_SHAPE, make_pair
 
 
-def loss_of(pair, fraction, augment=None, **weights):
+def loss_of(pair, fraction, augment=None, mean_answer=None, **weights):
     config = TrainingConfig(**({"classification_weight": 0, "consistency_weight": 0} | weights))
-    return StepLoss(OBJECTIVES["elbo"](pair.probe(torch.zeros(2, *EVENT_SHAPE))), fraction, config, augment)
+    objective = OBJECTIVES["elbo"](pair.probe(torch.zeros(2, *EVENT_SHAPE)))
+    return StepLoss(objective, fraction, config, augment, mean_answer=mean_answer)
 
 
 def seeded(function, *arguments, **named):
@@ -97,3 +103,43 @@ def test_consistency_needs_labels_and_a_change(x, y):
     alone = seeded(loss_of(pair, 0.0), Batch(unlabelled, None), 1.0)
     step = loss_of(pair, 0.0, augment=lambda pixels: pixels, consistency_weight=5)
     assert seeded(step, Batch(unlabelled, None), 1.0) == alone
+
+
+def test_the_mean_answer_is_held_at_the_prior_by_hand(x, y):
+    pair, prior = make_pair("ss_vae"), torch.tensor([0.5, 0.3, 0.2])
+    answers = MeanAnswer(prior)
+    answers.mean.copy_(torch.tensor([0.2, 0.3, 0.5]))
+    step = loss_of(pair, 0.5, mean_answer=answers, marginal_weight=4)
+    (term,) = step.label_terms(Rows(x[:2], x[:2], y[:2]), Rows(x, 0.5 * x))
+    mean = label_distribution(pair, 0.5 * x).probs.mean(0)
+    by_hand = 4 * (mean[0] * math.log(0.4) + mean[2] * math.log(2.5))
+    assert term.item() == pytest.approx(by_hand.item(), rel=1e-5)
+    step.note(step.seen)
+    torch.testing.assert_close(step.running[0], DECAY * torch.tensor([0.2, 0.3, 0.5]) + (1 - DECAY) * mean.detach())
+
+
+def test_the_term_has_the_gradient_of_the_divergence_from_the_prior():
+    prior, answer = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.1, 0.2, 0.7])
+    answers, logits = MeanAnswer(prior), torch.randn(3).requires_grad_()
+    answers.mean.copy_(answer)
+    mean = DECAY * answer + (1 - DECAY) * logits.softmax(-1)
+    divergence = (mean * (mean / prior).log()).sum()
+    answers.mean.copy_(mean.detach())
+    (ours,) = torch.autograd.grad(answers.term(logits.softmax(-1)), logits)
+    (theirs,) = torch.autograd.grad(divergence, logits)
+    torch.testing.assert_close((1 - DECAY) * ours, theirs)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("weight", [0.0, 30.0])
+def test_a_kind_without_a_label_is_given_the_class_that_would_be_too_rare(weight):
+    """Two blobs of class 0, of which one has no label and lies nearer to the labels of class 1: half of 100 points."""
+    torch.manual_seed(0)
+    places = torch.tensor([[-2.0, 0.0], [0.8, 2.0], [2.0, 0.0]])
+    blob = torch.tensor([0, 1, 2, 2]).repeat(100)
+    x = (places[blob] + 0.2 * torch.randn(400, 2)).numpy()
+    y = np.where(np.arange(400) < 80, np.array([0, -1, 1, 1])[blob], -1)
+    settings = {"hidden": (16,), "latent_dim": 2, "epochs": 50, "lr": 0.02, "patience": "none", "labels": "all"}
+    run = pyro_vae.fit("ss_vae", data=(x, y), display=False, compile="off", marginal_weight=weight, **settings)
+    missed = (run.classify(places[blob[:100]]) != torch.where(blob[:100] == 2, 1, 0)).double().mean()
+    assert missed == (0.25 if weight == 0 else 0.0)

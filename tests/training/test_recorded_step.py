@@ -69,7 +69,7 @@ def train(pair, x, y=None, notes=None, **settings):
 @pytest.mark.parametrize(
     ("model", "guide", "settings"),
     [
-        ("ss_vae", "mean_field", {}),
+        ("ss_vae", "mean_field", {"marginal_weight": 30.0}),
         ("vae", "iaf", {"beta": "linear:0:1:2", "lr_schedule": "cosine", "clip_norm": 0.5}),
         ("hvae", "mean_field", {"objective": "iwae:num_samples=3", "beta": 0.5}),
         ("vae", "mean_field", {"objective": "capacity:epochs=2"}),
