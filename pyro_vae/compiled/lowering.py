@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pyro_vae.compiled.allocation import keep_freed_memory
+from pyro_vae.compiled.bundling import bundled
 from pyro_vae.compiled.cpu import suit_cpu
 from pyro_vae.compiled.cuda import CudaReplay, uses_cuda
 from pyro_vae.compiled.replaying import replay
@@ -117,7 +118,8 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
         if on_cpu:
             keep_freed_memory()
             head_start()
-        compiled: Any = compile_fx(graph, examples, config_patches={"fallback_random": on_cpu} | _LEAN)
+        with bundled():
+            compiled: Any = compile_fx(graph, examples, config_patches={"fallback_random": on_cpu} | _LEAN)
 
     def run(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         with torch.no_grad():

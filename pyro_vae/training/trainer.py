@@ -318,9 +318,8 @@ class Trainer:
         finite = (chunk.pixels.nan_to_num(0.0, 0.0, 0.0) for chunk in images.chunks(1000))
         largest = max(float(pixels.abs().max()) for pixels in finite) / images.scale
         likelihood = getattr(self.pair.model, "likelihood", None)
-        inside = ""  # what else could be done to the numbers
-        if isinstance(likelihood, Likelihood) and self.probed.support is constraints.real:
-            inside = " or --standardize"
+        can_standardize = isinstance(likelihood, Likelihood) and self.probed.support is constraints.real
+        inside = " or --standardize" if can_standardize else ""
         if largest > LARGEST_NUMBER:
             scale = 10.0 ** math.ceil(math.log10(largest))
             return f"divide the numbers, which go up to {largest:g}: --scale {scale:g}{inside}"

@@ -9,7 +9,6 @@ from benchmarks.programs.__main__ import DOCUMENT, markdown, read
 
 USUAL = {
     "KL annealed by poutine.scale",
-    "methods of a module",
 }
 MISTAKES = {name for name, kind in KINDS.items() if "fit" in kind.refused}
 

@@ -35,6 +35,7 @@ def faults(**environment: str) -> tuple[bool, int]:
     return told == "True", int(count)
 
 
+@pytest.mark.exhaustive
 def test_memory_that_is_asked_for_again_has_no_page_faults():
     told, count = faults()
     assert told

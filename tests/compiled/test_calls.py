@@ -23,6 +23,7 @@ from tests.compiled.comparing import assert_equal, call, compare, run
 pytestmark = pytest.mark.usefixtures("uncompiled")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("compiled")
 def test_each_call_draws_anew():
     assert len(set(losses(CompiledTrace_ELBO(), gaussian, each=8))) == 8
@@ -74,6 +75,7 @@ def test_the_graphs_of_many_kinds_of_calls_give_way_one_to_another():
     assert found.num_graphs == 18
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("compiled")
 def test_the_same_tensor_twice_is_not_two_tensors():
     def model(a, b):

@@ -134,6 +134,7 @@ def test_a_closure_that_changes():
         assert agree(back, change).graphs_of_model == 2
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("compiled")
 def test_a_tensor_that_is_changed_in_place_is_seen():
     def add(_):
@@ -189,6 +190,7 @@ def test_noise_of_others_is_refused(draw):
         agree(seeded)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("compiled")
 def test_training_and_evaluation_are_two_graphs_and_no_word():
     class Dropped(nn.Module):

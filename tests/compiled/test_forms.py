@@ -74,6 +74,7 @@ def compare_unless_constant(make, steps) -> int:
     return found.num_graphs
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("compiled")
 def test_programs_are_let_go():
     elbo = CompiledTrace_ELBO()
@@ -123,6 +124,7 @@ def test_methods_are_looked_at_once_though_each_reading_of_them_is_another_objec
     assert len(looks) == 2
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("compiled")
 def test_an_estimator_is_let_go_before_its_programs():
     elbo = CompiledTrace_ELBO()
@@ -141,6 +143,7 @@ def test_copies_have_no_graphs_yet():
         assert losses(other, gaussian) == pytest.approx(before)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("compiled")
 def test_gradients_accumulate_and_those_that_are_equal_are_not_shared():
     def model(x):

@@ -88,7 +88,7 @@ def split(guide, exact, **kwargs):
     return inference_gap(Target(pair.probe(exact.x), exact.x), **{"refinement": QUICK, "num_samples": 20_000} | kwargs)
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.4])
+@pytest.mark.parametrize("shift", [pytest.param(0.0, marks=pytest.mark.exhaustive), 0.4])
 def test_both_parts_of_a_diagonal_guide_have_their_closed_forms(shift):
     """Figures of 20 data by 20,000 draws: standard errors of 0.005, asked for within 0.05 (likelihood: 0.03)."""
     exact = Exact()
@@ -103,7 +103,7 @@ def test_both_parts_of_a_diagonal_guide_have_their_closed_forms(shift):
     assert gap.source == BY_REFINED or not shift  # else both are as good
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.4])
+@pytest.mark.parametrize("shift", [pytest.param(0.0, marks=pytest.mark.exhaustive), 0.4])
 def test_a_full_rank_guide_has_no_approximation_gap(shift):
     """The exact posterior has weights that do not vary, so its figures have no noise at all."""
     exact = Exact()

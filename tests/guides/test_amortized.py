@@ -134,6 +134,7 @@ def test_local_and_shared_sites_together():
     assert effect.sample((2000,)).std(0).mean() == pytest.approx(shrinkage.sqrt().item(), rel=0.1)
 
 
+@pytest.mark.exhaustive
 def test_enumerated_sites_have_the_exact_responsibilities():
     torch.manual_seed(0)
     x = torch.cat([torch.randn(60, 4) - 4, torch.randn(60, 4), torch.randn(60, 4) + 4])

@@ -34,6 +34,7 @@ def linear_gaussian(num_data, data_dim, latent_dim):
     return simulated(model, MeanField(model), torch.zeros(num_data, data_dim))
 
 
+@pytest.mark.exhaustive
 def test_bounds_meet_at_the_evidence_of_ten_correlated_latents():
     """Sixteen data: each bound on the right side within 4 standard errors, about once in 30,000 runs off."""
     target, latents = linear_gaussian(16, 20, 10)
@@ -61,6 +62,7 @@ def test_weights_are_unbiased_however_short_the_run():
     assert bracket.lower.log_likelihood.mean() < truth.mean() < bracket.upper.log_likelihood.mean()
 
 
+@pytest.mark.exhaustive
 def test_standard_errors_are_the_spread_of_the_bound():
     """Two runs of 400 data: their difference in standard errors has a variance of 1 within 0.35."""
     target, _ = linear_gaussian(400, 3, 2)

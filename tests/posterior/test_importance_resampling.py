@@ -12,6 +12,7 @@ from pyro_vae.pairs import Pair
 from pyro_vae.posterior.importance_resampling import draw_resampled
 
 
+@pytest.mark.exhaustive
 def test_draws_come_near_the_posterior_as_proposals_grow():
     torch.manual_seed(0)
     model = LinearGaussian((5,), scale=0.7)

@@ -25,10 +25,11 @@ pytestmark = [
 EVERY = {"kills": 30, "power": 170, "disk": 60, "errors": 60}  # of the states of one scenario, in the exhaustive tests
 
 
+@pytest.mark.exhaustive
 @pytest.mark.forks
 def test_some_states_of_a_resumed_run(tmp_path):
     harness = Harness("resume", tmp_path)
-    for failing, every in (("kills", 120), ("power", 510), ("disk", 120), ("errors", 120)):
+    for failing, every in (("kills", 80), ("power", 340), ("disk", 80), ("errors", 80)):
         assert check(harness, failing, every, first=31) == []
     folder = harness.copy(harness.end)  # and one that is broken is found out
     (next((folder / "run/checkpoints").glob("*.pt"))).unlink()

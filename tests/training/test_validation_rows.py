@@ -24,6 +24,7 @@ def mixture(x):
         pyro.sample("x", dist.Normal(means[k].unsqueeze(-1), 1.0).to_event(1), obs=x)
 
 
+@pytest.mark.exhaustive
 def test_two_parameters_end_where_the_training_rows_lead():
     """Thirty validation rows would stop at 0.2 from there; the maximum of the likelihood is found by EM."""
     torch.manual_seed(0)
