@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 PER_FILE = 8  # kernels for which a further file, and a further processor, pay
 _HEADERS = "#include <Python.h>\n#include <sstream>\n#include <cstdlib>\n#include <cerrno>\n"
 _FIRST_LINE = re.compile(r"\s*(#include <torch/csrc/inductor/cpp_prefix\.h>)\n")
+_DIRECTIVE = re.compile(r"^\s*#(?!\s*pragma)", re.MULTILINE)
 _SIGNATURE = re.compile(r'extern "C"\s+void\s+kernel\(')
 
 
@@ -36,19 +37,16 @@ class Kernel(NamedTuple):
     @property
     def is_known(self) -> bool:
         """Whether it is one function after one header, which can lie in a namespace."""
-        header, rest = _FIRST_LINE.match(self.source), self.source.count("#include")
-        return header is not None and rest == 1 and self.source.count('extern "C"') == 1 and self._is_kernel
-
-    @property
-    def _is_kernel(self) -> bool:
-        return _SIGNATURE.search(self.source) is not None
+        alone = len(_DIRECTIVE.findall(self.source)) == self.source.count('extern "C"') == 1
+        return alone and bool(_FIRST_LINE.match(self.source) and _SIGNATURE.search(self.source))
 
 
 @contextmanager
 def bundled() -> Iterator[None]:
     """A context in which Inductor compiles the kernels of a graph together."""
     try:
-        from torch._inductor.async_compile import AsyncCompile
+        from torch._inductor.async_compile import AsyncCompile, get_compile_threads
+        from torch._inductor.codecache import LambdaFuture
 
         alone = AsyncCompile.cpp_pybinding
     except (ImportError, AttributeError):  # another torch
@@ -56,15 +54,13 @@ def bundled() -> Iterator[None]:
         return
 
     def cpp_pybinding(self: Any, argtypes: Sequence[str], source_code: str) -> Any:
-        from torch._inductor.async_compile import get_compile_threads
-        from torch._inductor.codecache import LambdaFuture
-
         kernel = Kernel(tuple(argtypes), source_code)
         if get_compile_threads() <= 1 or not kernel.is_known:
             return alone(self, list(argtypes), source_code)
-        if "_bundle" not in vars(self):
-            self._bundle = Bundle(self.submit, get_compile_threads())
-        return LambdaFuture(self._bundle.add(kernel))
+        bundle = vars(self).get("_bundle")
+        if bundle is None or bundle.is_compiled:
+            bundle = self._bundle = Bundle(self.submit, get_compile_threads())
+        return LambdaFuture(bundle.add(kernel))
 
     with mock.patch.object(AsyncCompile, "cpp_pybinding", cpp_pybinding):
         yield
@@ -82,6 +78,11 @@ class Bundle:
         self._submit, self._num_compilers = submit, num_compilers
         self._kernels: list[Kernel] = []
         self._functions: list[Any] | None = None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it can take no more in."""
+        return self._functions is not None
 
     def add(self, kernel: Kernel) -> Callable[[], Any]:
         """Take a kernel in; gives what waits for its function."""

@@ -60,6 +60,8 @@ def test_kernels_that_do_not_compile_together_are_compiled_alone(monkeypatch, ca
     [
         (SOURCE, True),
         (SOURCE.replace("extern", "#include <cmath>\nextern"), False),
+        (SOURCE.replace("    for", "    #pragma GCC ivdep\n    for"), True),
+        (SOURCE.replace("extern", "#define SEVEN 7\nextern"), False),
         (SOURCE + 'extern "C" void other() {}', False),
         (SOURCE.replace("void  kernel", "int kernel"), False),
         (re.sub("#include.*\n", "", SOURCE), False),
