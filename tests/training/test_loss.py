@@ -114,6 +114,8 @@ def test_the_mean_answer_is_held_at_the_prior_by_hand(x, y):
     mean = label_distribution(pair, 0.5 * x).probs.mean(0)
     by_hand = 4 * (mean[0] * math.log(0.4) + mean[2] * math.log(2.5))
     assert term.item() == pytest.approx(by_hand.item(), rel=1e-5)
+    of = pair.guide.conditionals["y"].family.logits.weight
+    torch.testing.assert_close(*(torch.autograd.grad(value, of, retain_graph=True)[0] for value in (term, by_hand)))
     step.note(step.seen)
     torch.testing.assert_close(step.running[0], DECAY * torch.tensor([0.2, 0.3, 0.5]) + (1 - DECAY) * mean.detach())
 
