@@ -74,7 +74,12 @@ def test_the_recording_of_closed_form_terms_equals_stock_pyro(guide):
 
 @pytest.mark.parametrize(
     ("model", "guide"),
-    [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.exhaustive) for pair in COMPILED],
+    [
+        pytest.param(
+            *pair, marks=() if pair in QUICK else pytest.mark.slow if "planar" in pair else pytest.mark.exhaustive
+        )
+        for pair in COMPILED
+    ],
 )
 @pytest.mark.usefixtures("at_once")
 def test_the_graph_of_a_pair_equals_stock_pyro(model, guide):

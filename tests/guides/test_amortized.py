@@ -115,7 +115,7 @@ def test_a_positive_site_has_the_gamma_posterior():
     assert (draws.std(0) / exact.stddev - 1).abs().mean() < 0.1
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_local_and_shared_sites_together():
     """Group effects given mean and spread; their posterior under mean and spread fixed is normal."""
     model = PROGRAMS["groups"].model

@@ -120,7 +120,7 @@ def test_the_teacher_has_the_averages_at_any_time(make, x):
     assert all(torch.equal(value, before[name]) for name, value in pair.state_dict().items())
 
 
-@pytest.mark.usefixtures("graph")
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("compile", [pytest.param("off", marks=pytest.mark.exhaustive), "on"])
 def test_a_run_with_a_teacher_is_resumed_to_the_bit(compile, toy_npz, tmp_path):
     settings = {
