@@ -43,10 +43,11 @@ def quietly(**settings):
 def test_fit_save_load_evaluate_is_identical(model, guide, toy_npz, tmp_path):
     run = quietly(model=model, guide=guide, data=toy_npz, out=tmp_path / "run", epochs=1)
     loaded = pyro_vae.load(tmp_path / "run")
-    before, after = run.evaluate(num_samples=7), loaded.evaluate(num_samples=7)
-    assert before.pop("seconds") >= 0
-    assert after.pop("seconds") >= 0
-    assert before == after
+    for split in ("validation", "test"):
+        before, after = run.evaluate(split, num_samples=7), loaded.evaluate(split, num_samples=7)
+        assert before.pop("seconds") >= 0
+        assert after.pop("seconds") >= 0
+        assert before == after
     assert loaded.config == run.config
     assert loaded.history.equals(run.history)
     assert torch.equal(loaded.sample(5), run.sample(5))
