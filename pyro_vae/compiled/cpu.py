@@ -22,6 +22,7 @@ from torch import Tensor, fx
 
 from pyro_vae.compiled.bernoulli import rewrite_bernoulli
 from pyro_vae.compiled.convolutions import rewrite_convolution
+from pyro_vae.compiled.forms import describe
 from pyro_vae.compiled.inlining import copied_as, inline, is_view
 
 SMALLEST_PRODUCT = 2**20  # multiplications; below, a call costs more than is gained
@@ -55,6 +56,7 @@ _library.impl("addmm", lambda bias, a, b: a.new_empty(a.shape[0], b.shape[1]), "
 
 def suit_cpu(graph: fx.GraphModule) -> None:
     """Rewrite a recorded graph in place; operations on other devices stay as they are."""
+    describe(graph.graph)
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and _on_cpu(node):
             rewrite_convolution(graph.graph, node)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
 
@@ -24,6 +23,8 @@ def inline(graph: fx.Graph, before: fx.Node, function: Callable[..., Any], *argu
     Returns:
         The node of the result; a list of nodes for a tuple.
     """
+    from torch.fx.experimental.proxy_tensor import make_fx  # late: half a second, which only compiling needs
+
     examples = [_like(argument.meta["val"]) for argument in arguments]
     with torch.no_grad():
         done = make_fx(function)(*examples).graph

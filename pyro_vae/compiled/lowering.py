@@ -19,8 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pyro_vae.compiled.allocation import keep_freed_memory
 from pyro_vae.compiled.bundling import bundled
@@ -107,14 +105,16 @@ def compile_recording(recording: Recording, inputs: Sequence[Tensor]) -> Flat:
     Raises:
         Exception: whatever the compiler raises; without a C++ compiler, torch's ``InvalidCxxCompiler``.
     """
+    from torch._inductor.compile_fx import compile_fx  # late, like its parts: seconds to import
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
     graph, held = recording.copy().graph, recording.held  # one to be rewritten
     suit_cpu(graph)
     on_cpu = all(tensor.device.type == "cpu" for tensor in (*inputs, *held))
     fake = FakeTensorMode(shape_env=ShapeEnv())  # without a shape environment Inductor's cache is passed over
     examples = [fake.from_tensor(tensor.detach(), static_shapes=True) for tensor in (*inputs, *held)]
     with torch.no_grad(), _quiet(), tracing(TracingContext(fake)):
-        from torch._inductor.compile_fx import compile_fx  # late: a second to import
-
         if on_cpu:
             keep_freed_memory()
             head_start()

@@ -1,13 +1,13 @@
 """Which way something runs that is computed again and again: eagerly, replayed as recorded, or compiled.
 
 A recorded graph is replayed operation by operation, without the programs' Python, Pyro's handlers and autograd, which
-saves a fifth to a quarter of a step for the second of a recording.  Compiling a graph of n operations takes about
-3 s + n 25 ms.  Each run of it saves what it takes to hand an operation over, about 1.5 us on the CPU, where
-TorchScript's interpreter does it, and 6 us where Python does, and most of the memory traffic of intermediate results,
-which single operations write and read again at about 8 GB/s (measured on two cores, for graphs of 130 to 2,500
-operations).  These numbers are rough, but they are the same on every run, so that
-the same command chooses alike each time: a choice by the clock would make the last digits of a run depend on what else
-the computer did.
+saves a fifth of a step or more; recording takes a fifth of a millisecond for each operation, as long as some 18 steps.
+Compiling a graph of n operations takes about 3 s + n 25 ms.  Each run of it saves what it takes to hand an operation
+over, about 1.5 us on the CPU, where TorchScript's interpreter does it, and 6 us where Python does, and most of the
+memory traffic of intermediate results, which single operations write and read again at about 8 GB/s (measured on two
+cores, for graphs of 130 to 2,500 operations).  These numbers are rough, but they are the same on every run, so that the
+same command chooses alike each time: a choice by the clock would make the last digits of a run depend on what else the
+computer did.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeVar
 
-from torch import Tensor
-
+from pyro_vae.compiled.forms import Form
 from pyro_vae.compiled.inlining import is_view
 from pyro_vae.compiled.refusals import Untraceable
 
@@ -35,10 +34,10 @@ SAVED_A_BYTE = 1 / 8e9
 FEWEST_RUNS = 200  # for which anything is recorded at all
 MAX_COMPILED = 5_000  # operations of a graph that is compiled at all: the time grows faster than their number
 EAGER_CALLS = 1  # of a kind, before it is recorded
-RECORDED_AT_ONCE = 2_000  # operations that may be recorded on credit, in some 0.8 seconds
-RECORDED_BY_ALL = 4_000  # by all programs of a process: a sweep over settings makes new ones, and leaves them soon
+RECORDED_AT_ONCE = 4_000  # operations that may be recorded on credit, in some 0.8 seconds
+RECORDED_BY_ALL = 10_000  # by all programs of a process: a sweep over settings makes new ones, and leaves them soon
 TYPICAL = 300  # operations of a program that is not known yet
-CALLS_FOR_A_RECORDING = 45  # eager calls that take as long as recording one of them
+CALLS_FOR_A_RECORDING = 20  # eager calls that take as long as recording one of them; 11 to 20 in five programs
 MOST_LOST = 0.3  # of the time of the eager calls, that recording may take
 
 
@@ -66,9 +65,9 @@ class CompileEstimate:
     def from_recording(cls, recording: Recording, runs: int) -> Self:
         """The estimate for ``runs`` runs of a recording."""
         calls = [node for node in recording.graph.graph.nodes if node.op == "call_function" and not is_view(node)]
-        values = [value for node in calls if isinstance(value := node.meta.get("val"), Tensor)]
-        on_cpu = all(value.device.type == "cpu" for value in values)
-        return cls(len(calls), sum(value.nbytes for value in values), runs, on_cpu)
+        forms = [form for node in calls if isinstance(form := node.meta.get("form"), Form)]
+        on_cpu = all(form.device.type == "cpu" for form in forms)
+        return cls(len(calls), sum(form.num_bytes for form in forms), runs, on_cpu)
 
     @property
     def cost(self) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from pyro_vae.compiled.forms import Form
 from pyro_vae.compiled.redundancy import Redundancy
 from pyro_vae.compiled.scripting import FEWEST_OPERATIONS, Stretch, as_written
 
@@ -159,5 +160,5 @@ class _Writer:
 
 
 def _on_cpu(graph: fx.GraphModule) -> bool:
-    values = [node.meta.get("val") for node in graph.graph.nodes if node.op == "placeholder"]
-    return all(isinstance(value, Tensor) and value.device.type == "cpu" for value in values)
+    forms = [node.meta.get("form") for node in graph.graph.nodes if node.op == "placeholder"]
+    return all(isinstance(form, Form) and form.device.type == "cpu" for form in forms)

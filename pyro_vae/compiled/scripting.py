@@ -12,13 +12,16 @@ errors.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+
+from pyro_vae.compiled.forms import Form
 
 FEWEST_OPERATIONS = 3  # operations that are worth a call
 _APART = tuple(  # how the names of operations begin that end a stretch
@@ -33,6 +36,29 @@ Known = Callable[[fx.Node], fx.Node | Tensor]
 
 class Unsayable(Exception):
     """An operation or an argument that TorchScript does not know."""
+
+
+class _Signature(NamedTuple):
+    """An operation as TorchScript knows it: arguments by name, type and default, and what it may be called."""
+
+    name: str
+    arguments: list[tuple[str, str, Any]]
+    returns: list[str]
+    overloads: set[str]
+
+
+@functools.cache
+def _signature(target: Any) -> _Signature | None:
+    """How an operation is called; None for one that ends a stretch."""
+    schema = getattr(target, "_schema", None)
+    if schema is None or target.namespace != "aten" or target._opname.startswith(_APART):
+        return None
+    returns = [str(each.type) for each in schema.returns]
+    if returns != ["List[Tensor]"] and set(returns) != {"Tensor"}:
+        return None
+    arguments = [(each.name, str(each.type), each.default_value) for each in schema.arguments]
+    overloads = {schema.name + suffix for suffix in _overloads(target._overloadname)}
+    return _Signature(schema.name, arguments, returns, overloads)
 
 
 class Stretch:
@@ -78,24 +104,21 @@ class Stretch:
 
     def _say(self, node: fx.Node) -> dict[fx.Node, Any]:
         """The values of an operation, which is inserted: of itself, or of the parts of its result."""
-        target: Any = node.target
-        schema = getattr(target, "_schema", None)
-        if schema is None or target.namespace != "aten" or target._opname.startswith(_APART):
+        signature = _signature(node.target)
+        if signature is None:
             raise Unsayable
-        kinds = [str(each.type) for each in schema.returns]
-        if kinds != ["List[Tensor]"] and set(kinds) != {"Tensor"}:
-            raise Unsayable
+        kinds = signature.returns
         if kinds != ["Tensor"] and any(part.target is not operator.getitem for part in node.users):
             raise Unsayable
-        given = dict(zip((each.name for each in schema.arguments), node.args, strict=False)) | node.kwargs
-        said = [self._argument(str(each.type), given.get(each.name, each.default_value)) for each in schema.arguments]
-        call = self._graph.insertNode(self._graph.create(schema.name, said, len(kinds)))
-        if call.schema().split("(")[0] not in (schema.name + suffix for suffix in _overloads(target._overloadname)):
+        given = dict(zip((name for name, _, _ in signature.arguments), node.args, strict=False)) | node.kwargs
+        said = [self._argument(kind, given.get(name, default)) for name, kind, default in signature.arguments]
+        call = self._graph.insertNode(self._graph.create(signature.name, said, len(kinds)))
+        if call.schema().split("(")[0] not in signature.overloads:
             call.destroy()
             raise Unsayable
         if kinds == ["List[Tensor]"]:
             call.output().setType(torch._C.ListType(_TENSOR))
-            parts = self._graph.create("prim::ListUnpack", [call.output()], len(node.meta["val"]))
+            parts = self._graph.create("prim::ListUnpack", [call.output()], len(node.meta["form"]))
             call = self._graph.insertNode(parts)
         outputs = list(call.outputs())
         for output in outputs:
@@ -131,7 +154,7 @@ class Stretch:
         if not isinstance(value, fx.Node):
             return self._graph.insertConstant(value)
         if value not in self._values:
-            if value.op == "call_function" and not isinstance(value.meta.get("val"), Tensor):
+            if value.op == "call_function" and not isinstance(value.meta.get("form"), Form):
                 raise Unsayable
             self._values[value] = self._graph.addInput()
             self._values[value].setType(_TENSOR)

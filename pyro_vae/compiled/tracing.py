@@ -16,7 +16,6 @@ operations on the very objects that ``record`` was given are operations on its i
 from __future__ import annotations
 
 import copy
-import itertools
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -33,14 +32,11 @@ from pyro.distributions.transforms.spline import _monotonic_rational_spline
 from pyro.infer.util import Dice
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor, fx, nn
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot, make_fx
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from pyro_vae.compiled.gradients import leaves_behind, next_function
 from pyro_vae.compiled.indexing import entries, has_number
-from pyro_vae.compiled.quickly import described_quickly, uncollected
 from pyro_vae.compiled.refusals import MAX_NODES, WITH_BACKWARD, TooLarge, Untraceable
 from pyro_vae.compiled.substitutes import (
     is_mask,
@@ -51,6 +47,7 @@ from pyro_vae.compiled.substitutes import (
     without_hooks,
     without_onednn,
 )
+from pyro_vae.compiled.tape import Refused, Tape, ValueNeeded, undisturbed
 from pyro_vae.compiled.validation import VALIDATION, all_valid, equal_scales, is_check
 
 # Pyro warns of values that are not numbers; a caller of a compiled graph looks at what comes out.  Dice leaves out
@@ -76,13 +73,10 @@ _VALUES = {
 _GRADIENT: Any = Tensor.grad
 _VERSION: Any = Tensor._version
 _COPIES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new)
-# What these do depends on the values of a tensor, lengths or offsets, which they read without an operation.
-_READ_ELSEWHERE = {"_pack_padded_sequence", "_pad_packed_sequence", "ctc_loss", "_ctc_loss", "segment_reduce"}
 _SPLITS = (torch.tensor_split, Tensor.tensor_split, torch.narrow, Tensor.narrow)
 # Of numbers these raise where there is no result; of tensors they give one that is not finite.
 _PARTIAL = {"__rdiv__", "div", "__floordiv__", "__rfloordiv__", "remainder", "__rmod__", "pow", "__rpow__"}
 Checks = Literal["none", "needed", "all"]
-_LITERALS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
 
 
 @dataclass(frozen=True)
@@ -140,37 +134,31 @@ def record(
         Untraceable: if Python asked for the value of a tensor, or the shape of one depends on values.
         TooLarge: if there are more operations.
     """
-    mode = _Recording(list(differentiate), max_nodes, check != "none", numbers)
-    results: list[Tensor] = []
-    kept: list[Tensor] = []
-    valid: list[Tensor] = []
-
-    def run(*_: Tensor) -> tuple[Tensor, ...]:
+    tape = Tape(inputs)
+    mode = _Recording(tape, list(differentiate), max_nodes, check != "none", numbers)
+    noise = _foreign_noise()
+    with undisturbed(), tape:
         with mode:
-            results.extend(torch.as_tensor(result).detach() for result in function())
+            results = [torch.as_tensor(result).detach() for result in function()]
             if mode.refused is not None:  # and the function went on without it
                 raise mode.refused
-            kept.extend(detach_provenance(tensor).detach() for tensor in left())
-        if check == "all" or (check == "needed" and mode.checks):
-            valid.append(all_valid(mode.checks, results if check == "all" else ()))
-        return (*results, *(gradient for gradient in mode.gradients if gradient is not None), *kept, *valid)
-
-    noise = _foreign_noise()
-    shapes = FakeTensorMode(allow_fallback_kernels=True)  # one for all nodes, where there would be one for each
-    with tracing(TracingContext(shapes)), described_quickly(shapes), uncollected():
-        graph = make_fx(run)(*inputs)
+            kept = [detach_provenance(tensor).detach() for tensor in left()]
+        gradients = [gradient for gradient in mode.gradients if gradient is not None]
+        looked_at = check == "all" or (check == "needed" and mode.checks)
+        valid = [all_valid(mode.checks, results if check == "all" else ())] if looked_at else []
     if _foreign_noise() != noise:
         raise Untraceable("random numbers of Python or NumPy are drawn; draw them with torch")
+    graph = tape.finish([*results, *gradients, *kept, *valid])
     leaves = mode.differentiate[len(differentiate) :]
-    return Recording(graph, _lift(graph), results, mode.gradients, leaves, kept, valid[0] if valid else None)
+    return Recording(graph, tape.held, results, mode.gradients, leaves, kept, valid[0] if valid else None)
 
 
 class _Recording(TorchFunctionMode):
     """Answers what cannot be recorded."""
 
-    def __init__(self, differentiate: list[Tensor], max_nodes: int, checks: bool, numbers: bool) -> None:
+    def __init__(self, tape: Tape, differentiate: list[Tensor], max_nodes: int, checks: bool, numbers: bool) -> None:
         super().__init__()
-        self.differentiate, self._max_nodes = differentiate, max_nodes
+        self._tape, self.differentiate, self._max_nodes = tape, differentiate, max_nodes
         self._checks, self._numbers = checks, numbers
         self.gradients: list[Tensor | None] = [None] * len(differentiate)
         self.refused: Untraceable | None = None
@@ -189,24 +177,17 @@ class _Recording(TorchFunctionMode):
     def _record(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType
     ) -> Any:
-        nodes = _nodes()
-        before = len(nodes)
         try:
             result = self._answer(func, args, kwargs, asking)
-        except RuntimeError as error:
-            if "tracing tensor" not in str(error):
-                raise
+        except ValueNeeded as error:
             name = getattr(func, "__name__", str(func))
             raise Untraceable(f"{name} depends on the value of a tensor ({_place(asking)})") from error
+        except Refused as error:
+            raise Untraceable(f"{error} ({_place(asking)})") from error
         if self._numbers and getattr(func, "__name__", "") in _PARTIAL and not (result.dim() or result.requires_grad):
             self.checks.append(torch.isfinite(detach_provenance(result)))
-        if len(nodes) > self._max_nodes:
+        if len(self._tape.graph.nodes) > self._max_nodes:
             raise TooLarge(self._max_nodes)
-        for node in itertools.islice(reversed(nodes), len(nodes) - before):
-            if _has_varying_shape(node):
-                raise Untraceable(f"the shape of what {node.target} returns depends on values ({_place(asking)})")
-            if getattr(node.target, "_opname", None) in _READ_ELSEWHERE:
-                raise Untraceable(f"{node.target} reads the values of a tensor in C++ ({_place(asking)})")
         return result
 
     def _answer(
@@ -214,9 +195,10 @@ class _Recording(TorchFunctionMode):
     ) -> Any:
         if (kwargs or {}).get("generator") is not None:
             raise Untraceable(f"a generator of random numbers of its own is drawn from ({_place(asking)})")
+        varies = self._tape.varies
         if func is Tensor.item:
             value = detach_provenance(args[0])
-            return value.detach() if _varies(value) else _constant(func, args, kwargs)
+            return value.detach() if varies(value) else _constant(func, args, kwargs)
         if func is Tensor.backward:
             return self._collect(*args, **kwargs)
         if getattr(func, "__self__", None) is _GRADIENT and _root(asking) not in ("torch", "pyro"):
@@ -239,23 +221,30 @@ class _Recording(TorchFunctionMode):
         if func in (Tensor.__getitem__, Tensor.__setitem__) and is_mask(args[1]):
             if asking.f_code is _MASKED or (len(args) == 3 and is_one_number(args[2])):
                 return masked(*args)
-        if func is Tensor.__getitem__ and has_number(args[1], _varies):
+        if func is Tensor.__getitem__ and has_number(args[1], varies):
             return entries(*args)
-        if func in _COPIES and any(_varies(leaf) for leaf in _listed(*args, **kwargs)):
+        if func in _COPIES and any(varies(leaf) for leaf in _listed(*args, **kwargs)):
             raise Untraceable(f"a tensor is made of the values of others; use torch.stack ({_place(asking)})")
-        if func is Tensor.__bool__ and is_check(asking) and _varies(args[0]):
+        if func is Tensor.__bool__ and is_check(asking) and varies(args[0]):
             self.checks.append(detach_provenance(args[0]).detach())
         if func is Tensor.__float__ and self._checks and (equal := equal_scales(asking, args[0])) is not None:
             self.checks.extend(equal)
             return _constant(func, args, kwargs)
         if func in _VALUES:
-            return _value(func, args, kwargs, asking)
-        if func in _SPLITS and any(isinstance(arg, Tensor) and _varies(arg) for arg in (*args[1:], *kwargs.values())):
+            return self._value(func, args, kwargs, asking)
+        if func in _SPLITS and any(isinstance(arg, Tensor) and varies(arg) for arg in (*args[1:], *kwargs.values())):
             raise Untraceable(f"{func.__name__} reads the values of a tensor in C++ ({_place(asking)})")
         return func(*args, **kwargs)
 
+    def _value(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType) -> Any:
+        if asking.f_code in _ANSWERS:
+            return _ANSWERS[asking.f_code]
+        if any(isinstance(arg, Tensor) and self._tape.varies(arg) for arg in args):
+            raise Untraceable(f"{_VALUES[func]} in Python depends on the value of a tensor ({_place(asking)})")
+        return _constant(func, args, kwargs)
+
     def _collect(self, loss: Tensor, gradient: Tensor | None = None, **options: Any) -> None:
-        expected = int(WITH_BACKWARD * len(_nodes()))
+        expected = int(WITH_BACKWARD * len(self._tape.graph.nodes))
         if expected > self._max_nodes:
             raise TooLarge(self._max_nodes, expected)
         retain_graph = options.get("retain_graph")
@@ -278,49 +267,9 @@ def _listed(*args: Any, **kwargs: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(lists) if isinstance(leaf, Tensor)]
 
 
-def _value(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType) -> Any:
-    if asking.f_code in _ANSWERS:
-        return _ANSWERS[asking.f_code]
-    if any(isinstance(arg, Tensor) and _varies(arg) for arg in args):
-        raise Untraceable(f"{_VALUES[func]} in Python depends on the value of a tensor ({_place(asking)})")
-    return _constant(func, args, kwargs)
-
-
 def _constant(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    with disable_proxy_modes_tracing():
+    with _disable_current_modes():
         return func(*args, **kwargs)
-
-
-def _varies(tensor: Tensor) -> bool:
-    """Whether the value of a tensor can differ from run to run: all but what was made of constants alone."""
-    mode = get_proxy_mode()
-    slot = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
-    if slot is None:
-        return True
-    seen: set[fx.Node] = set()
-    ahead = [slot.proxy.node]
-    while ahead:
-        node = ahead.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if node.op in ("placeholder", "get_attr") and not _is_literal(node):
-            return True
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            return True
-        ahead.extend(node.all_input_nodes)
-    return False
-
-
-def _is_literal(node: fx.Node) -> bool:
-    """Whether a tensor that the graph holds was written out in the program, ``torch.tensor(0.5)`` say."""
-    return node.op == "get_attr" and all(user.target in _LITERALS for user in node.users)
-
-
-def _nodes() -> Any:
-    """The nodes recorded so far."""
-    mode = get_proxy_mode()
-    return () if mode is None else mode.tracer.graph.nodes
 
 
 def _asking(frame: FrameType) -> FrameType:
@@ -352,36 +301,3 @@ def _foreign_noise() -> int:
     """The state of the generators whose numbers leave no trace."""
     numpy_state = np.random.get_state(legacy=False)
     return hash((random.getstate(), str(numpy_state["state"]["pos"]), numpy_state["state"]["key"].tobytes()))
-
-
-def _has_varying_shape(node: fx.Node) -> bool:
-    if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
-        return False
-    if node.target in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default):
-        indices: Any = node.args[1]
-        return any(isinstance(index, fx.Node) and _dtype(index) in (torch.bool, torch.uint8) for index in indices)
-    return True
-
-
-def _dtype(node: fx.Node) -> torch.dtype | None:
-    value = node.meta.get("val")
-    return None if value is None else value.dtype
-
-
-def _lift(graph: fx.GraphModule) -> list[Tensor]:
-    """Make the tensors that the graph holds inputs of it, at the end, so that it always sees them as they are."""
-    held: list[Tensor] = []
-    places: dict[str, fx.Node] = {}
-    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1:]
-    for node in list(graph.graph.nodes):
-        if node.op != "get_attr" or _is_literal(node):
-            continue
-        if node.target not in places:
-            with graph.graph.inserting_after(last[0]) if last else graph.graph.inserting_before():
-                places[node.target] = graph.graph.placeholder(f"held_{len(held)}")
-            last = [places[node.target]]
-            held.append(getattr(graph, node.target))
-            places[node.target].meta["val"] = held[-1].detach()
-        node.replace_all_uses_with(places[node.target])
-        graph.graph.erase_node(node)
-    return held

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from pyro_vae.compiled.tape import is_recording
 from pyro_vae.distributed.launch import attempt, is_one_of_several
 from pyro_vae.distributed.noise import RowNoise
 from pyro_vae.distributed.world import ALONE, ElsewhereError, LostError, World
@@ -60,7 +60,7 @@ class Group(World):
         sent = [torch.zeros_like(p, requires_grad=False) if g is None else g.detach() for p, g in pairs]
         *found, used, mean_loss, heard = self._means([*sent, used, loss.detach(), self._wishes])
         self._heard.copy_(heard)
-        if get_proxy_mode() is None:  # what a recorded step uses is what the processes used in this one
+        if not is_recording():  # what a recorded step uses is what the processes used in this one
             there = [share > 0 for share in used.tolist()]
         else:
             there = [gradient is not None for gradient in gradients]

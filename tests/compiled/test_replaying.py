@@ -9,14 +9,27 @@ from unittest import mock
 import pytest
 import torch
 from torch import nn
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae.compiled.redundancy import Redundancy
 from pyro_vae.compiled.replaying import replay
 from pyro_vae.compiled.scripting import Stretch
+from pyro_vae.compiled.tape import Tape
+from pyro_vae.compiled.tracing import record
 
 X = torch.linspace(-2.0, 3.0, 12).reshape(3, 4)
+
+
+def recorded(function):
+    """What gives the graph of a function at some inputs."""
+
+    def graph(*inputs):
+        tape = Tape(inputs)
+        with tape:
+            results = function(*inputs)
+        return tape.finish(results)
+
+    return graph
 
 
 def arithmetic(x):
@@ -80,7 +93,7 @@ FUNCTIONS = [arithmetic, views, networks, with_noise, with_several_results, with
 def test_a_replay_is_the_graph_to_the_bit(function, scripted, monkeypatch):
     if not scripted:
         monkeypatch.setattr(Stretch, "take", lambda *_: False)
-    graph = make_fx(function)(X)
+    graph = recorded(function)(X)
     graph.graph.eliminate_dead_code()  # as is done before, so that a result may have no reader at all
     graph.recompile()
     run = replay(graph)
@@ -116,7 +129,7 @@ class Alive(TorchDispatchMode):
 def test_values_are_let_go_after_their_last_use(scripted, monkeypatch):
     if not scripted:
         monkeypatch.setattr(Stretch, "take", lambda *_: False)
-    run = replay(make_fx(lambda x: (((x.exp() + 1).log() * 2).sum(),))(X))
+    run = replay(recorded(lambda x: (((x.exp() + 1).log() * 2).sum(),))(X))
     with Alive() as alive:
         run([X])
     assert alive.counts == [0, 1, 1, 1, 1]
@@ -128,7 +141,7 @@ def test_what_is_known_is_computed_once_and_nothing_that_leaves_is_shared():
         once, twice = (x * scale).exp(), (x * scale).exp()
         return once.sum() + twice.sum(), torch.zeros(4), torch.zeros(4), x.sin(), x.sin()
 
-    graph = make_fx(function)(X)
+    graph = record(lambda: function(X), [X]).graph
     known = Redundancy(graph)
     assert {node.target for node in known.constants} >= {torch.ops.aten.ones.default}
     assert sum(node.target is torch.ops.aten.exp.default for node in known.same_as) == 1
@@ -141,8 +154,8 @@ def test_what_is_known_is_computed_once_and_nothing_that_leaves_is_shared():
 
 
 def test_nothing_is_left_out_where_something_is_written_to():
-    assert not Redundancy(make_fx(with_changes)(X)).constants
-    statistics = make_fx(lambda x, m, v: nn.functional.batch_norm(x, m, v, training=True))(
+    assert not Redundancy(recorded(with_changes)(X)).constants
+    statistics = recorded(lambda x, m, v: nn.functional.batch_norm(x, m, v, training=True))(
         X, torch.zeros(4), torch.ones(4)
     )
     known = Redundancy(statistics)
@@ -151,13 +164,13 @@ def test_nothing_is_left_out_where_something_is_written_to():
 
 
 def test_noise_is_drawn_anew_though_it_reads_nothing():
-    run = replay(make_fx(lambda x: (x + torch.randn(3, 4), torch.randn(3, 4) * 2))(X))
+    run = replay(recorded(lambda x: (x + torch.randn(3, 4), torch.randn(3, 4) * 2))(X))
     assert not torch.equal(run([X])[1], run([X])[1])
 
 
 def stretches(function, x=X):
     """How many operations each stretch of a function's graph holds."""
-    graph = make_fx(function)(x)
+    graph = recorded(function)(x)
     found, finish = [], Stretch.function
 
     def noted(self, outputs):
@@ -176,16 +189,16 @@ def test_what_can_be_said_is_one_stretch():
 
 
 def test_errors_of_a_kind_of_their_own_keep_it():
-    solve = make_fx(lambda x: (torch.linalg.cholesky(x @ x.t() + torch.eye(3)).exp().log().sum(),))(X)
+    solve = recorded(lambda x: (torch.linalg.cholesky(x @ x.t() + torch.eye(3)).exp().log().sum(),))(X)
     with pytest.raises(torch.linalg.LinAlgError, match="not positive-definite"):
         replay(solve)([torch.full((3, 4), torch.nan)])
-    pick = make_fx(lambda x, i: (x.exp().log().sin()[i] * 2,))(X, torch.tensor([0]))
+    pick = recorded(lambda x, i: (x.exp().log().sin()[i] * 2,))(X, torch.tensor([0]))
     with pytest.raises(IndexError, match="out of bounds"):
         replay(pick)([X, torch.tensor([3])])
 
 
 def test_errors_are_told_as_torch_tells_them():
-    run = replay(make_fx(lambda p: ((torch.bernoulli(p) * 2 + 1).exp(),))(torch.full((3,), 0.5)))
+    run = replay(recorded(lambda p: ((torch.bernoulli(p) * 2 + 1).exp(),))(torch.full((3,), 0.5)))
     with pytest.raises(RuntimeError) as caught:
         run([torch.full((3,), 2.0)])
     with pytest.raises(RuntimeError) as expected:

@@ -83,6 +83,64 @@ def test_python_may_not_ask_for_the_value_of_another(function, reason):
         record(lambda: (function(x),), [x])
 
 
+def written_into(x):
+    made = torch.zeros(3)
+    made[0] = x.sum()
+    return made
+
+
+def written_through_a_view(x):
+    made = torch.zeros(2, 3)
+    made.view(6)[4:].t().copy_(x[:2])
+    return made.flip(0)
+
+
+def given_as_out(x):
+    made = torch.ones(3)
+    torch.mul(x, 2, out=made)
+    return made
+
+
+def written_before_it_was_looked_at(x):
+    made = torch.zeros(3)
+    seen = made[1:]
+    made.add_(x)
+    return seen
+
+
+WRITERS = [written_into, written_through_a_view, given_as_out, written_before_it_was_looked_at]
+
+
+@pytest.mark.parametrize("function", WRITERS)
+def test_a_constant_into_which_something_was_written_is_none(function):
+    x = X.clone()
+    with pytest.raises(Untraceable, match="a choice in Python depends on the value of a tensor"):
+        record(lambda: (x if function(x).sum() > 0 else -x,), [x])
+
+
+def test_a_constant_that_lies_where_another_one_was_is_one():
+    x = X.clone()
+
+    def function():
+        for _ in range(20):
+            assert torch.zeros(3).sum() == 0  # whose memory is soon that of the next
+            torch.zeros(3).add_(x)
+        return (x,)
+
+    record(function, [x])
+
+
+class OfItsOwn(nn.Parameter):
+    """A class that says nothing of operations."""
+
+
+def test_a_class_that_leaves_operations_to_torch_is_recorded():
+    x, held = X.clone(), OfItsOwn(torch.ones(3))
+    recording = record(lambda: ((x * held).sum(),), [x])
+    assert recording.held[0] is held
+    torch.testing.assert_close(replay(recording, OTHER), (OTHER.sum(),))
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -1,0 +1,220 @@
+"""A tape: the tensor operations of a run as nodes of a graph, written down as they happen.
+
+A dispatch mode sees every operation below autograd, those of backward passes too, with the tensors that it is given and
+those that it returns.  So it is enough to know which node made which tensor: a tensor that the tape has not met is one
+that the program holds, and becomes an input of the graph, and one that was written out, ``torch.tensor(0.5)`` say, is
+a constant of it.  Beside its own time an operation takes a tenth of what it takes under torch's ``make_fx``, which can
+also follow sizes that vary, subclasses and modules.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch.fx._lazy_graph_module import _make_graph_module, _use_lazy_graph_module
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from pyro_vae.compiled.forms import form_of
+from pyro_vae.compiled.refusals import Untraceable
+from pyro_vae.compiled.snapshot import storage
+from pyro_vae.compiled.snapshot import written as written_to
+
+aten = torch.ops.aten
+# What these do depends on the values of a tensor, lengths or offsets, which they read without an operation.
+_READ_ELSEWHERE = {"_pack_padded_sequence", "_pad_packed_sequence", "ctc_loss", "_ctc_loss", "segment_reduce"}
+_ASKING_FOR_A_FORM = (aten.size.default, aten.stride.default, aten.storage_offset.default)
+_BY_INDEX = (aten.index.Tensor, aten.index_put.default)
+
+
+class Refused(Untraceable):
+    """An operation cannot be written down; the text says why, and not yet where."""
+
+
+class ValueNeeded(Refused):
+    """An operation reads the value of a tensor in C++."""
+
+
+class Tape(TorchDispatchMode):
+    """Writes down what is done to tensors while it is entered.
+
+    Args:
+        inputs: the tensors whose values may differ in later runs.
+
+    Attributes:
+        graph: what was done; its inputs are ``inputs``, then ``held``.
+        held: tensors that were met and are none of the inputs, by reference.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph, self.held = fx.Graph(), list[Tensor]()
+        self._made = WeakTensorKeyDictionary()  # the node of each tensor
+        self._varying = set[fx.Node]()
+        self._changed = set[int]()  # memory of constants into which something was written that varies
+        self._constants = dict[str, Tensor]()
+        self._last: fx.Node | None = None
+        for i, tensor in enumerate(inputs):
+            self._input(f"input_{i}", tensor)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):
+            return NotImplemented  # a class of its own does it with tensors
+        kwargs, kind = kwargs or {}, _kind(func)
+        if kind.is_composite:  # in inference mode nobody has taken it apart
+            with self:
+                return func.decompose(*args, **kwargs)
+        if kind.asks_for_a_value:
+            if any(map(self.varies, _tensors((args, (*kwargs.values(),))))):
+                raise ValueNeeded(f"{func} depends on the value of a tensor")
+            return func(*args, **kwargs)
+        if kind.refusal and (func not in _BY_INDEX or _has_mask(args[1])):
+            raise Refused(kind.refusal)
+        if func is aten.lift_fresh.default:  # its argument is nobody else's, and is not to change with the result
+            func = aten.lift_fresh_copy.default
+            self._constant(args[0])
+        written = tuple(map(self._written, args)), {name: self._written(value) for name, value in kwargs.items()}
+        result = func(*args, **kwargs)
+        node = self.graph.create_node("call_function", func, *written, name=kind.name)
+        varies = kind.is_random or not self._varying.isdisjoint(node.all_input_nodes) or self._has_changed(args, kwargs)
+        self._note(result, node, varies)
+        if kind.writes and varies:
+            self._changed.update(storage(tensor) for tensor in _tensors([*written_to(func, args, kwargs)]))
+        elif kind.is_new and not varies:  # maybe where something was that is gone
+            self._changed.difference_update(storage(tensor) for tensor in _tensors([result]))
+        return result
+
+    def varies(self, tensor: Tensor) -> bool:
+        """Whether the value of a tensor can differ from run to run: all but what was made of constants alone."""
+        node = self._made.get(tensor)
+        return node is None or node in self._varying or storage(tensor) in self._changed
+
+    def _has_changed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether something that varies was written into one of the arguments."""
+        given = _tensors((args, (*kwargs.values(),))) if self._changed else ()
+        return any(storage(tensor) in self._changed for tensor in given)
+
+    def finish(self, outputs: Sequence[Tensor]) -> fx.GraphModule:
+        """The graph of what was done so far, as a module.
+
+        Args:
+            outputs: what it returns.
+        """
+        self.graph.output(tuple(self._node(output) for output in outputs))
+        with _use_lazy_graph_module(True):  # its Python is written when it is called, which most never are
+            return _make_graph_module(self._constants, self.graph)
+
+    def _input(self, name: str, tensor: Tensor) -> fx.Node:
+        """A new input of the graph, behind the last one."""
+        before = self.graph.inserting_before() if self._last is None else self.graph.inserting_after(self._last)
+        with before:
+            self._last = self.graph.placeholder(name)
+        self._note(tensor, self._last, True)
+        return self._last
+
+    def _constant(self, tensor: Tensor) -> None:
+        if tensor not in self._made:
+            name = f"constant_{len(self._constants)}"
+            self._constants[name] = tensor
+            self._note(tensor, self.graph.get_attr(name), False)
+
+    def _node(self, tensor: Tensor) -> fx.Node:
+        node = self._made.get(tensor)
+        if node is None:
+            self.held.append(tensor)
+            node = self._input(f"held_{len(self.held) - 1}", tensor)
+        return node
+
+    def _written(self, value: Any) -> Any:
+        """An argument as it stands in the graph."""
+        if isinstance(value, Tensor):
+            return self._node(value)
+        if isinstance(value, (list, tuple)):
+            return [*map(self._written, value)]
+        return value
+
+    def _note(self, value: Any, node: fx.Node, varies: bool) -> None:
+        """Remember what an operation gave."""
+        if varies:
+            self._varying.add(node)
+        node.meta["form"] = form_of(value)
+        if isinstance(value, Tensor):
+            self._made[value] = node
+        elif isinstance(value, (list, tuple)):
+            for i, part in enumerate(value):
+                if isinstance(part, (Tensor, list, tuple)):
+                    self._note(part, self.graph.call_function(operator.getitem, (node, i)), varies)
+
+
+class _Kind(NamedTuple):
+    """What is to be known of an operation before it is written down."""
+
+    name: str
+    is_composite: bool
+    is_random: bool
+    is_new: bool
+    writes: bool
+    asks_for_a_value: bool
+    refusal: str
+
+
+@functools.cache
+def _kind(func: Any) -> _Kind:
+    refusal = ""
+    if torch.Tag.dynamic_output_shape in func.tags:
+        refusal = f"the shape of what {func} returns depends on values"
+    elif func._opname in _READ_ELSEWHERE:
+        refusal = f"{func} reads the values of a tensor in C++"
+    return _Kind(
+        func._opname,
+        func not in _ASKING_FOR_A_FORM and func._can_decompose(),
+        torch.Tag.nondeterministic_seeded in func.tags,
+        not any(returned.alias_info for returned in func._schema.returns),
+        any(argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments),
+        torch.Tag.data_dependent_output in func.tags,
+        refusal,
+    )
+
+
+def _has_mask(indices: Sequence[Tensor | None]) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors among the arguments of an operation."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _tensors(entry)
+
+
+def is_recording() -> bool:
+    """Whether what is done to tensors is written down."""
+    return any(isinstance(mode, Tape) for mode in _get_current_dispatch_mode_stack())
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep Python from looking for garbage in the many objects of a recording, a fifth of a second each time.
+
+    Autocast makes its copies of weights anew, since one that was made before is not of this run.
+    """
+    collects, caches = gc.isenabled(), torch.is_autocast_cache_enabled()
+    gc.disable()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(caches)
+        if collects:
+            gc.enable()
