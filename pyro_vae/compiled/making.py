@@ -49,7 +49,7 @@ from pyro_vae.compiled.tracing import record
 def make_graph(run: Run, reading: Reading, max_nodes: int) -> tuple[RecordedGraph, Any, Exception | None]:
     """Run a call and record it.
 
-    Where numbers are lifted, a program may do something else with tensors in their place.  So it is run once more, as
+    Where tensors stand for numbers, a program may do something else with them.  So it is run once more, as
     it is, which is the answer, and the two must agree.
 
     Args:
@@ -75,7 +75,7 @@ def make_graph(run: Run, reading: Reading, max_nodes: int) -> tuple[RecordedGrap
         if isinstance(error, Exception):
             raise Failed from error
         raise
-    if not reading.lifted:
+    if not (reading.lifted or graph.gave_numbers):
         return graph, outcome, None
     found, trained = summary([outcome.loss, *outcome.gradients]), outcome.tensors
     del outcome
@@ -120,6 +120,7 @@ def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writ
                 max_nodes,
                 "all" if check else "needed",
                 bool(numbers),
+                reading.tells_numbers,
             )
     if recording.valid is not None and not recording.valid:
         raise Unsettled("a value is outside its support")

@@ -3,6 +3,9 @@
 A graph does none of that again, and no recording sees it.  So the run that a graph is compared with is watched: Python
 tells of every call of a function, by whatever name or library a program reaches it.  What a program asks of the whole
 process, the number of threads or the level of a logger, is outside, too: it may be another at the next call.
+
+What C code does is not to be seen.  So a program whose own code calls a function of an extension, or a method of
+one's object, is taken to do something outside, unless that extension is known to compute only.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import io
 import sys
 from collections.abc import Set
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Self
 
 from pyro_vae.compiled.patches import Patchable
@@ -48,6 +51,7 @@ _CALLED_BY_PROGRAMS = {  # in Python, where a program calls them itself, by modu
     ("torch.backends", "__get__"): _SETTING,
     ("pyro.settings", "get"): _SETTING,
     ("pyro.util", "get_rng_state"): _SETTING,
+    **{("torch.serialization", name): _FILES for name in ("save", "load")},
 }
 _CALLED_BY_ANYBODY = {("torch._tensor", "__repr__"): _VALUE, ("torch._tensor", "__dlpack__"): _VALUE}
 _OWNERS = ("sqlite3", "_socket", "_ssl", "mmap", "select")  # whose objects are what is outside
@@ -55,6 +59,13 @@ _WRITING, _READING = ("write", "writelines"), ("read", "readline", "readlines", 
 # What these do in between is not the program's: a warning is written once, a module is read when it is first used.
 _PASSED_OVER = {"importlib", "linecache", "tokenize", "warnings"}
 _QUIET = {"pyro", "pyro_vae", "torch"}
+# Extensions whose functions, and methods, compute and do nothing else, or are looked at elsewhere.
+_COMPUTING = set(
+    "builtins math cmath itertools functools operator collections bisect heapq struct statistics re sre datetime "
+    "decimal fractions string json weakref abc typing copy types enum contextvars array random sys time gc "
+    "unicodedata binascii base64 hashlib zlib tokenize ast symtable opcode warnings".split()
+)
+_HARMLESS = {(system, "fspath") for system in _SYSTEMS}
 _HANDED_ON = sys.stdlib_module_names | {"numpy", "scipy"}  # they do it because they are told to
 
 
@@ -94,6 +105,8 @@ class Outside:
             self.called.note_in_c(function)
             what = _what(function)
             caller = None if what is None else _caller(frame)
+            if caller is None and _is_own(frame):
+                what, caller = _what_of_an_extension(function), frame
         elif event == "call":
             self.called.note(frame)
             what, caller = _what_in_python(frame)
@@ -115,6 +128,30 @@ def _what(function: Any) -> str | None:
     return _FUNCTIONS.get((getattr(function, "__module__", None) or "", name))
 
 
+def _what_of_an_extension(function: Any) -> str | None:
+    """What a program has an extension do that is not known to compute only; None for nothing."""
+    name, owner = function.__name__, getattr(function, "__self__", None)
+    if owner is None or isinstance(owner, (ModuleType, type)):
+        module = getattr(function, "__module__", None) or ""
+        known = module.split(".")[0] not in sys.stdlib_module_names or (module, name) in _HARMLESS
+        return None if known or module.strip("_") in _COMPUTING else f"it calls {module.strip('_')}.{name}"
+    kind = next((base for base in type(owner).__mro__ if name in vars(base)), type(owner))
+    root = kind.__module__.split(".")[0].strip("_")
+    if root in _COMPUTING | _QUIET | {"numpy", "scipy"}:
+        return None
+    return f"it calls {name} of a {kind.__name__} of {root}"
+
+
+def _root(space: dict[str, Any]) -> str:
+    return str(space.get("__name__", "")).split(".")[0]
+
+
+def _is_own(frame: FrameType) -> bool:
+    """Whether code is a program's own, and of no library that was installed."""
+    installed = any(folder in frame.f_code.co_filename for folder in ("site-packages", "dist-packages"))
+    return not installed and _root(frame.f_globals) not in _HANDED_ON | _QUIET
+
+
 def _what_in_python(frame: FrameType) -> tuple[str | None, FrameType | None]:
     """What the function that a frame runs does outside, and who has it done; None for nothing."""
     key = frame.f_globals.get("__name__", ""), frame.f_code.co_name
@@ -123,7 +160,7 @@ def _what_in_python(frame: FrameType) -> tuple[str | None, FrameType | None]:
     caller = frame.f_back
     if key not in _CALLED_BY_PROGRAMS or caller is None:
         return None, None
-    root = str(caller.f_globals.get("__name__", "")).split(".")[0]
+    root = _root(caller.f_globals)
     return _CALLED_BY_PROGRAMS[key], None if root in _HANDED_ON | _QUIET else caller
 
 

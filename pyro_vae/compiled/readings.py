@@ -85,6 +85,11 @@ class Reading:
         """What a graph is run with, besides what the programs hold."""
         return [*self.arguments.tensors, *self.numbers()]
 
+    @property
+    def tells_numbers(self) -> bool:
+        """Whether the programs may tell numbers from tensors."""
+        return any(walk.reads.tells_numbers for walk in self.walks)
+
     def numbers(self) -> list[Tensor]:
         """The lifted numbers, as tensors."""
         return [as_tensor(number) for number in self.lifted.values()]
@@ -158,7 +163,7 @@ class Reader:
 
     def _lift(self, family: Hashable, *numbers: Mapping[str, Number]) -> None:
         last = self._last.get(family)
-        if last is not None:
+        if last is not None and not self._programs.walk.reads.tells_numbers:
             for path, number in ((path, number) for some in numbers for path, number in some.items()):
                 if path not in self._fixed and path not in self._lifted and _differ(last.get(path), number):
                     self._lifted.add(path)

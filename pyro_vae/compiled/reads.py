@@ -22,6 +22,8 @@ _BY_ANY_NAME = {"__dict__", "__getattribute__", "locals", *_GLOBALS_BY_WORD}
 _PUT_TOGETHER = {"BUILD_STRING", "FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC"}  # a string, out of parts
 _BY_WORD = {"getattr", "hasattr", "attrgetter", "methodcaller", "get_buffer", "get_parameter", "get_submodule"}
 
+_KINDS, _NUMBERS = {"isinstance", "type"}, {"int", "float", "bool", "complex", "Number", "Real", "Integral"}
+
 Names = frozenset[str]
 
 
@@ -50,6 +52,11 @@ class Reads:
     any_name: bool = False
     by_word: bool = False
     modules: Names = frozenset()
+
+    @property
+    def tells_numbers(self) -> bool:
+        """Whether it may ask if something is a number of Python's own, which a tensor in its place is not."""
+        return not (_KINDS.isdisjoint(self.globals) or _NUMBERS.isdisjoint(self.globals | self.attributes))
 
     def __or__(self, other: Reads) -> Reads:
         """What either of them loads and stores."""

@@ -119,6 +119,7 @@ class RecordedGraph:
         is_tried: whether a run of it was compared with one of the programs.
         is_settled: whether it is compiled, or never will be.
         checks: whether its last output says if all values were valid.
+        gave_numbers: whether the programs were given tensors for numbers, which they may take for others.
         called: the functions of libraries that are in it.
 
     Raises:
@@ -145,7 +146,7 @@ class RecordedGraph:
         self._run = interpret(self._recording)
         self._estimate = CompileEstimate.from_recording(recording, 0)
         self.nodes = len(recording.graph.graph.nodes)
-        self.checks = recording.valid is not None
+        self.checks, self.gave_numbers = recording.valid is not None, recording.gave_numbers
         self.is_tried = self.is_settled = False
         self.called = Patchable()
 

@@ -18,11 +18,13 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import torch
@@ -69,10 +71,13 @@ _VALUES = {
     Tensor.tolist: "a list",
     Tensor.numpy: "an array",
     Tensor.__array__: "an array",
+    Tensor.__repr__: "a text",
+    Tensor.__format__: "a text",
 }
 _GRADIENT: Any = Tensor.grad
 _VERSION: Any = Tensor._version
 _COPIES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new)
+_OURS = ("torch", "pyro", "pyro_vae")
 _SPLITS = (torch.tensor_split, Tensor.tensor_split, torch.narrow, Tensor.narrow)
 # Of numbers these raise where there is no result; of tensors they give one that is not finite.
 _PARTIAL = {"__rdiv__", "div", "__floordiv__", "__rfloordiv__", "remainder", "__rmod__", "pow", "__rpow__"}
@@ -92,6 +97,7 @@ class Recording:
         leaves: tensors with a gradient that the function met and that were not asked for.
         kept: further outputs, after these: what the function left behind.
         valid: whether all values were valid, the last output; None if nothing was to be checked.
+        gave_numbers: whether the program's own code was given a tensor for a number, which it may take for another.
     """
 
     graph: fx.GraphModule
@@ -101,6 +107,7 @@ class Recording:
     leaves: list[Tensor]
     kept: Sequence[Tensor] = ()
     valid: Tensor | None = None
+    gave_numbers: bool = False
 
     def copy(self) -> Recording:
         """The same with a graph of its own, to be rewritten."""
@@ -115,6 +122,7 @@ def record(
     max_nodes: int = MAX_NODES,
     check: Checks = "none",
     numbers: bool = False,
+    tells_numbers: bool = False,
 ) -> Recording:
     """Run a function once and record what it did.
 
@@ -129,6 +137,7 @@ def record(
         check: what the graph is to say of values, as its last output: nothing; whether what Pyro must know of numbers
             holds, if it asks; or that, and whether all values are valid where torch's validation asks.
         numbers: whether some inputs stand for numbers of Python, which are not to be divided by zero.
+        tells_numbers: whether the function may tell numbers of Python from tensors, which are not to stand for them.
 
     Raises:
         Untraceable: if Python asked for the value of a tensor, or the shape of one depends on values.
@@ -136,9 +145,10 @@ def record(
     """
     tape = Tape(inputs)
     mode = _Recording(tape, list(differentiate), max_nodes, check != "none", numbers)
+    mode.tells_numbers = tells_numbers
     noise = _foreign_noise()
     with undisturbed(), tape:
-        with mode:
+        with mode, mode.hashes_refused():
             results = [torch.as_tensor(result).detach() for result in function()]
             if mode.refused is not None:  # and the function went on without it
                 raise mode.refused
@@ -150,7 +160,8 @@ def record(
         raise Untraceable("random numbers of Python or NumPy are drawn; draw them with torch")
     graph = tape.finish([*results, *gradients, *kept, *valid])
     leaves = mode.differentiate[len(differentiate) :]
-    return Recording(graph, tape.held, results, mode.gradients, leaves, kept, valid[0] if valid else None)
+    checked = valid[0] if valid else None
+    return Recording(graph, tape.held, results, mode.gradients, leaves, kept, checked, mode.gave_numbers)
 
 
 class _Recording(TorchFunctionMode):
@@ -162,6 +173,7 @@ class _Recording(TorchFunctionMode):
         self._checks, self._numbers = checks, numbers
         self.gradients: list[Tensor | None] = [None] * len(differentiate)
         self.refused: Untraceable | None = None
+        self.tells_numbers = self.gave_numbers = False
         self._since = next_function()
         self.checks: list[Tensor] = []
 
@@ -198,12 +210,16 @@ class _Recording(TorchFunctionMode):
         varies = self._tape.varies
         if func is Tensor.item:
             value = detach_provenance(args[0])
-            return value.detach() if varies(value) else _constant(func, args, kwargs)
+            if varies(value) and _root(asking) not in _OURS:
+                if self.tells_numbers:
+                    raise Untraceable(f"a number in Python depends on the value of a tensor ({_place(asking)})")
+                self.gave_numbers = True
+            return value.detach().reshape(()) if varies(value) else _constant(func, args, kwargs)
         if func is Tensor.backward:
             return self._collect(*args, **kwargs)
         if getattr(func, "__self__", None) is _GRADIENT and _root(asking) not in ("torch", "pyro"):
             raise Untraceable(f"it reads a gradient of before ({_place(asking)})")
-        if getattr(func, "__self__", None) is _VERSION and _root(asking) not in ("torch", "pyro", "pyro_vae"):
+        if getattr(func, "__self__", None) is _VERSION and _root(asking) not in _OURS:
             raise Untraceable(f"it asks how often a tensor was written to ({_place(asking)})")
         if func is torch.lstm:
             with without_onednn():
@@ -242,6 +258,22 @@ class _Recording(TorchFunctionMode):
         if any(isinstance(arg, Tensor) and self._tape.varies(arg) for arg in args):
             raise Untraceable(f"{_VALUES[func]} in Python depends on the value of a tensor ({_place(asking)})")
         return _constant(func, args, kwargs)
+
+    @contextmanager
+    def hashes_refused(self) -> Iterator[None]:
+        """Refuse to look something up by a number that varies: what tables hold are numbers of Python's own."""
+        usual = Tensor.__hash__
+
+        def hashed(tensor: Tensor) -> int:
+            asking = _asking(sys._getframe(1))
+            is_number = type(tensor) is Tensor and tensor.dim() == 0 and _root(asking) not in _OURS
+            if is_number and self._tape.varies(tensor):
+                self.refused = Untraceable(f"a look into a table depends on the value of a tensor ({_place(asking)})")
+                raise self.refused
+            return usual(tensor)  # type: ignore[no-untyped-call]
+
+        with mock.patch.object(Tensor, "__hash__", hashed):
+            yield
 
     def _collect(self, loss: Tensor, gradient: Tensor | None = None, **options: Any) -> None:
         expected = int(WITH_BACKWARD * len(self._tape.graph.nodes))

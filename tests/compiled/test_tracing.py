@@ -75,11 +75,14 @@ def test_python_may_ask_for_the_value_of_a_constant(function):
         (lambda x: torch.tensor(x.tolist()), "a list"),
         (lambda x: torch.tensor(x.numpy()), "an array"),
         (lambda x: torch.tensor(np.asarray(x)), "an array"),
+        (lambda x: x * float(f"{x[0]:.1f}"), "a text"),
+        (lambda x: x * len(str(x)), "a text"),
+        (lambda x: x * {7.0: 2.0}.get(x[0].item(), 1.0), "a look into a table"),
     ],
 )
 def test_python_may_not_ask_for_the_value_of_another(function, reason):
     x = X.clone()
-    with pytest.raises(Untraceable, match=rf"^{reason} in Python .* of a tensor \(test_tracing.py, line \d+\)$"):
+    with pytest.raises(Untraceable, match=rf"^{reason}( in Python)? .* of a tensor \(test_tracing.py, line \d+\)$"):
         record(lambda: (function(x),), [x])
 
 
@@ -231,7 +234,6 @@ def test_one_hot_vectors():
         (lambda x: x[: x.abs()[0].long()], "__getitem__"),
         (lambda x: x if torch.equal(x, X) else -x, "equal"),
         (lambda x: torch.arange(x[2]), "arange"),
-        (lambda x: x * float(f"{x[0]:.1f}"), "__format__"),
     ],
 )
 def test_what_torch_asks_for_itself_is_refused(function, name):

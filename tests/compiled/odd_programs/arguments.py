@@ -90,7 +90,7 @@ def int_range():
     return Program(m, calls=lambda i: call(X, i % 3))
 
 
-@case("argument 2: its graph gave", quick=True)
+@case("its code tells numbers from tensors", quick=True)
 def int_isinstance():
     def m(x, k):
         base(x * (2.0 if isinstance(k, float) else 3.0) + k)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -75,3 +77,67 @@ def try_except():
 def bool_tensor_index():
     mask = torch.tensor([True, False, True, True, False, True])
     return Program(lambda x: base(x[mask]))
+
+
+def labelled(offset, reason=None, quick=False):
+    """A program that takes the offset of a label in Python; what it is asked of comes late, and is another then."""
+
+    def make():
+        labels = torch.tensor([7, 7, 7, 7, 7, 1, 2, 5])
+        return Program(
+            lambda x, label: base(x, offset=offset(label.item())),
+            guide=guide,
+            calls=lambda i: call(X, labels[i % 8]),
+        )
+
+    make.__name__ = offset.__name__
+    return case(reason, quick)(make)
+
+
+class Kinds(enum.Enum):
+    FIRST, SECOND = 1, 5
+
+
+def of_a_table(label):
+    return {1: 0.5, 5: 2.0}.get(label, 0.0)
+
+
+def of_a_set(label):
+    return 0.5 if label in {1, 5} else 0.0
+
+
+def of_an_enumeration(label):
+    try:
+        return float(Kinds(label).value)
+    except ValueError:
+        return 0.0
+
+
+def of_a_text(label):
+    return 0.5 if str(label) == "5" else 0.0
+
+
+def of_a_name(label):
+    return {"label 1": 0.5}.get(f"label {label}", 0.0)
+
+
+def of_a_type(label):
+    return 0.5 * label if isinstance(label, int) else -1.0
+
+
+labelled(of_a_table, "a look into a table depends on the value of a tensor", quick=True)
+labelled(of_a_set, "a look into a table depends on the value of a tensor")
+labelled(of_an_enumeration, "a look into a table depends on the value of a tensor")
+labelled(of_a_text, "a text in Python depends on the value of a tensor", quick=True)
+labelled(of_a_name, "a text in Python depends on the value of a tensor")
+labelled(of_a_type, "a number in Python depends on the value of a tensor", quick=True)
+
+
+@case("a choice in Python")
+def of_a_constant_written_to():
+    def m(x):
+        largest = torch.zeros(2)
+        largest[1] = x.max()
+        base(x, offset=1.0 if largest[1] > 3 else 0.0)
+
+    return Program(m, calls=lambda i: call(X if i < 5 else X + 2))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextvars
+import csv
 import datetime
+import io
 import logging
 import multiprocessing
 import os
+import pickle
+import queue
 import sys
 import tempfile
 import threading
@@ -184,3 +188,40 @@ def logging_model():
 def version_of_a_tensor():
     held = torch.zeros(6)
     return Program(lambda x: base(x + held._version), before=lambda i: held.add_(0.1))
+
+
+@case("it calls posix.write")
+def written_by_number():
+    number, name = tempfile.mkstemp()
+    return Program(lambda x: (os.write(number, b"."), base(x)), read=lambda: os.path.getsize(name))
+
+
+@case("it calls put of a SimpleQueue", quick=True)
+def queued():
+    waiting = queue.SimpleQueue()
+    return Program(lambda x: (waiting.put(1), base(x)), read=waiting.qsize)
+
+
+@case("it calls locked of a lock")
+def locked():
+    lock = threading.Lock()
+    return Program(lambda x: base(x, offset=float(lock.locked())), before=lambda i: i == 7 and lock.acquire())
+
+
+@case("it looks at files")
+def saved():
+    buffer = io.BytesIO()
+    return Program(lambda x: (torch.save(torch.zeros(1), buffer), base(x)), read=buffer.tell)
+
+
+@case("it calls pickle.dump")
+def pickled():
+    buffer = io.BytesIO()
+    return Program(lambda x: (pickle.dump(1, buffer), base(x)), read=buffer.tell)
+
+
+@case("it calls writerow of a writer")
+def rows_written():
+    buffer = io.StringIO()
+    rows = csv.writer(buffer)
+    return Program(lambda x: (rows.writerow([1]), base(x)), read=buffer.tell)
