@@ -31,6 +31,7 @@ aten = torch.ops.aten
 # What these do depends on the values of a tensor, lengths or offsets, which they read without an operation.
 _READ_ELSEWHERE = {"_pack_padded_sequence", "_pad_packed_sequence", "ctc_loss", "_ctc_loss", "segment_reduce"}
 _ASKING_FOR_A_FORM = (aten.size.default, aten.stride.default, aten.storage_offset.default)
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 _BY_INDEX = (aten.index.Tensor, aten.index_put.default)
 
 
@@ -176,7 +177,7 @@ def _kind(func: Any) -> _Kind:
         refusal = f"{func} reads the values of a tensor in C++"
     return _Kind(
         func._opname,
-        func not in _ASKING_FOR_A_FORM and func._can_decompose(),
+        func not in _ASKING_FOR_A_FORM and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE),
         torch.Tag.nondeterministic_seeded in func.tags,
         not any(returned.alias_info for returned in func._schema.returns),
         any(argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments),
