@@ -68,7 +68,7 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):
+        if any(each.__torch_dispatch__ is not Tensor.__torch_dispatch__ for each in types):
             return NotImplemented  # a class of its own does it with tensors
         kwargs, kind = kwargs or {}, _kind(func)
         if kind.is_composite:  # in inference mode nobody has taken it apart
@@ -86,23 +86,19 @@ class Tape(TorchDispatchMode):
         written = tuple(map(self._written, args)), {name: self._written(value) for name, value in kwargs.items()}
         result = func(*args, **kwargs)
         node = self.graph.create_node("call_function", func, *written, name=kind.name)
-        varies = kind.is_random or not self._varying.isdisjoint(node.all_input_nodes) or self._has_changed(args, kwargs)
+        varies = kind.is_random or not self._varying.isdisjoint(node.all_input_nodes)
+        varies = varies or (bool(self._changed) and not self._changed.isdisjoint(_memory((args, (*kwargs.values(),)))))
         self._note(result, node, varies)
         if kind.writes and varies:
-            self._changed.update(storage(tensor) for tensor in _tensors([*written_to(func, args, kwargs)]))
-        elif kind.is_new and not varies:  # maybe where something was that is gone
-            self._changed.difference_update(storage(tensor) for tensor in _tensors([result]))
+            self._changed |= _memory([*written_to(func, args, kwargs)])
+        elif self._changed and kind.is_new and not varies:  # maybe where something was that is gone
+            self._changed -= _memory(result)
         return result
 
     def varies(self, tensor: Tensor) -> bool:
         """Whether the value of a tensor can differ from run to run: all but what was made of constants alone."""
         node = self._made.get(tensor)
-        return node is None or node in self._varying or storage(tensor) in self._changed
-
-    def _has_changed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether something that varies was written into one of the arguments."""
-        given = _tensors((args, (*kwargs.values(),))) if self._changed else ()
-        return any(storage(tensor) in self._changed for tensor in given)
+        return node is None or node in self._varying or not self._changed.isdisjoint(_memory(tensor))
 
     def finish(self, outputs: Sequence[Tensor]) -> fx.GraphModule:
         """The graph of what was done so far, as a module.
@@ -197,6 +193,11 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for entry in value:
             yield from _tensors(entry)
+
+
+def _memory(value: Any) -> set[int]:
+    """Where the tensors among something lie."""
+    return {storage(tensor) for tensor in _tensors(value) if tensor.layout is torch.strided}
 
 
 def is_recording() -> bool:
