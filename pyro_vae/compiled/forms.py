@@ -49,5 +49,5 @@ def describe(graph: fx.Graph) -> None:
         return [*map(made, form)] if isinstance(form, list) else form
 
     for node in graph.nodes:
-        if "form" in node.meta and "val" not in node.meta:
+        if "form" in node.meta:
             node.meta["val"] = made(node.meta["form"])

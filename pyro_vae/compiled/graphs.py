@@ -22,7 +22,7 @@ import sys
 import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro.poutine.block_messenger import BlockMessenger
@@ -35,20 +35,20 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from pyro_vae.compiled import payoff
 from pyro_vae.compiled.contents import Unwatchable
-from pyro_vae.compiled.making import make_graph, try_graph
 from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.payoff import CompileEstimate, Credit, reason
-from pyro_vae.compiled.readings import Call, Reader, Reading, Run
-from pyro_vae.compiled.recorded_graph import RecordedGraph
+from pyro_vae.compiled.readings import TELLS, Call, Reader, Reading, Run
 from pyro_vae.compiled.refusals import MAX_NODES, WITH_BACKWARD, Failed, TooLarge, Unsettled
 from pyro_vae.compiled.snapshot import torch_noise
+
+if TYPE_CHECKING:
+    from pyro_vae.compiled.recorded_graph import RecordedGraph
 
 logger = logging.getLogger(__name__)
 
 MAX_GRAPHS = 16  # of one pair; then the one that was used least recently gives way
 _PATIENCE = 3  # calls in a row that change their own programs, until these run eagerly for good
 _MAX_KINDS = 256  # of calls that are remembered
-_TELLS = " (its code tells numbers from tensors, so that a tensor stands for none that changes)"
 _STRANGERS = 8  # calls in a row, each of a kind of its own, until only some of them are looked at
 _LONGEST_PAUSE = 100  # calls that are not looked at
 _CHANGES_SHOWN = 3
@@ -178,17 +178,19 @@ class CompiledPair:
                 del self._kinds[old]
         self._strangers += 1
         before, self._met = self._met, reading.arguments.forms
-        others = [path for path, form in self._met.items() if before.get(path) != form]
         result = self._run(kind, reading)
         if self._strangers >= _STRANGERS and not self._reason:
             self._pause = min(2**self._strangers // _STRANGERS, _LONGEST_PAUSE)
-            why = self._because or (f" ({_listed(others)} differs)" if others else _TELLS * reading.tells_numbers)
+            others = [path for path, form in self._met.items() if before.get(path) != form]
+            why = self._because or (f" ({_listed(others)} differs)" if others else TELLS * reading.tells_numbers)
             self._say(f"each of {_STRANGERS} calls in a row was of a kind of its own{why}")
         return result
 
     def _record(self, kind: _Kind, reading: Reading) -> Outcome | Any:
+        from pyro_vae.compiled import making  # late: a second call alone needs it
+
         try:
-            graph, answer, error = make_graph(self._run_stock, reading, self._credit.operations)
+            graph, answer, error = making.make_graph(self._run_stock, reading, self._credit.operations)
         except Failed as failed:
             answer = self._run_stock(reading.call)  # which raises what the programs themselves do wrong
             self._fail(kind, reading, failed.__cause__, alone=True)
@@ -209,7 +211,9 @@ class CompiledPair:
         self._graphs[graph] = self._graphs.pop(graph)
         kind.calls = 0
         if not graph.is_tried:
-            result, error = try_graph(graph, self._run_stock, reading, held)
+            from pyro_vae.compiled import making  # there since the recording
+
+            result, error = making.try_graph(graph, self._run_stock, reading, held)
             graph.is_tried = True
             if error is not None:
                 self._drop(graph)

@@ -28,6 +28,7 @@ from pyro_vae.compiled.walk import Number, Walk
 
 Program = Callable[..., Any]
 Run = Callable[["Call"], Any]  # makes a call as Pyro's own estimator does
+TELLS = " (its code tells numbers from tensors, so that a tensor stands for none that changes)"
 
 
 @dataclass(frozen=True)
@@ -211,4 +212,4 @@ def _switches() -> Hashable:
     )
 
 
-__all__ = ["Call", "Program", "Reader", "Reading", "Unwatchable", "as_tensor"]
+__all__ = ["TELLS", "Call", "Program", "Reader", "Reading", "Unwatchable", "as_tensor"]

@@ -144,8 +144,7 @@ def record(
         TooLarge: if there are more operations.
     """
     tape = Tape(inputs)
-    mode = _Recording(tape, list(differentiate), max_nodes, check != "none", numbers)
-    mode.tells_numbers = tells_numbers
+    mode = _Recording(tape, list(differentiate), max_nodes, check != "none", numbers, tells_numbers)
     noise = _foreign_noise()
     with undisturbed(), tape:
         with mode, mode.hashes_refused():
@@ -167,13 +166,15 @@ def record(
 class _Recording(TorchFunctionMode):
     """Answers what cannot be recorded."""
 
-    def __init__(self, tape: Tape, differentiate: list[Tensor], max_nodes: int, checks: bool, numbers: bool) -> None:
+    def __init__(
+        self, tape: Tape, differentiate: list[Tensor], max_nodes: int, checks: bool, numbers: bool, tells_numbers: bool
+    ) -> None:
         super().__init__()
         self._tape, self.differentiate, self._max_nodes = tape, differentiate, max_nodes
-        self._checks, self._numbers = checks, numbers
+        self._checks, self._numbers, self._tells_numbers = checks, numbers, tells_numbers
         self.gradients: list[Tensor | None] = [None] * len(differentiate)
         self.refused: Untraceable | None = None
-        self.tells_numbers = self.gave_numbers = False
+        self.gave_numbers = False
         self._since = next_function()
         self.checks: list[Tensor] = []
 
@@ -211,7 +212,7 @@ class _Recording(TorchFunctionMode):
         if func is Tensor.item:
             value = detach_provenance(args[0])
             if varies(value) and _root(asking) not in _OURS:
-                if self.tells_numbers:
+                if self._tells_numbers:
                     raise Untraceable(f"a number in Python depends on the value of a tensor ({_place(asking)})")
                 self.gave_numbers = True
             return value.detach().reshape(()) if varies(value) else _constant(func, args, kwargs)
@@ -268,7 +269,7 @@ class _Recording(TorchFunctionMode):
             asking = _asking(sys._getframe(1))
             is_number = type(tensor) is Tensor and tensor.dim() == 0 and _root(asking) not in _OURS
             if is_number and self._tape.varies(tensor):
-                self.refused = Untraceable(f"a look into a table depends on the value of a tensor ({_place(asking)})")
+                self.refused = Untraceable(f"a table in Python depends on the value of a tensor ({_place(asking)})")
                 raise self.refused
             return usual(tensor)  # type: ignore[no-untyped-call]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 
-from pyro_vae.compiled import CompiledTrace_ELBO, graphs, payoff
+from pyro_vae.compiled import CompiledTrace_ELBO, making, payoff
 from pyro_vae.compiled.payoff import CompileEstimate, Credit
 from tests.compiled.agreeing import DATA, gaussian, guide, losses
 
@@ -54,7 +54,7 @@ def test_what_a_recording_takes_is_estimated_before_its_backward_pass(monkeypatc
     monkeypatch.setattr(payoff, "CALLS_FOR_A_RECORDING", 2)
     tries = []
     monkeypatch.setattr(
-        graphs, "make_graph", lambda *given, make=graphs.make_graph: tries.append(given[2]) or make(*given)
+        making, "make_graph", lambda *given, make=making.make_graph: tries.append(given[2]) or make(*given)
     )
     losses(CompiledTrace_ELBO(), unrolled, each=40)
     assert len(tries) == 2

@@ -125,9 +125,9 @@ def of_a_type(label):
     return 0.5 * label if isinstance(label, int) else -1.0
 
 
-labelled(of_a_table, "a look into a table depends on the value of a tensor", quick=True)
-labelled(of_a_set, "a look into a table depends on the value of a tensor")
-labelled(of_an_enumeration, "a look into a table depends on the value of a tensor")
+labelled(of_a_table, "a table in Python depends on the value of a tensor", quick=True)
+labelled(of_a_set, "a table in Python depends on the value of a tensor")
+labelled(of_an_enumeration, "a table in Python depends on the value of a tensor")
 labelled(of_a_text, "a text in Python depends on the value of a tensor", quick=True)
 labelled(of_a_name, "a text in Python depends on the value of a tensor")
 labelled(of_a_type, "a number in Python depends on the value of a tensor", quick=True)
