@@ -1,4 +1,9 @@
-"""Named functions of tensors, without gradients, as a recorded graph: what is computed again and again on data."""
+"""Named functions of tensors, without gradients, as a recorded graph: what is computed again and again on data.
+
+A ``Repetition`` is for a function that draws noise and is called many times in a row: it records the function once the
+eager calls have taken as long as recording does, and uses the recording for as long as it gives, from the same noise,
+what the function itself gives, to the bit.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,12 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compiled.lowering import CompilableRecording
+from pyro_vae.compiled.payoff import CALLS_FOR_A_RECORDING, compile_if_it_pays
 from pyro_vae.compiled.tracing import record
 
 Named = dict[str, Tensor]
+
+FEWEST_IN_A_ROW = 10  # calls, of which the first is made twice to compare
 
 
 class Replay(CompilableRecording):
@@ -36,7 +44,9 @@ class Replay(CompilableRecording):
 
     def fits(self, inputs: Sequence[Tensor]) -> bool:
         """Whether inputs have the shapes of those that it was recorded with."""
-        return [value.shape for value in inputs] == [value.shape for value in self._example]
+        return [(value.shape, value.dtype) for value in inputs] == [
+            (value.shape, value.dtype) for value in self._example
+        ]
 
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
         """The named values at other inputs."""
@@ -52,3 +62,60 @@ def replayed(replay: Replay | None, inputs: Sequence[Tensor], function: Callable
         function: the function of just these inputs, which is run otherwise.
     """
     return function() if replay is None or not replay.fits(inputs) else replay(inputs)
+
+
+class Repetition:
+    """Calls of a function in a row, replayed where a recording of it gives the same.
+
+    Args:
+        name: what is repeated, for a person.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._replay: Replay | None = None
+        self._eager_calls, self._recordings = 0, 0
+
+    def calls(self, function: Callable[[], Named], inputs: Sequence[Tensor], times: int) -> list[Named]:
+        """What a function gives in several calls, each with noise of its own, which is that of eager calls.
+
+        Args:
+            function: the function of just these inputs, which it reads by identity.
+            inputs: the inputs; on other devices than the CPU nothing is recorded.
+            times: how often it is called, once or more often.
+        """
+        noise = torch.get_rng_state()
+        first = function()
+        replay = self._recording(function, inputs, times)
+        if replay is not None and not _repeats(replay, inputs, noise, first):
+            self._replay = replay = None
+        if replay is not None:
+            return [first, *(replay(inputs) for _ in range(times - 1))]
+        self._eager_calls += times
+        return [first, *(function() for _ in range(times - 1))]
+
+    def _recording(self, function: Callable[[], Named], inputs: Sequence[Tensor], times: int) -> Replay | None:
+        """The recording for inputs of these shapes, made now if that has come to pay; each one later than the last."""
+        if times < FEWEST_IN_A_ROW:
+            return None
+        if self._replay is not None and self._replay.fits(inputs):
+            return self._replay
+        due = CALLS_FOR_A_RECORDING * 2**self._recordings
+        if self._eager_calls + times < 2 * due or any(value.device.type != "cpu" for value in inputs):
+            return None
+        self._recordings += 1
+        self._replay, _ = compile_if_it_pays(self._name, lambda: Replay(function, inputs), times, "replayed")
+        return self._replay
+
+
+def _repeats(replay: Replay, inputs: Sequence[Tensor], noise: Tensor, first: Named) -> bool:
+    """Whether a recording gives what a call gave, and draws as much noise; the random state stays as it is."""
+    after = torch.get_rng_state()
+    torch.set_rng_state(noise)
+    try:
+        again = replay(inputs)
+        return torch.equal(torch.get_rng_state(), after) and all(
+            torch.equal(again[name].nan_to_num(), value.nan_to_num()) for name, value in first.items()
+        )
+    finally:
+        torch.set_rng_state(after)

@@ -17,6 +17,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from pyro_vae.compiled.replay import Repetition
 from pyro_vae.errors import InputError
 from pyro_vae.pairs import turns
 from pyro_vae.pairs.classes import labels_by_value
@@ -59,6 +60,7 @@ class Pair:
         self.takes_label = all(_takes_label(program) for program in (model, guide))
         self._classes: Tensor | None = None  # the values of the label site, where programs take labels as these
         self.draws_lie: dict[bool, Literal["beside", "rows", "alone"]] = {}  # by whether labels are given
+        self._repetitions: dict[str, Repetition] = {}
         self._modules: dict[str, nn.Module] = {}
         self._find_modules()
         parts = [part for module in self._modules.values() for part in module.modules()]
@@ -76,7 +78,12 @@ class Pair:
         """A pair of this model and another form of the guide, with the same parameters and the same place for draws."""
         pair = copy.copy(self)
         pair.guide = guide
+        pair._repetitions = {}
         return pair
+
+    def repetition(self, name: str) -> Repetition:
+        """What is called again and again of this pair, by a name for a person, with what was recorded of it."""
+        return self._repetitions.setdefault(name, Repetition(name))
 
     def apart(self, guide: Program, parameters: Mapping[str, Tensor]) -> Pair:
         """A pair of this model and another form of the guide, with parameters of its own.

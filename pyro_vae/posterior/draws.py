@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pyro_vae.shapes import Float, Shaped
 
+SITE = "enumerated."  # before the names of enumerated sites
+
 
 @dataclass(frozen=True)
 class PosteriorDraws:
@@ -37,6 +39,18 @@ class PosteriorDraws:
             torch.cat([part.log_evidence_weight for part in parts]),
             {name: torch.cat([part.enumerated[name] for part in parts]) for name in parts[0].enumerated},
         )
+
+    @classmethod
+    def from_named(cls, named: dict[str, Tensor]) -> PosteriorDraws:
+        """The draws of which ``named`` gave the tensors."""
+        fields = {name: value for name, value in named.items() if not name.startswith(SITE)}
+        return cls(**fields, enumerated={name[len(SITE) :]: named[name] for name in named if name.startswith(SITE)})
+
+    def named(self) -> dict[str, Tensor]:
+        """All tensors by name, for a recording."""
+        sites = {SITE + name: value for name, value in self.enumerated.items()}
+        fields = {"u": self.u, "log_weight": self.log_weight, "log_evidence_weight": self.log_evidence_weight}
+        return fields | sites
 
     def unflattened(self, num_samples: int) -> PosteriorDraws:
         """One draw for each of S N rows, those of the first draw first, as S draws for each of N."""

@@ -28,7 +28,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_vae.compiled.payoff import compile_if_it_pays
-from pyro_vae.compiled.replay import Replay
+from pyro_vae.compiled.replay import Named, Replay
 from pyro_vae.errors import InputError
 from pyro_vae.pairs.handlers import Number
 from pyro_vae.pairs.layout import Layout
@@ -185,6 +185,9 @@ class Target:
         Returns:
             A function of u, shape (S, N, D), and of the temperature, a tensor of shape () or (S, N).
         """
+        if self.placing == "alone" and num_samples > 1:
+            one = self.compiled(1, runs * num_samples)
+            return lambda u, temperature: _in_turn(one, u, temperature)
         u = torch.zeros(num_samples, self.num_data, self.size, device=self.x.device)
         temperature = torch.ones((), device=self.x.device)
 
@@ -218,7 +221,8 @@ class Target:
         if not self.side_by_side and num_samples > 1:
             if self.placing == "rows":
                 return self.on_rows(num_samples).draw(1).unflattened(num_samples)
-            return PosteriorDraws.together([self.draw(1) for _ in range(num_samples)])
+            draws = self._one_by_one("draw", lambda: self.draw(1).named(), num_samples)
+            return PosteriorDraws.together([PosteriorDraws.from_named(one) for one in draws])
         with torch.no_grad():
             q = self._guide(num_samples)
             q.compute_log_prob()
@@ -253,10 +257,19 @@ class Target:
             if self.placing == "rows":
                 found = self.on_rows(num_samples).draw_prior(1)
                 return found.reshape(num_samples, self.num_data, -1)
-            return torch.cat([self.draw_prior(1) for _ in range(num_samples)])
+            draws = self._one_by_one("draw from the prior", lambda: {"u": self.draw_prior(1)}, num_samples)
+            return torch.cat([one["u"] for one in draws])
         with torch.no_grad(), poutine.block(), self.pair.scope():
             p = run(self.pair.model, self.probed, self.x, self.y, self._plated(num_samples))
         return self.free(p, num_samples)
+
+    def _one_by_one(self, name: str, one: Callable[[], Named], num_samples: int) -> list[Named]:
+        """Several draws of programs that bear one at a time."""
+        inputs = [value for value in (self.x, self.y) if value is not None]
+        name = name if self.y is None else f"{name} with labels"
+        self._template(1)  # drawn before a recording, not in it
+        with torch.no_grad(), self.pair.scope():
+            return self.pair.repetition(name).calls(one, inputs, num_samples)
 
     def free(self, trace: Trace, num_samples: int = 1) -> Float[Tensor, "S N D"]:
         """The unconstrained latents, shape (S, N, D), of a run of the model without labels in parallel.
@@ -308,6 +321,15 @@ class Target:
             p = run_model(self.probed, self.x, self.y, self._plated(num_samples), guided)
         p.compute_log_prob()
         return p
+
+
+def _in_turn(
+    one: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], u: Float[Tensor, "S N D"], temperature: Tensor
+) -> tuple[Float[Tensor, "S N"], Float[Tensor, "S N D"]]:
+    """The value and the gradient of one draw after another."""
+    temperatures = temperature.split(1) if temperature.dim() else [temperature] * len(u)
+    found = [one(*each) for each in zip(u.split(1), temperatures, strict=True)]
+    return torch.cat([value for value, _ in found]), torch.cat([gradient for _, gradient in found])
 
 
 def _pick(value: Shaped[Tensor, "_ S N k"], label: Int[Tensor, "S N"]) -> Shaped[Tensor, "S N k"]:

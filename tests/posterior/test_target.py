@@ -2,6 +2,7 @@
 
 import math
 
+import numpy
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -379,3 +380,68 @@ def test_labels_of_rows_that_the_guide_enumerates_beside_shared_latents_are_refu
     mixed = (rows.logsumexp(0) - math.log(2)).sum(1)
     exact = mixed + dist.Normal(0.0, 3.0).log_prob(loc[:, 0]) - dist.Normal(0.0, 1.0).log_prob(loc[:, 0])
     torch.testing.assert_close(draws.log_weight[:, 0], exact)
+
+
+@pytest.mark.parametrize("name", ["draw", "draw_prior"])
+def test_draws_made_one_at_a_time_are_replayed_to_the_bit(name):
+    calls = []
+
+    def counted(x):
+        calls.append(x)
+        regression(x)
+
+    x = torch.randn(9, 3, generator=torch.Generator().manual_seed(2))
+    found = target(counted, AutoNormal(counted), x)
+    found.draw(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        one_by_one = [getattr(found, name)(1) for _ in range(60)]
+        noise = torch.get_rng_state()
+    u = [one if name == "draw_prior" else one.u for one in one_by_one]
+    for begun in (x, x + 1):  # other data of that shape, for which the recording serves, too
+        another = Target(found.probed, begun)
+        another.draw(1)
+        calls.clear()
+        torch.manual_seed(5)
+        together = getattr(another, name)(60)
+        assert len(calls) < 10
+        assert torch.equal(torch.get_rng_state(), noise)
+        assert torch.equal(together if name == "draw_prior" else together.u, torch.cat(u))
+        torch.manual_seed(5)
+        alone = [another.draw(1).log_weight for _ in range(60)]
+        if name == "draw":
+            assert torch.equal(together.log_weight, torch.cat(alone))
+
+
+def test_a_trained_guide_is_seen_by_what_was_recorded_of_it():
+    found = target(regression, guide := AutoNormal(regression), torch.randn(9, 3))
+    found.draw(60)
+    with found.pair.scope(), torch.no_grad():
+        guide.locs.weights.fill_(100.0)
+    assert (found.draw(60).u[:, 0, :2] > 90).all()
+
+
+def test_noise_that_is_not_torch_s_is_not_replayed():
+    random = numpy.random.default_rng(0)
+
+    def shifted(x):
+        pyro.sample("mean", dist.Normal(float(random.normal()), 0.001))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x[:, 0])
+
+    def guide(x):
+        pyro.sample("mean", dist.Normal(float(random.normal()), 0.001))
+
+    found = target(shifted, guide, torch.randn(9, 3))
+    found.pair.draws_lie[False] = "alone"
+    for u in (found.draw(100).u, found.draw_prior(100)):
+        assert u.std() > 0.5
+
+
+def test_several_draws_of_one_at_a_time_have_the_gradient_of_each():
+    found = target(regression, AutoNormal(regression), torch.randn(9, 3))
+    u, half = found.draw(3).u, torch.tensor(0.5)
+    value, gradient = found.compiled(3, 1000)(u, half)
+    expected = found.value_and_gradient(u, 0.5)
+    assert torch.allclose(value, expected[0], rtol=1e-6)
+    assert torch.allclose(gradient, expected[1], rtol=1e-5, atol=1e-5)
