@@ -82,7 +82,7 @@ class Pair:
         return pair
 
     def repetition(self, name: str) -> Repetition:
-        """What is called again and again of this pair, by a name for a person, with what was recorded of it."""
+        """The calls of one name that this pair repeats, with what was recorded of them."""
         return self._repetitions.setdefault(name, Repetition(name))
 
     def apart(self, guide: Program, parameters: Mapping[str, Tensor]) -> Pair:
