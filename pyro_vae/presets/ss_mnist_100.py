@@ -2,7 +2,7 @@
 
 The defaults of ``ss_vae`` with three additions: weights averaged over training (Tarvainen and Valpola, *Mean Teachers
 Are Better Role Models*, 2017), batch normalization in q(y | x), and the mean answer held at the prior of the labels,
-which supposes that the unlabelled classes are as frequent as p(y) says.
+which supposes that the rows without a label have each class as often as p(y) says.
 """
 
 SETTINGS = {
