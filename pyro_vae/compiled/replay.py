@@ -1,12 +1,13 @@
 """Named functions of tensors, without gradients, as a recorded graph: what is computed again and again on data.
 
-A ``Repetition`` is for a function that draws noise and is called many times in a row: it records the function once the
-eager calls have taken as long as recording does, and uses the recording for as long as it gives, from the same noise,
-what the function itself gives, to the bit.
+A ``Repetition`` is for a function that may draw noise and is called many times in a row: it records the function once
+the eager calls have taken as long as recording does, and uses the recording for as long as it gives, from the same
+noise, what the function itself gives, to the bit.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import pyro
@@ -76,26 +77,31 @@ class Repetition:
         self._replay: Replay | None = None
         self._eager_calls, self._recordings = 0, 0
 
-    def calls(self, function: Callable[[], Named], inputs: Sequence[Tensor], times: int) -> list[Named]:
+    def calls(
+        self, function: Callable[..., Named], common: Sequence[Tensor], rows: Sequence[Sequence[Tensor]]
+    ) -> list[Named]:
         """What a function gives in several calls, each with noise of its own, which is that of eager calls.
 
         Args:
-            function: the function of just these inputs, which it reads by identity.
-            inputs: the inputs; on other devices than the CPU nothing is recorded.
-            times: how often it is called, once or more often.
+            function: the function of a row and of the common inputs, which it reads by identity.
+            common: the inputs that all calls share; on other devices than the CPU nothing is recorded.
+            rows: what each call is handed, all of the same shapes; one call or more.
         """
         noise = torch.get_rng_state()
-        first = function()
-        replay = self._recording(function, inputs, times)
-        if replay is not None and not _repeats(replay, inputs, noise, first):
+        first = function(*rows[0])
+        replay = self._recording(function, common, rows)
+        if replay is not None and not _repeats(replay, [*common, *rows[0]], noise, first):
             self._replay = replay = None
         if replay is not None:
-            return [first, *(replay(inputs) for _ in range(times - 1))]
-        self._eager_calls += times
-        return [first, *(function() for _ in range(times - 1))]
+            return [first, *(replay([*common, *row]) for row in rows[1:])]
+        self._eager_calls += len(rows)
+        return [first, *(function(*row) for row in rows[1:])]
 
-    def _recording(self, function: Callable[[], Named], inputs: Sequence[Tensor], times: int) -> Replay | None:
+    def _recording(
+        self, function: Callable[..., Named], common: Sequence[Tensor], rows: Sequence[Sequence[Tensor]]
+    ) -> Replay | None:
         """The recording for inputs of these shapes, made now if that has come to pay; each one later than the last."""
+        times, inputs = len(rows), [*common, *rows[0]]
         if times < FEWEST_IN_A_ROW:
             return None
         if self._replay is not None and self._replay.fits(inputs):
@@ -104,7 +110,8 @@ class Repetition:
         if self._eager_calls + times < 2 * due or any(value.device.type != "cpu" for value in inputs):
             return None
         self._recordings += 1
-        self._replay, _ = compile_if_it_pays(self._name, lambda: Replay(function, inputs), times, "replayed")
+        replay = functools.partial(Replay, lambda: function(*rows[0]), inputs)
+        self._replay, _ = compile_if_it_pays(self._name, replay, times, "replayed")
         return self._replay
 
 

@@ -18,7 +18,7 @@ out are summed out of f_t, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -134,7 +134,11 @@ class Target:
             if self.placing == "rows":
                 found = self.on_rows(len(u)).log_density(u.flatten(0, 1).unsqueeze(0), at.reshape(1, -1))
                 return found.reshape(u.shape[:2])
-            return torch.cat([self.log_density(*one) for one in zip(u.split(1), at.split(1), strict=True)])
+            rows = list(zip(u.split(1), at.split(1), strict=True))
+            if torch.is_grad_enabled():
+                return torch.cat([self.log_density(*one) for one in rows])
+            alone = self._in_a_row("joint density", lambda *one: {"value": self.log_density(*one)}, rows)
+            return torch.cat([one["value"] for one in alone])
         values, log_jacobian = self.vector.constrain(u)
         guided = self._template(len(u)).copy()
         for name, value in values.items():
@@ -221,7 +225,7 @@ class Target:
         if not self.side_by_side and num_samples > 1:
             if self.placing == "rows":
                 return self.on_rows(num_samples).draw(1).unflattened(num_samples)
-            draws = self._one_by_one("draw", lambda: self.draw(1).named(), num_samples)
+            draws = self._in_a_row("draw", lambda: self.draw(1).named(), [()] * num_samples)
             return PosteriorDraws.together([PosteriorDraws.from_named(one) for one in draws])
         with torch.no_grad():
             q = self._guide(num_samples)
@@ -257,19 +261,19 @@ class Target:
             if self.placing == "rows":
                 found = self.on_rows(num_samples).draw_prior(1)
                 return found.reshape(num_samples, self.num_data, -1)
-            draws = self._one_by_one("draw from the prior", lambda: {"u": self.draw_prior(1)}, num_samples)
+            draws = self._in_a_row("draw from the prior", lambda: {"u": self.draw_prior(1)}, [()] * num_samples)
             return torch.cat([one["u"] for one in draws])
         with torch.no_grad(), poutine.block(), self.pair.scope():
             p = run(self.pair.model, self.probed, self.x, self.y, self._plated(num_samples))
         return self.free(p, num_samples)
 
-    def _one_by_one(self, name: str, one: Callable[[], Named], num_samples: int) -> list[Named]:
-        """Several draws of programs that bear one at a time."""
-        inputs = [value for value in (self.x, self.y) if value is not None]
+    def _in_a_row(self, name: str, one: Callable[..., Named], rows: Sequence[Sequence[Tensor]]) -> list[Named]:
+        """What programs that bear one draw at a time give, for the inputs of one draw after another."""
+        common = [value for value in (self.x, self.y) if value is not None]
         name = name if self.y is None else f"{name} with labels"
         self._template(1)  # drawn before a recording, not in it
         with torch.no_grad(), self.pair.scope():
-            return self.pair.repetition(name).calls(one, inputs, num_samples)
+            return self.pair.repetition(name).calls(one, common, rows)
 
     def free(self, trace: Trace, num_samples: int = 1) -> Float[Tensor, "S N D"]:
         """The unconstrained latents, shape (S, N, D), of a run of the model without labels in parallel.

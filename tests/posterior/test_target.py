@@ -445,3 +445,24 @@ def test_several_draws_of_one_at_a_time_have_the_gradient_of_each():
     expected = found.value_and_gradient(u, 0.5)
     assert torch.allclose(value, expected[0], rtol=1e-6)
     assert torch.allclose(gradient, expected[1], rtol=1e-5, atol=1e-5)
+
+
+def test_joint_densities_of_one_draw_at_a_time_are_those_of_eager_runs():
+    x, calls = torch.randn(9, 3), []
+
+    def model(x):
+        calls.append(x)
+        return regression(x)
+
+    found = target(model, AutoNormal(regression), x)
+    u = torch.randn(60, 1, found.size)
+    eager = found.log_density(u, 0.5)  # with gradients, which no recording gives
+    for begun in (x, x + 1):
+        another = Target(found.probed, begun)
+        calls.clear()
+        with torch.no_grad():
+            together = another.log_density(u, 0.5)
+        assert len(calls) < 20
+        alone = torch.cat([another.log_density(one, 0.5) for one in u.split(1)])
+        torch.testing.assert_close(together, alone.detach(), rtol=0, atol=0)
+        assert begun is not x or torch.equal(together, eager)
