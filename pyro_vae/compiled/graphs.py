@@ -38,7 +38,7 @@ from pyro_vae.compiled.contents import Unwatchable
 from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.payoff import CompileEstimate, Credit, reason
 from pyro_vae.compiled.readings import TELLS, Call, Reader, Reading, Run
-from pyro_vae.compiled.refusals import MAX_NODES, WITH_BACKWARD, Failed, TooLarge, Unsettled
+from pyro_vae.compiled.refusals import MAX_NODES, Failed, TooLarge, Unsettled
 from pyro_vae.compiled.snapshot import torch_noise
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ _MAX_KINDS = 256  # of calls that are remembered
 _STRANGERS = 8  # calls in a row, each of a kind of its own, until only some of them are looked at
 _LONGEST_PAUSE = 100  # calls that are not looked at
 _CHANGES_SHOWN = 3
+_MARGIN = 1.1  # of the operations that are allowed before a run is recorded over those that it was counted to take
 _SLOW = 10.0  # seconds of a compilation that is announced
 
 
@@ -192,7 +193,7 @@ class CompiledPair:
         try:
             graph, answer, error = making.make_graph(self._run_stock, reading, self._credit.operations)
         except Failed as failed:
-            answer = self._run_stock(reading.call)  # which raises what the programs themselves do wrong
+            answer = making.answer_instead(self._run_stock, reading.call, failed.__cause__)
             self._fail(kind, reading, failed.__cause__, alone=True)
             return answer
         self._credit.spend(graph.nodes)
@@ -256,10 +257,9 @@ class CompiledPair:
         if isinstance(error, Unsettled):
             kind.calls = 0
         elif isinstance(error, TooLarge) and max(error.operations, self._credit.operations) < MAX_NODES:
-            tried = self._credit.operations
-            kind.size = error.operations or tried
-            kind.needs = error.operations or 2 * tried
-            self._credit.spend(int(error.operations / WITH_BACKWARD) or tried)
+            kind.size = error.operations
+            kind.needs = int(_MARGIN * max(error.operations, self._credit.operations))
+            self._credit.spend(error.recorded)
         elif reading.lifted:
             whole = [path for path, number in reading.lifted.items() if isinstance(number, int)]
             chosen = whole or list(reading.lifted)

@@ -16,12 +16,15 @@ class TooLarge(Untraceable):
 
     Args:
         most: how many are.
-        operations: how many it takes, by estimate; 0 where that is not known.
+        recorded: how many were, until this was known.
+
+    Attributes:
+        operations: how many the function takes, once it was run and they were counted; 0 before.
     """
 
-    def __init__(self, most: int, operations: int = 0) -> None:
+    def __init__(self, most: int, recorded: int) -> None:
         super().__init__(f"a run takes more than {most:,} operations")
-        self.operations = operations
+        self.recorded, self.operations = recorded, 0
 
 
 class Unsettled(Untraceable):

@@ -200,7 +200,7 @@ class _Recording(TorchFunctionMode):
         if self._numbers and getattr(func, "__name__", "") in _PARTIAL and not (result.dim() or result.requires_grad):
             self.checks.append(torch.isfinite(detach_provenance(result)))
         if len(self._tape.graph.nodes) > self._max_nodes:
-            raise TooLarge(self._max_nodes)
+            raise TooLarge(self._max_nodes, len(self._tape.graph.nodes))
         return result
 
     def _answer(
@@ -277,9 +277,9 @@ class _Recording(TorchFunctionMode):
             yield
 
     def _collect(self, loss: Tensor, gradient: Tensor | None = None, **options: Any) -> None:
-        expected = int(WITH_BACKWARD * len(self._tape.graph.nodes))
-        if expected > self._max_nodes:
-            raise TooLarge(self._max_nodes, expected)
+        forward = len(self._tape.graph.nodes)
+        if WITH_BACKWARD * forward > self._max_nodes:
+            raise TooLarge(self._max_nodes, forward)
         retain_graph = options.get("retain_graph")
         known = set(map(id, self.differentiate))
         leaves, oldest = leaves_behind(loss, self.differentiate)

@@ -48,17 +48,20 @@ def test_recording_costs_a_third_of_what_running_did():
     assert credit.operations == pytest.approx(10 * payoff.MOST_LOST * 100, abs=1)
 
 
-def test_what_a_recording_takes_is_estimated_before_its_backward_pass(monkeypatch):
-    """The first try ends where a run turns back; the second one waits until as much as that is allowed."""
-    monkeypatch.setattr(payoff, "RECORDED_AT_ONCE", 190)
+@pytest.mark.parametrize("at_once", [60, 190])
+def test_what_a_recording_takes_is_counted_where_one_was_given_up(at_once, monkeypatch):
+    """A try ends in the forward pass, or where the run turns back; the next one waits until as much is allowed."""
+    monkeypatch.setattr(payoff, "RECORDED_AT_ONCE", at_once)
     monkeypatch.setattr(payoff, "CALLS_FOR_A_RECORDING", 2)
-    tries = []
+    tries, elbo = [], CompiledTrace_ELBO()
     monkeypatch.setattr(
         making, "make_graph", lambda *given, make=making.make_graph: tries.append(given[2]) or make(*given)
     )
-    losses(CompiledTrace_ELBO(), unrolled, each=40)
+    found = losses(elbo, unrolled, each=40)
+    assert elbo.num_graphs(unrolled, guide) == 1
     assert len(tries) == 2
-    assert tries[0] == 190 < tries[1]
+    assert tries[0] == at_once < tries[1]
+    assert found == pytest.approx(losses(Trace_ELBO(), unrolled, each=40), rel=1e-5)
 
 
 def test_a_graph_is_compiled_once_its_runs_have_lost_what_compiling_costs(monkeypatch, caplog):
