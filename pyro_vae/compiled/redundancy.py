@@ -1,8 +1,8 @@
 """Operations of a recorded graph that a replay need not repeat: a fifth to a third of those of Pyro's examples.
 
 Pyro builds the same constants at each step, torch's backward pass computes parts of the forward pass again, and
-autograd leaves an alias wherever it kept a value.  None of it is left out where something is written to in place, and
-nothing that leaves the graph is shared: whoever gets a gradient may write to it.
+autograd leaves an alias wherever it kept a value.  Nothing is left out that lies in memory which the graph writes to in
+place, or reads it, and nothing that leaves the graph is shared: whoever gets a gradient may write to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pyro_vae.compiled.inlining import is_view
 from pyro_vae.compiled.snapshot import written
 
 aten = torch.ops.aten
+_THE_SAME = (aten.alias.default, aten.detach.default)  # of their input, where nothing is differentiated
 MOST_BYTES = 2**20  # of a constant that is kept
+_SHARED_UNSAID = ("unsafe_", "_unsafe_", "lift", "set_")  # how names of operations begin whose results are views unsaid
 _UNFILLED = ("empty", "new_empty")  # how the names of operations begin whose results are not defined
 
 
@@ -37,11 +39,11 @@ class Redundancy:
         self.constants: dict[fx.Node, Any] = {}
         self.same_as: dict[fx.Node, fx.Node] = {}
         nodes = list(graph.graph.nodes)
-        if any(_writes(node) for node in nodes):
-            return
-        leaving, first = _leaving(nodes), dict[Hashable, fx.Node]()
+        leaving, first, overwritten = _leaving(nodes), dict[Hashable, fx.Node](), _overwritten(nodes)
         with torch.no_grad():
             for node in nodes:
+                if node in overwritten or not overwritten.isdisjoint(node.all_input_nodes):
+                    continue
                 if node.op == "get_attr":
                     self.constants[node] = getattr(graph, str(node.target))
                 elif node.op == "call_function" and node not in leaving and not _is_random(node):
@@ -52,7 +54,7 @@ class Redundancy:
         return self.same_as.get(node, node)
 
     def _look(self, node: fx.Node, first: dict[Hashable, fx.Node]) -> None:
-        if node.target is aten.alias.default:
+        if node.target in _THE_SAME:
             self.same_as[node] = self.stands_for(node.args[0])  # type: ignore[arg-type]
             return
         if all(self.stands_for(source) in self.constants for source in node.all_input_nodes):
@@ -60,6 +62,8 @@ class Redundancy:
             if not isinstance(value, Tensor) or value.untyped_storage().nbytes() <= MOST_BYTES:
                 self.constants[node] = value
                 return
+        if any(user.target is operator.getitem for user in node.users):
+            return  # the first of two may not have given all parts of its result
         key = (node.target, self._key(node.args), self._key(node.kwargs))
         found = first.setdefault(key, node)
         if found is not node:
@@ -95,10 +99,46 @@ def _leaving(nodes: Sequence[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _writes(node: fx.Node) -> bool:
-    if node.op != "call_function" or not hasattr(node.target, "_schema"):
-        return False
-    return next(written(node.target, node.args, node.kwargs), None) is not None
+def _overwritten(nodes: Sequence[fx.Node]) -> set[fx.Node]:
+    """The operations whose results lie in memory that some operation writes to, before or after them.
+
+    What comes from outside may be views of one another, so that a write to one of it counts as one to all.
+    """
+    owner: dict[fx.Node, fx.Node] = {}
+
+    def whose(node: fx.Node) -> fx.Node:
+        while node in owner:
+            node = owner[node]
+        return node
+
+    def share(node: fx.Node, other: fx.Node) -> None:
+        if (first := whose(node)) is not (second := whose(other)):
+            owner[first] = second
+
+    outside = [node for node in nodes if node.op in ("placeholder", "get_attr")]
+    for node in outside[1:]:
+        share(node, outside[0])
+    changed: list[fx.Node] = []
+    for node in nodes:
+        if node.op == "call_function":
+            writes = _written(node)
+            changed.extend(writes)
+            for source in node.all_input_nodes if _may_share(node) else writes:
+                share(node, source)
+    roots = {whose(node) for node in changed}
+    return {node for node in nodes if whose(node) in roots}
+
+
+def _written(node: fx.Node) -> list[fx.Node]:
+    if not hasattr(node.target, "_schema"):
+        return []
+    return [value for value in written(node.target, node.args, node.kwargs) if isinstance(value, fx.Node)]
+
+
+def _may_share(node: fx.Node) -> bool:
+    """Whether the result may lie in the memory of an input."""
+    unsaid = getattr(node.target, "_opname", "").startswith(_SHARED_UNSAID)
+    return is_view(node) or unsaid or not hasattr(node.target, "_schema")
 
 
 def _is_random(node: fx.Node) -> bool:

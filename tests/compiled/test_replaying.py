@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
+import random
 import weakref
 from unittest import mock
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae.compiled.redundancy import Redundancy
@@ -153,14 +154,117 @@ def test_what_is_known_is_computed_once_and_nothing_that_leaves_is_shared():
             value.add_(1)  # whoever gets it may write to it
 
 
-def test_nothing_is_left_out_where_something_is_written_to():
-    assert not Redundancy(recorded(with_changes)(X)).constants
+def test_nothing_is_left_out_of_memory_that_is_written_to():
     statistics = recorded(lambda x, m, v: nn.functional.batch_norm(x, m, v, training=True))(
         X, torch.zeros(4), torch.ones(4)
     )
     known = Redundancy(statistics)
     assert not known.constants
     assert not known.same_as
+
+
+def of_a_part(x):
+    before, part = x.exp(), x[:2]
+    part.mul_(2)
+    return before, x.exp()
+
+
+def of_parts_that_share_unsaid(x):
+    whole = torch.zeros(3, 4) + x
+    before, parts = whole.exp(), torch.unsafe_split(whole, 1, 1)
+    parts[1].sigmoid_()
+    return before, whole.exp(), parts[0].exp()
+
+
+def of_what_was_a_constant(x):
+    counts = torch.zeros(4)
+    before = counts + 1
+    counts.view(2, 2).add_(1)
+    return before, counts + 1, torch.zeros(4) + x[0]
+
+
+def of_an_argument_out_of_place(x):
+    place = torch.empty(3, 4)
+    torch.exp(x, out=place)
+    first = place.clone()
+    torch.sin(x, out=place)
+    return first, place.clone(), x.sin()
+
+
+@pytest.mark.parametrize(
+    "function", [of_a_part, of_parts_that_share_unsaid, of_what_was_a_constant, of_an_argument_out_of_place]
+)
+def test_a_value_is_read_again_once_it_was_written_to(function):
+    run = replay(recorded(function)(X.clone()))
+    for x in (X, X.flip(0) * 1.7, X):
+        expected, found = function(x.clone()), run([x.clone()])
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_inputs_may_be_views_of_one_another():
+    def function(whole, part):
+        before = whole.exp()
+        part.mul_(2)
+        return before, whole.exp()
+
+    whole, memory = X.clone(), X.clone()
+    run = replay(record(lambda: function(memory, part), [memory, part := memory[:2]]).graph)
+    found = run([whole, whole[:2]])
+    assert torch.equal(found[0], X.exp())
+    assert torch.equal(found[1], whole.exp())
+    assert not torch.equal(*found)
+
+
+def test_another_part_of_a_result_that_was_computed_before_is_there():
+    def function(x):
+        x = (x.exp() + 1) * 2
+        highest = x.max(0).values
+        return highest + 1, x.max(0).indices + 1, highest * 2, x.max(0).values.exp()
+
+    graph = recorded(function)(X)
+    graph.graph.eliminate_dead_code()  # of the parts that nobody reads
+    assert all(torch.equal(*pair) for pair in zip(replay(graph)([X]), function(X), strict=True))
+
+
+def test_what_no_write_reaches_is_computed_once_beside_writes():
+    def function(x):
+        twice = x.exp() + x.exp()
+        total = torch.zeros(3, 4) + x
+        total.add_(twice).sigmoid_()
+        return (total * (torch.ones(4) * 3) + x.exp(),)
+
+    graph = recorded(function)(X)
+    known = Redundancy(graph)
+    assert sum(node.target is torch.ops.aten.exp.default for node in known.same_as) == 2
+    assert torch.ops.aten.ones.default in {node.target for node in known.constants}
+    assert torch.equal(replay(graph)([X])[0], function(X)[0])
+
+
+_VIEWS = (lambda t: t.t(), lambda t: t[:2], lambda t: t.view(-1)[:4].view(2, 2), lambda t: torch.unsafe_split(t, 1)[0])
+_READS = (torch.exp, torch.sin, lambda t: t * 2, lambda t: t.sum(), lambda t: torch.zeros(2) + t.sum())
+_WRITES = (Tensor.sigmoid_, lambda t: t.mul_(0.5), lambda t: t.add_(1), Tensor.zero_)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_programs_that_write_and_read_at_random_keep_their_values(seed):
+    def function(x):
+        choose = random.Random(seed)
+        known, results = [x.contiguous(), torch.ones(4, 4), torch.ones(4, 4) * x], []
+        for _ in range(25):
+            value = choose.choice(known)
+            if value.dim() == 2 and value.is_contiguous() and value.numel() >= 4 and choose.random() < 0.4:
+                known.append(choose.choice(_VIEWS)(value))
+            elif choose.random() < 0.4:
+                choose.choice(_WRITES)(value)
+            else:
+                results.append(choose.choice(_READS)(value).clone())
+        return (*results, *(value.clone() for value in known))
+
+    x = torch.randn(4, 4)
+    run = replay(recorded(function)(x.clone()))
+    for given in (x, x.flip(0) * 1.7, x):
+        expected, found = function(given.clone()), run([given.clone()])
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 def test_noise_is_drawn_anew_though_it_reads_nothing():
