@@ -27,6 +27,9 @@ from pyro_vae.pairs.traces import distribution_at, is_bookkeeping, log_prob_at, 
 from pyro_vae.pairs.vectorized import run, samples_plate
 from pyro_vae.posterior.target import Target
 
+# From a target, values of sites as a run has them and the number of draws, None for one without a plate, to a trace.
+_Program = Callable[[Target, dict[str, Tensor], int | None], Trace]
+
 
 @dataclass(frozen=True)
 class ModelSite:
@@ -104,7 +107,7 @@ def generate(
     def program(target: Target, given: dict[str, Tensor], count: int | None) -> Trace:
         return _run(target, given, count, anew=True)
 
-    return _of_all_draws(target, program, names, given or {}, num_samples)
+    return _of_all_draws(target, "run of the model", program, names, given or {}, num_samples)
 
 
 def observed_values(target: Target) -> dict[str, Tensor]:
@@ -132,7 +135,7 @@ def draw_enumerated(target: Target, given: Mapping[str, Tensor]) -> dict[str, Te
 
         return _infer_discrete(model, target.probed, target.pair.arguments(target.x, target.y))
 
-    return _of_all_draws(target, program, names, given) if names else {}
+    return _of_all_draws(target, "draw of what is summed out", program, names, given) if names else {}
 
 
 def draw_marginal(probed: ProbedPair, x: Tensor, latent: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -173,12 +176,13 @@ def log_likelihood(target: Target, given: Mapping[str, Tensor]) -> dict[str, Ten
         trace.compute_log_prob(lambda name, _: name in names)
         return trace
 
-    return _of_all_draws(target, program, names, given, log_probs=True)
+    return _of_all_draws(target, "likelihood", program, names, given, log_probs=True)
 
 
 def _of_all_draws(
     target: Target,
-    program: Callable[[Target, dict[str, Tensor], int | None], Trace],
+    what: str,
+    program: _Program,
     names: Sequence[str],
     given: Mapping[str, Tensor],
     num_samples: int = 1,
@@ -188,40 +192,60 @@ def _of_all_draws(
 
     Args:
         target: the posterior.
-        program: from a target, values of sites as a run has them and the number of draws, None for one without a
-            plate, to a trace.
+        what: they give, for a person.
+        program: see ``_Program``.
         names: the sites that are wanted.
         given: values of sites, shape (S, N, …).
         num_samples: S, where nothing is given.
         log_probs: whether log-probabilities are wanted instead of values.
     """
     num_samples, sites = len(next(iter(given.values()))) if given else num_samples, model_sites(target)
-    width = target.probed.combinations * max(math.prod(s.batch + s.event_shape) for s in sites.values())
-    step = 1 if target.placing == "alone" else at_once(width)
-    parts: list[dict[str, Tensor]] = []
+    known = {name: value for name, value in given.items() if name in sites}
+    runs = _Runs(target, program, names, sites, log_probs)
     with torch.no_grad(), poutine.block(), target.pair.evaluating(), target.pair.scope():
-        for start in range(0, num_samples, step):
-            count = min(step, num_samples - start)
-            some = {name: value[start : start + count] for name, value in given.items() if name in sites}
-            if target.placing == "beside":
-                laid_out = {name: sites[name].laid_out(value) for name, value in some.items()}
-                parts.append(_rows_of(program(target, laid_out, count), names, sites, target, count, log_probs))
-                continue
-            wide = target.on_rows(count) if count > 1 else target
-            around = model_sites(wide)
-            laid_out = {name: around[name].of_one_draw(value.flatten(0, 1)) for name, value in some.items()}
-            found = _rows_of(program(wide, laid_out, None), names, around, wide, 1, log_probs)
-            parts.append({name: value[0].unflatten(0, (count, -1)) for name, value in found.items()})
+        if target.placing == "alone":
+            rows = list(zip(*(value.split(1) for value in known.values()), strict=True)) or [()] * num_samples
+            what = f"{what}, {', '.join(names)} given {', '.join(known)}"
+            parts = target.in_a_row(what, lambda *one: runs.alone(dict(zip(known, one, strict=True))), rows)
+        else:
+            of_some = runs.side_by_side if target.placing == "beside" else runs.as_rows
+            step = at_once(target.probed.combinations * max(math.prod(s.batch + s.event_shape) for s in sites.values()))
+            parts = [
+                of_some({n: v[start : start + step] for n, v in known.items()}, min(step, num_samples - start))
+                for start in range(0, num_samples, step)
+            ]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
-def _rows_of(
-    trace: Trace, names: Sequence[str], sites: dict[str, ModelSite], target: Target, count: int, log_probs: bool
-) -> dict[str, Tensor]:
-    if log_probs:
-        scalars = {name: replace(sites[name], event_shape=()) for name in names}
-        return {n: scalars[n].rows(log_prob_at(trace, n), count, target.num_data) for n in names}
-    return {n: sites[n].rows(value_at(trace, n), count, target.num_data) for n in names}
+@dataclass(frozen=True)
+class _Runs:
+    """Runs of a program for some draws, in each of the ways that they can lie; arguments as ``_of_all_draws``."""
+
+    target: Target
+    program: _Program
+    names: Sequence[str]
+    sites: dict[str, ModelSite]
+    log_probs: bool
+
+    def side_by_side(self, some: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+        laid_out = {name: self.sites[name].laid_out(value) for name, value in some.items()}
+        return self._rows(self.program(self.target, laid_out, count), count)
+
+    def as_rows(self, some: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+        wide = self.target.on_rows(count) if count > 1 else self.target
+        found = replace(self, target=wide, sites=model_sites(wide)).alone(some)
+        return {name: value[0].unflatten(0, (count, -1)) for name, value in found.items()}
+
+    def alone(self, one: dict[str, Tensor]) -> dict[str, Tensor]:
+        laid_out = {name: self.sites[name].of_one_draw(value.flatten(0, 1)) for name, value in one.items()}
+        return self._rows(self.program(self.target, laid_out, None), 1)
+
+    def _rows(self, trace: Trace, count: int) -> dict[str, Tensor]:
+        num_data = self.target.num_data
+        if self.log_probs:
+            scalars = {name: replace(self.sites[name], event_shape=()) for name in self.names}
+            return {n: scalars[n].rows(log_prob_at(trace, n), count, num_data) for n in self.names}
+        return {n: self.sites[n].rows(value_at(trace, n), count, num_data) for n in self.names}
 
 
 def _run(target: Target, fixed: dict[str, Tensor], num_samples: int | None, anew: bool) -> Trace:

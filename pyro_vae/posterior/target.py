@@ -137,7 +137,7 @@ class Target:
             rows = list(zip(u.split(1), at.split(1), strict=True))
             if torch.is_grad_enabled():
                 return torch.cat([self.log_density(*one) for one in rows])
-            alone = self._in_a_row("joint density", lambda *one: {"value": self.log_density(*one)}, rows)
+            alone = self.in_a_row("joint density", lambda *one: {"value": self.log_density(*one)}, rows)
             return torch.cat([one["value"] for one in alone])
         values, log_jacobian = self.vector.constrain(u)
         guided = self._template(len(u)).copy()
@@ -225,7 +225,7 @@ class Target:
         if not self.side_by_side and num_samples > 1:
             if self.placing == "rows":
                 return self.on_rows(num_samples).draw(1).unflattened(num_samples)
-            draws = self._in_a_row("draw", lambda: self.draw(1).named(), [()] * num_samples)
+            draws = self.in_a_row("draw", lambda: self.draw(1).named(), [()] * num_samples)
             return PosteriorDraws.together([PosteriorDraws.from_named(one) for one in draws])
         with torch.no_grad():
             q = self._guide(num_samples)
@@ -261,14 +261,20 @@ class Target:
             if self.placing == "rows":
                 found = self.on_rows(num_samples).draw_prior(1)
                 return found.reshape(num_samples, self.num_data, -1)
-            draws = self._in_a_row("draw from the prior", lambda: {"u": self.draw_prior(1)}, [()] * num_samples)
+            draws = self.in_a_row("draw from the prior", lambda: {"u": self.draw_prior(1)}, [()] * num_samples)
             return torch.cat([one["u"] for one in draws])
         with torch.no_grad(), poutine.block(), self.pair.scope():
             p = run(self.pair.model, self.probed, self.x, self.y, self._plated(num_samples))
         return self.free(p, num_samples)
 
-    def _in_a_row(self, name: str, one: Callable[..., Named], rows: Sequence[Sequence[Tensor]]) -> list[Named]:
-        """What programs that bear one draw at a time give, for the inputs of one draw after another."""
+    def in_a_row(self, name: str, one: Callable[..., Named], rows: Sequence[Sequence[Tensor]]) -> list[Named]:
+        """The values of one draw after another, of programs that bear one at a time; replayed where that is the same.
+
+        Args:
+            name: what is given, for a person; another function needs another one.
+            one: the function of what belongs to a draw; it reads this target's data by identity.
+            rows: what belongs to each draw.
+        """
         common = [value for value in (self.x, self.y) if value is not None]
         name = name if self.y is None else f"{name} with labels"
         self._template(1)  # drawn before a recording, not in it
