@@ -94,7 +94,7 @@ def _leaving(nodes: Sequence[fx.Node]) -> set[fx.Node]:
         node = ahead.pop()
         if node not in found:
             found.add(node)
-            if is_view(node) or node.target is operator.getitem:
+            if _may_share(node):
                 ahead.extend(node.all_input_nodes)
     return found
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-# Operations of a run and its backward pass, for each before that: 1.46 to 1.67 in eight of Pyro's examples.
-WITH_BACKWARD = 1.5
 MAX_NODES = 50_000  # operations of a graph
 
 

@@ -39,7 +39,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from pyro_vae.compiled.gradients import leaves_behind, next_function
 from pyro_vae.compiled.indexing import entries, has_number
-from pyro_vae.compiled.refusals import MAX_NODES, WITH_BACKWARD, TooLarge, Untraceable
+from pyro_vae.compiled.refusals import MAX_NODES, TooLarge, Untraceable
 from pyro_vae.compiled.substitutes import (
     is_mask,
     is_one_number,
@@ -51,6 +51,9 @@ from pyro_vae.compiled.substitutes import (
 )
 from pyro_vae.compiled.tape import Refused, Tape, ValueNeeded, undisturbed
 from pyro_vae.compiled.validation import VALIDATION, all_valid, equal_scales, is_check
+
+# Operations of a run and its backward pass, for each before that: 1.46 to 1.67 in eight of Pyro's examples.
+WITH_BACKWARD = 1.5
 
 # Pyro warns of values that are not numbers; a caller of a compiled graph looks at what comes out.  Dice leaves out
 # terms of probability 0 where there are any: leaving them out, by a mask, is right where there are none, too.  What

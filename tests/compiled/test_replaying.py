@@ -154,6 +154,13 @@ def test_what_is_known_is_computed_once_and_nothing_that_leaves_is_shared():
             value.add_(1)  # whoever gets it may write to it
 
 
+def test_results_that_are_views_unsaid_share_no_memory():
+    x, w = torch.randn(2, 3, 4), torch.randn(4, 5)
+    first, second = replay(recorded(lambda x, w: (x @ w, x @ w))(x, w))([x, w])
+    first.add_(1)
+    assert torch.equal(second, x @ w)
+
+
 def test_nothing_is_left_out_of_memory_that_is_written_to():
     statistics = recorded(lambda x, m, v: nn.functional.batch_norm(x, m, v, training=True))(
         X, torch.zeros(4), torch.ones(4)
