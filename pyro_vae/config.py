@@ -118,8 +118,8 @@ class DataConfig(_Settings):
     binarization: Literal["auto", "dynamic", "threshold", "none"] = Field(
         "auto", description="auto: dynamic for gray pixels with a Bernoulli likelihood, else none"
     )
-    augmentation: Literal["auto", "affine", "none"] = Field(
-        "auto", description="what the classification terms see; auto: affine for images, none for vectors"
+    augmentation: Name = Field(
+        "auto", description="how images are changed for the classification terms; auto: affine, for vectors none"
     )
 
     @property

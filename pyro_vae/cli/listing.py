@@ -30,6 +30,7 @@ REGISTRIES = {  # by kind, the module and the name; loaded when it is listed
     "objectives": ("objectives", "OBJECTIVES"),
     "optimizers": ("training", "OPTIMIZERS"),
     "resamplings": ("training", "RESAMPLINGS"),
+    "augmentations": ("data", "AUGMENTATIONS"),
     "data": ("data", "DATA"),
 }
 KINDS = (*REGISTRIES, "presets")
@@ -94,7 +95,7 @@ Examples:
 @click.option("--pairs", is_flag=True, help="which parts go together, and why others do not")
 @json_option
 def list_(kind: str | None, pairs: bool, as_json: bool) -> None:
-    """List what there is: models, guides, priors, likelihoods, networks, objectives, resamplings, data, presets."""
+    """List what there is: models, guides, priors, likelihoods, networks, objectives, data, presets and more."""
     if pairs:
         _list_pairs(kind, as_json)
         return

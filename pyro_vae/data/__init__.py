@@ -1,7 +1,7 @@
 """Named data sets, files and folders of images, as tensors in memory; binarization, label splits, batches."""
 
 from pyro_vae.data.arrays import from_arrays, from_data
-from pyro_vae.data.augmentation import random_affine, random_affine_of_seen
+from pyro_vae.data.augmentation import AUGMENTATIONS, Augment
 from pyro_vae.data.base import DATA
 from pyro_vae.data.batches import Batch, Batches, Rows
 from pyro_vae.data.binarization import (
@@ -23,7 +23,9 @@ from pyro_vae.registry import import_siblings
 import_siblings(__name__, __path__)
 
 __all__ = [
+    "AUGMENTATIONS",
     "DATA",
+    "Augment",
     "Batch",
     "Batches",
     "Binarization",
@@ -43,7 +45,5 @@ __all__ = [
     "from_data",
     "labelled_rows",
     "load_data",
-    "random_affine",
-    "random_affine_of_seen",
     "table_of",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae.columns import MOST_CATEGORIES, Column
 from pyro_vae.config import DataConfig, FitConfig, ProgramConfig, TrainingConfig
-from pyro_vae.data import Binarization, Dataset, PixelKind, fitting_likelihood
+from pyro_vae.data import AUGMENTATIONS, Augment, Binarization, Dataset, PixelKind, fitting_likelihood
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES, amortize
 from pyro_vae.likelihoods import LIKELIHOODS, Mixed, Standardized
@@ -29,6 +29,7 @@ from pyro_vae.registry import Registry, parse_choice
 from pyro_vae.training import OPTIMIZERS, RESAMPLINGS, Resampling, parse_schedule
 
 AUTO = "auto"
+NO_CHANGE = "none"
 CLASSIFIER_DROPOUT = 0.3
 CLASSIFIERS = {"small": "conv:pool=2", "images": "conv", "vectors": "mlp"}
 ROWS_AT_ONCE = 1000
@@ -68,6 +69,8 @@ def check_names(config: FitConfig, model: NameOrProgram = "", guide: NameOrProgr
     _check_standardizable(config, model)
     OBJECTIVES.check(config.objective)
     OPTIMIZERS.check(config.optimizer)
+    if config.augmentation != AUTO:
+        AUGMENTATIONS.check(config.augmentation)
     if config.resampling != AUTO:
         RESAMPLINGS.check(config.resampling)
     if config.beta != AUTO:
@@ -359,19 +362,20 @@ def _is_of_bits(structure: Structure) -> bool:
     return structure.support is constraints.boolean and not structure.units
 
 
-def resolve_augmentation(config: DataConfig, event_shape: tuple[int, ...]) -> str:
-    """``auto`` as the data allow it: affine for images, none for vectors.
+def resolve_augmentation(config: DataConfig, event_shape: tuple[int, ...]) -> Augment | None:
+    """How images are changed; None for not at all.  ``auto`` is affine for images, and none for vectors.
 
     Raises:
         InputError: if vectors are to be turned and moved.
     """
-    if config.augmentation == "auto":
-        return "affine" if _are_images(event_shape) else "none"
-    if config.augmentation == "affine" and not _are_images(event_shape):
+    choice = config.augmentation
+    if choice == AUTO:
+        choice = "affine" if _are_images(event_shape) else NO_CHANGE
+    if choice != NO_CHANGE and not _are_images(event_shape):
         raise InputError(
-            "images of shape (C, H, W) for --augmentation affine", f"shape {event_shape}", "use --augmentation none"
+            f"images of shape (C, H, W) for --augmentation {choice}", f"shape {event_shape}", "use --augmentation none"
         )
-    return config.augmentation
+    return None if choice == NO_CHANGE else AUGMENTATIONS.build(choice)
 
 
 def _are_images(event_shape: tuple[int, ...]) -> bool:

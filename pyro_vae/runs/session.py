@@ -22,9 +22,8 @@ from pyro_vae.data import (
     check_range,
     describe_pixels,
     labelled_rows,
-    random_affine,
-    random_affine_of_seen,
 )
+from pyro_vae.data.augmentation import OfSeen
 from pyro_vae.data.images import CHUNK
 from pyro_vae.data.mapped import check_mapped
 from pyro_vae.diagnostics.findings import Finding
@@ -83,8 +82,9 @@ class Session:
         check_mapped(dataset.train, config.batch_size, 1 + (0 < len(rows) < len(dataset.train)))
         batches = Batches(dataset.train.to(device), rows, config.batch_size, binarization, config.seed, world)
         validation = binarize_once(dataset.validation, binarization).to(device)
-        affine = random_affine_of_seen if dataset.has_missing else random_affine
-        augment = affine if resolve_augmentation(config, dataset.event_shape) == "affine" else None
+        augment = resolve_augmentation(config, dataset.event_shape)
+        if augment is not None and dataset.has_missing:
+            augment = OfSeen(augment)
         resampling = resolve_resampling(config, pair)
         config = settle(config, batches.num_steps, self.probed.sums)
         self.config = config.model_copy(update={"binarization": binarization})

@@ -24,12 +24,13 @@ mean of all losses is the loss of the batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from pyro_vae.config import TrainingConfig
+from pyro_vae.data.augmentation import Augment
 from pyro_vae.data.batches import Batch, Batches, Rows
 from pyro_vae.distributed import Noise, Part
 from pyro_vae.objectives import Objective
@@ -40,7 +41,6 @@ from pyro_vae.training.marginal import MeanAnswer
 
 CONFIDENCE_THRESHOLD = 0.95
 FEW_ROWS = 5
-Augment = Callable[[Tensor], Tensor]
 
 
 class StepLoss:

@@ -23,6 +23,7 @@ from torch.distributions import constraints
 from pyro_vae.compiled.payoff import Way, compile_if_it_pays
 from pyro_vae.compiled.snapshot import Writes
 from pyro_vae.config import TrainingConfig
+from pyro_vae.data.augmentation import Augment
 from pyro_vae.data.batches import Batches, Indices
 from pyro_vae.data.images import Images
 from pyro_vae.data.pixels import LARGEST_BYTE
@@ -37,7 +38,7 @@ from pyro_vae.training.averaging import averaging
 from pyro_vae.training.faults import brief, find_fault
 from pyro_vae.training.fitness import check_batches, check_beta
 from pyro_vae.training.iterates import Iterates
-from pyro_vae.training.loss import Augment, loss_on
+from pyro_vae.training.loss import loss_on
 from pyro_vae.training.optimizers import put_back
 from pyro_vae.training.rate import LearningRate
 from pyro_vae.training.recorded_step import RecordedStep

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch.distributions import constraints
 
 from pyro_vae.data import (
+    AUGMENTATIONS,
     Batches,
     Images,
     binarize,
@@ -18,7 +20,6 @@ from pyro_vae.data import (
     from_arrays,
     labelled_rows,
     load_data,
-    random_affine,
 )
 from pyro_vae.errors import InputError
 
@@ -332,12 +333,41 @@ def test_only_labelled_rows_and_only_unlabelled_ones():
 
 def test_affine_changes_keep_shape_range_and_most_of_the_ink():
     images = load_data("digits").train[slice(0, 100)].values()
-    changed = random_affine(images)
+    affine = AUGMENTATIONS.build("affine")
+    changed = affine(images)
     assert changed.shape == images.shape
     assert 0 <= changed.min() <= changed.max() <= 1 + 1e-6
     assert not torch.equal(changed, images)
     assert changed.sum().item() == pytest.approx(images.sum().item(), rel=0.25)
-    assert random_affine(torch.zeros(2, 3, 5, 5)).abs().max() == 0
+    assert affine(torch.zeros(2, 3, 5, 5)).abs().max() == 0
+
+
+@pytest.mark.parametrize("option", ["rotation", "shear", "scale", "shift"])
+def test_each_affine_change_is_as_large_as_asked(option):
+    still = {"rotation": 0, "shear": 0, "scale": 0, "shift": 0}
+    x = torch.zeros(500, 1, 29, 29)
+    x[:, :, 12:17, 20:25] = 1.0  # right of the middle, which a turn moves up and down
+    at = torch.arange(29.0) - 14
+
+    def middle(**largest):
+        choice = "affine:" + ",".join(f"{name}={size}" for name, size in (still | largest).items())
+        changed = AUGMENTATIONS.build(choice)(x.mT if option == "shear" else x).squeeze(1)
+        ink = changed.sum((1, 2))
+        return (changed.sum(1) @ at) / ink, (changed.sum(2) @ at) / ink
+
+    torch.manual_seed(0)
+    before = torch.stack(middle())
+    assert before.sum(0).allclose(torch.tensor(8.0), atol=1e-4)
+    after = torch.stack(middle(**{option: 20 if option == "rotation" else 0.1}))
+    turned = math.radians(20)
+    far = {
+        "rotation": (8 * (1 - math.cos(turned)), 8 * math.sin(turned)),
+        "shear": (0.8, 0.0),
+        "scale": (8 / 0.9 - 8, 0.0),
+        "shift": (2.9, 2.9),
+    }
+    for moved, expected in zip((after - before).abs().amax(1), far[option], strict=True):
+        assert moved.item() == pytest.approx(expected, rel=0.05, abs=1e-3)
 
 
 def test_a_binarization_that_is_none_is_refused():

@@ -13,7 +13,8 @@ from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 
 import pyro_vae
-from pyro_vae.data import Batches, Dataset, Images, random_affine, random_affine_of_seen
+from pyro_vae.data import Batches, Dataset, Images
+from pyro_vae.data.augmentation import Affine, OfSeen
 from pyro_vae.diagnostics import nll_per_datum
 from pyro_vae.errors import InputError
 from pyro_vae.guides import MeanField
@@ -118,11 +119,11 @@ def test_binarized_batches_keep_what_is_missing():
 def test_images_are_moved_with_their_holes():
     x = torch.rand(50, 1, 8, 8)
     torch.manual_seed(0)
-    plain = random_affine(x)
+    plain = Affine()(x)
     torch.manual_seed(0)
-    assert torch.allclose(random_affine_of_seen(x), plain, atol=1e-6)
+    assert torch.allclose(OfSeen(Affine())(x), plain, atol=1e-6)
     holes = torch.rand(x.shape) < 0.2
-    changed = random_affine_of_seen(holed(torch.full_like(x, 0.7), holes))
+    changed = OfSeen(Affine())(holed(torch.full_like(x, 0.7), holes))
     assert 0.02 < changed.isnan().double().mean() < 0.4
     seen = changed[~changed.isnan()]
     assert ((seen - 0.7).abs() < 1e-5).double().mean() > 0.5  # but where the outside, which is 0, is mixed in
