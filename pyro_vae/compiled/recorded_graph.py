@@ -11,7 +11,8 @@ again by every run of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,17 +22,22 @@ import torch.utils._pytree as pytree
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor
 
-from pyro_vae.compiled.lowering import compile_recording, interpret
+from pyro_vae.compiled.lowering import Flat, compile_recording, interpret
 from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.parameters import Parameter, announce
 from pyro_vae.compiled.patches import Patchable
-from pyro_vae.compiled.payoff import CompileEstimate
+from pyro_vae.compiled.payoff import CompileEstimate, reason
 from pyro_vae.compiled.places import Place
 from pyro_vae.compiled.refusals import Untraceable
 from pyro_vae.compiled.snapshot import Writes, storage
 from pyro_vae.compiled.tracing import Recording
 
+logger = logging.getLogger(__name__)
+
 Tensors = Mapping[str, Tensor]  # by path, or by name
+
+LOOPS_AFTER = 100  # runs of a graph: doing its loops at once costs as much as some 50, and saves a third of each
+FEWEST_OF_LOOPS = 500  # operations of a graph that is looked through for loops
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,21 @@ class RecordedGraph:
 
     def run(self, inputs: Sequence[Tensor], held: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The outputs: loss, gradients, what is bound anew, and whether all values were valid if it checks that."""
+        if self._estimate.runs == LOOPS_AFTER and self.nodes >= FEWEST_OF_LOOPS and not self.is_settled:
+            self._do_loops_at_once([*inputs, *held])
         return self._run([*inputs, *held])
+
+    def _do_loops_at_once(self, values: Sequence[Tensor]) -> None:
+        """Go on with the turns of its loops done at once, if they give the same; it goes on as it was otherwise."""
+        from pyro_vae.compiled.loops import done_at_once  # late: few programs get there
+
+        def rewritten() -> Flat:
+            return interpret(replace(self._recording, graph=done_at_once(self._recording.graph)))
+
+        try:
+            self._exchange(rewritten, values)
+        except Exception as error:  # of any kind: it runs as it is
+            logger.info(f"the turns of its loops are replayed one after another: {reason(error)}")
 
     def outcome(self, outputs: Sequence[Tensor], differentiable: Sequence[Tensor], held: Sequence[Tensor]) -> Outcome:
         """A loss with its gradients; what the run binds anew is bound.
@@ -201,14 +221,22 @@ class RecordedGraph:
         """
         self.is_settled = True
         values = [*inputs, *held]
+        self._exchange(lambda: compile_recording(self._recording, values), values)
+
+    def _exchange(self, make: Callable[[], Flat], values: Sequence[Tensor]) -> None:
+        """Run what is made beside what is run now, on tensors that are left as they were, and go on with it.
+
+        Raises:
+            Exception: whatever making and running it raise, and if the two do not agree.
+        """
         with Writes() as writes:
             expected = summary(self._run(values))
         changed = [tensor for tensor in values if storage(tensor) in writes.storages()]
         writes.restore()
         kept = [(tensor, tensor.clone()) for tensor in changed]
-        compiled = compile_recording(self._recording, values)
+        made = make()
         try:
-            found = summary(compiled(values))
+            found = summary(made(values))
         finally:
             writes.restore()
             with torch.no_grad():
@@ -216,7 +244,7 @@ class RecordedGraph:
                     tensor.copy_(value)
         if all(tensor.device.type == "cpu" for tensor in values):  # elsewhere the noise is another
             check_agreement(found, expected)
-        self._run = compiled
+        self._run = made
 
 
 def check_agreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:

@@ -1,26 +1,33 @@
 """Operations of a recorded graph that a replay need not repeat: a fifth to a third of those of Pyro's examples.
 
 Pyro builds the same constants at each step, torch's backward pass computes parts of the forward pass again, and
-autograd leaves an alias wherever it kept a value.  Nothing is left out that lies in memory which the graph writes to in
-place, or reads it, and nothing that leaves the graph is shared: whoever gets a gradient may write to it.
+autograd leaves an alias wherever it kept a value.  Nothing is left out that writes to memory, or that reads it before
+the graph has written to it for the last time, and nothing that leaves the graph is shared: whoever gets a gradient may
+write to it.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from pyro_vae.compiled.forms import Form
 from pyro_vae.compiled.inlining import is_view
 from pyro_vae.compiled.snapshot import written
 
 aten = torch.ops.aten
 _THE_SAME = (aten.alias.default, aten.detach.default)  # of their input, where nothing is differentiated
 MOST_BYTES = 2**20  # of a constant that is kept
+MOST_WRITTEN_OUT = 16  # numbers of a constant that is told from others by them
+_RESHAPING = tuple("squeeze_ unsqueeze_ t_ transpose_ swap resize set_ as_strided_ rename_".split())
 _SHARED_UNSAID = ("unsafe_", "_unsafe_", "lift", "set_")  # how names of operations begin whose results are views unsaid
+_OF_FORM = tuple(  # what these give depends on the form of their first argument, and not on its values
+    getattr(aten, name).default for name in "new_zeros new_ones new_full zeros_like ones_like full_like".split()
+)
 _UNFILLED = ("empty", "new_empty")  # how the names of operations begin whose results are not defined
 
 
@@ -33,20 +40,29 @@ class Redundancy:
     Attributes:
         constants: the values of operations that depend on no input.
         same_as: operations that give what an earlier one gave.
+        in_place: the operations whose results lie in memory that is written to, each with one that stands for all that
+            may share this memory.
+        unsettled: the operations that write, or read what is written to later: they have to stay in their order.
+        leaving: the operations whose memory leaves the graph.
     """
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self.constants: dict[fx.Node, Any] = {}
         self.same_as: dict[fx.Node, fx.Node] = {}
         nodes = list(graph.graph.nodes)
-        leaving, first, overwritten = _leaving(nodes), dict[Hashable, fx.Node](), _overwritten(nodes)
+        first = dict[Hashable, fx.Node]()
+        self.leaving, self.in_place = _leaving(nodes), _in_place(nodes)
+        self.unsettled = _unsettled(nodes, self.in_place)
         with torch.no_grad():
             for node in nodes:
-                if node in overwritten or not overwritten.isdisjoint(node.all_input_nodes):
+                if node.target in _THE_SAME and node not in self.leaving and not _is_reshaped(node):
+                    self.same_as[node] = self.stands_for(node.args[0])
+                    continue
+                if node in self.unsettled:
                     continue
                 if node.op == "get_attr":
                     self.constants[node] = getattr(graph, str(node.target))
-                elif node.op == "call_function" and node not in leaving and not _is_random(node):
+                elif node.op == "call_function" and node not in self.leaving and not is_random(node):
                     self._look(node, first)
 
     def stands_for(self, node: fx.Node) -> fx.Node:
@@ -54,13 +70,15 @@ class Redundancy:
         return self.same_as.get(node, node)
 
     def _look(self, node: fx.Node, first: dict[Hashable, fx.Node]) -> None:
-        if node.target in _THE_SAME:
-            self.same_as[node] = self.stands_for(node.args[0])  # type: ignore[arg-type]
-            return
-        if all(self.stands_for(source) in self.constants for source in node.all_input_nodes):
-            value = self._value(node)
+        of_form = _is_of_form(node)
+        if of_form or all(self.stands_for(source) in self.constants for source in node.all_input_nodes):
+            value = self._of_form(node) if of_form else self._value(node)
             if not isinstance(value, Tensor) or value.untyped_storage().nbytes() <= MOST_BYTES:
-                self.constants[node] = value
+                same = first.setdefault(_written_out(value), node) if _is_small(value) else node
+                if same is node:
+                    self.constants[node] = value
+                else:
+                    self.same_as[node] = same
                 return
         if any(user.target is operator.getitem for user in node.users):
             return  # the first of two may not have given all parts of its result
@@ -76,6 +94,11 @@ class Redundancy:
         args, kwargs = fx.map_arg((node.args, node.kwargs), known)
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
+    def _of_form(self, node: fx.Node) -> Any:
+        shape, strides, dtype, device = node.args[0].meta["form"]  # type: ignore[union-attr]
+        like = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+        return node.target(like, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+
     def _key(self, value: Any) -> Hashable:
         if isinstance(value, fx.Node):
             return self.stands_for(value)
@@ -84,6 +107,23 @@ class Redundancy:
         if isinstance(value, dict):
             return tuple((name, self._key(entry)) for name, entry in value.items())
         return type(value), repr(value)  # 1, 1.0 and True are not the same
+
+
+def _is_reshaped(alias: fx.Node) -> bool:
+    """Whether a tensor, or what is an alias of it, changes its shape in place, which the other does not see."""
+    users = [*alias.users, *alias.args[0].users]  # type: ignore[union-attr]
+    return any(getattr(user.target, "_opname", "").startswith(_RESHAPING) for user in users)
+
+
+def _is_small(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and value.numel() <= MOST_WRITTEN_OUT
+
+
+def _written_out(value: Tensor) -> Hashable:
+    """A constant by its numbers, to the bit."""
+    dense = value.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    numbers = dense.reshape(-1).view(torch.uint8)
+    return value.shape, value.stride(), value.dtype, value.device, bytes(numbers.tolist())
 
 
 def _leaving(nodes: Sequence[fx.Node]) -> set[fx.Node]:
@@ -99,7 +139,7 @@ def _leaving(nodes: Sequence[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _overwritten(nodes: Sequence[fx.Node]) -> set[fx.Node]:
+def _in_place(nodes: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
     """The operations whose results lie in memory that some operation writes to, before or after them.
 
     What comes from outside may be views of one another, so that a write to one of it counts as one to all.
@@ -126,7 +166,17 @@ def _overwritten(nodes: Sequence[fx.Node]) -> set[fx.Node]:
             for source in node.all_input_nodes if _may_share(node) else writes:
                 share(node, source)
     roots = {whose(node) for node in changed}
-    return {node for node in nodes if whose(node) in roots}
+    return {node: root for node in nodes if (root := whose(node)) in roots}
+
+
+def _unsettled(nodes: Sequence[fx.Node], in_place: Mapping[fx.Node, fx.Node]) -> set[fx.Node]:
+    """The operations that are to stay in order with others on the same memory."""
+    found, open_memory = set[fx.Node](), set[fx.Node]()
+    for node in reversed(nodes):
+        open_memory.update(in_place[written] for written in _written(node))
+        if any(in_place.get(each) in open_memory for each in (node, *node.all_input_nodes)):
+            found.add(node)
+    return found
 
 
 def _written(node: fx.Node) -> list[fx.Node]:
@@ -141,7 +191,15 @@ def _may_share(node: fx.Node) -> bool:
     return is_view(node) or unsaid or not hasattr(node.target, "_schema")
 
 
-def _is_random(node: fx.Node) -> bool:
+def _is_of_form(node: fx.Node) -> bool:
+    """Whether the result depends on nothing but the form of an input, which is small."""
+    if node.target not in _OF_FORM or len(node.all_input_nodes) > 1:
+        return False
+    form, made = node.all_input_nodes[0].meta.get("form"), node.meta.get("form")
+    return isinstance(form, Form) and isinstance(made, Form) and max(form.num_bytes, made.num_bytes) <= MOST_BYTES
+
+
+def is_random(node: fx.Node) -> bool:
     """Whether it gives another result each time, or none that is defined."""
     name = getattr(node.target, "_opname", "")
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) or name.startswith(_UNFILLED)

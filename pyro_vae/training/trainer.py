@@ -23,9 +23,8 @@ from torch.distributions import constraints
 from pyro_vae.compiled.payoff import Way, compile_if_it_pays
 from pyro_vae.compiled.snapshot import Writes
 from pyro_vae.config import TrainingConfig
-from pyro_vae.data.augmentation import Augment
+from pyro_vae.data import Augment, Images
 from pyro_vae.data.batches import Batches, Indices
-from pyro_vae.data.images import Images
 from pyro_vae.data.pixels import LARGEST_BYTE
 from pyro_vae.distributed import ALONE, Part, World
 from pyro_vae.errors import InputError, TrainingError

@@ -252,6 +252,49 @@ _READS = (torch.exp, torch.sin, lambda t: t * 2, lambda t: t.sum(), lambda t: to
 _WRITES = (Tensor.sigmoid_, lambda t: t.mul_(0.5), lambda t: t.add_(1), Tensor.zero_)
 
 
+CONSTANTS = [
+    lambda: torch.zeros(()).expand(3),
+    lambda: torch.zeros(3),
+    lambda: torch.zeros(6)[::2],
+    lambda: torch.zeros(3, dtype=torch.float64),
+    lambda: torch.zeros(3, dtype=torch.bool),
+    lambda: torch.full((3,), -0.0),
+    lambda: torch.full((3,), 1e-30),
+    lambda: torch.zeros(3, dtype=torch.complex64).conj(),
+    lambda: torch.zeros(0),
+]
+
+
+@pytest.mark.parametrize("constant", CONSTANTS)
+def test_constants_of_the_same_numbers_are_one(constant):
+    def function(x):
+        results = [x + make().sum() for make in (constant, constant, *CONSTANTS)]
+        return tuple(torch.stack(results).unbind())
+
+    for one, other in zip(replay(recorded(function)(X))([X]), function(X), strict=True):
+        assert torch.equal(one, other)
+        assert one.dtype is other.dtype
+
+
+def test_what_depends_on_a_form_alone_is_made_once():
+    graph = recorded(lambda x: (x + torch.zeros_like(x) + x.new_full((4,), 2.0), torch.zeros_like(x)))(X)
+    known = Redundancy(graph)
+    assert sum("zeros_like" in str(node.target) or "new_full" in str(node.target) for node in known.constants) == 2
+    for one, other in zip(replay(graph)([X * 2]), (X * 2 + 2, X * 0), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_alias_keeps_its_shape_where_another_changes_it():
+    def function(x):
+        y = x.unsqueeze(0) * 2
+        alias = y.detach()
+        y.squeeze_(0)
+        return y.exp(), alias.sum(1)
+
+    for one, other in zip(replay(recorded(function)(X))([X]), function(X), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_programs_that_write_and_read_at_random_keep_their_values(seed):
     def function(x):
