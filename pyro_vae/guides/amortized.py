@@ -69,7 +69,8 @@ def amortize(
         classifier: makes the encoder of a discrete site that no other shares; default: ``network``.
 
     Raises:
-        InputError: if the model has no latent site, or one that this cannot make a guide for.
+        InputError: if the model has no latent site, or one that this cannot make a guide for, or the example has no
+            tensor.
 
     Example:
         >>> import pyro
@@ -107,6 +108,7 @@ def _made(
 ) -> Amortized:
     inputs = Inputs(model)
     arguments = inputs.bound(args, {})
+    inputs.check_example(arguments)
     sites = declarations(model, args, inputs.sizes(arguments), **reading)
     inputs.look(arguments, {site.name for site in sites.sites}, sites)
     return Amortized(sites, inputs, family, _weights(model, args, inputs, sites), **options)

@@ -64,6 +64,19 @@ class Inputs(nn.Module):
         given.apply_defaults()
         return dict(_flat("", given.arguments))
 
+    def check_example(self, arguments: Mapping[str, Any]) -> None:
+        """Refuse arguments of which none is a tensor; a model may have none at all.
+
+        Raises:
+            InputError: if they are of other types alone.
+        """
+        if arguments and not any(isinstance(value, Tensor) for value in arguments.values()):
+            name, value = next(iter(arguments.items()))
+            mend = (
+                f"give torch.as_tensor({name})" if hasattr(value, "__array__") else "give the data, or a part of them"
+            )
+            raise InputError("an example of the data, a tensor of some rows", f"{name}: {type(value).__name__}", mend)
+
     def call(self, args: tuple[Any, ...], arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the model is called with, like some arguments of a call but for the values of those by name.
 

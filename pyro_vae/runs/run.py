@@ -129,8 +129,9 @@ class Run(Generator):
         Raises:
             InputError: if there is no such split.
         """
-        if name not in ("train", "validation", "test"):
-            raise InputError("a split: train, validation or test", repr(name), "use --split test")
+        if not isinstance(name, str) or name not in ("train", "validation", "test"):
+            got = repr(name) if isinstance(name, str) else type(name).__name__
+            raise InputError("a split: train, validation or test", got, "use --split test")
         if self._split is None or self._split[0] != name:
             self._split = name, binarize_once(self.data.of_split(name), self.binarization).to(self.device)
         return self._split[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -286,6 +287,23 @@ def test_a_network_that_bears_no_further_dimension_sees_nothing_enumerated():
 def test_a_model_that_is_called_without_data_is_refused():
     with pytest.raises(InputError, match="expected a model that is called with its data, for an encoder to see"):
         amortize(no_data, "mean_field", (), data_plate="data")
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ("x", "expected an example of the data, a tensor of some rows; got x: str; give the data, or a part of them"),
+        (None, "got x: NoneType"),
+        (np.zeros(5), r"got x: ndarray; give torch.as_tensor\(x\)"),
+    ],
+)
+def test_an_example_without_a_tensor_is_refused(example, message):
+    def model(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=x)
+
+    with pytest.raises(InputError, match=message):
+        amortize(model, "mean_field", example)
 
 
 def test_a_plate_that_is_not_there_is_named():

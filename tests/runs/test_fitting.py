@@ -471,6 +471,8 @@ def test_images_are_checked(toy_npz):
         run.classify(np.zeros((3, 6, 6)))
     with pytest.raises(InputError, match="a split: train, validation or test"):
         run.evaluate("tset")
+    with pytest.raises(InputError, match="a split: train, validation or test; got ndarray"):
+        run.evaluate(np.zeros((3, 6, 6)))
 
 
 def test_bytes_and_fractions_are_the_same_images():
