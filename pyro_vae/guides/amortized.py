@@ -69,8 +69,7 @@ def amortize(
         classifier: makes the encoder of a discrete site that no other shares; default: ``network``.
 
     Raises:
-        InputError: if the model has no latent site, or one that this cannot make a guide for, or the example has no
-            tensor.
+        InputError: if the model has no latent site, or one that this has no guide for, or the example has no tensor.
 
     Example:
         >>> import pyro

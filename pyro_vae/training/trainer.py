@@ -314,12 +314,12 @@ class Trainer:
         )
 
     def _mend(self) -> str:
-        images = self.batches.images
+        images, support = self.batches.images, self.probed.support
         finite = (chunk.pixels.nan_to_num(0.0, 0.0, 0.0) for chunk in images.chunks(1000))
-        largest = max(float(pixels.abs().max()) for pixels in finite) / images.scale
+        counts = getattr(support, "is_discrete", False)  # which cannot be divided
+        largest = 0.0 if counts else max(float(pixels.abs().max()) for pixels in finite) / images.scale
         likelihood = getattr(self.pair.model, "likelihood", None)
-        can_standardize = isinstance(likelihood, Likelihood) and self.probed.support is constraints.real
-        inside = " or --standardize" if can_standardize else ""
+        inside = " or --standardize" if isinstance(likelihood, Likelihood) and support is constraints.real else ""
         if largest > LARGEST_NUMBER:
             scale = 10.0 ** math.ceil(math.log10(largest))
             return f"divide the numbers, which go up to {largest:g}: --scale {scale:g}{inside}"

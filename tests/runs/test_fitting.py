@@ -359,6 +359,12 @@ def test_fractions_of_bytes_are_refused_with_the_scale_of_bytes_where_they_fail(
         quietly(data=x, labels="none", likelihood="gaussian", lr=1e6)
 
 
+def test_counts_that_fail_are_not_to_be_divided():
+    x = np.random.default_rng(0).poisson(40, (60, 4))
+    with pytest.raises(TrainingError, match=r"; try a smaller --lr, such as 250000, or look at those rows$"):
+        quietly(data=x, labels="none", likelihood="poisson", lr=1e6)
+
+
 def test_any_pyro_program_fits_saves_and_loads(tmp_path):
     """Plain functions with pyro.param: a Poisson regression of counts, whose answer is known."""
 
