@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,14 +25,14 @@ from pyro_vae.compiled.allocation import keep_freed_memory
 from pyro_vae.compiled.bundling import bundled
 from pyro_vae.compiled.cpu import suit_cpu
 from pyro_vae.compiled.cuda import CudaReplay, uses_cuda
+from pyro_vae.compiled.exchange import Flat, exchanged
+from pyro_vae.compiled.payoff import reason
 from pyro_vae.compiled.replaying import replay
-from pyro_vae.compiled.snapshot import Snapshot
+from pyro_vae.compiled.snapshot import Snapshot, storage
 from pyro_vae.compiled.toolchain import head_start
 from pyro_vae.compiled.tracing import Recording
 
 logger = logging.getLogger(__name__)
-
-Flat = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
 class CompilableRecording:
@@ -64,9 +65,16 @@ class CompilableRecording:
             finally:
                 before.restore()
 
-    def interpret(self) -> None:
-        """Replay the recording as it stands, operation by operation, in the place of compiling it."""
-        self._run = interpret(self.recording)
+    def interpret(self, loops_at_once: bool = False) -> None:
+        """Replay the recording as it stands, operation by operation, in the place of compiling it.
+
+        Args:
+            loops_at_once: whether the turns of loops may be done at once, which rounds otherwise.
+        """
+        memory = [storage(tensor) for tensor in (*self._example, *self.recording.held)]
+        self._run = interpret(self.recording, memory)
+        if loops_at_once:
+            self._run = with_loops_at_once(self._run, self.recording, self._example, memory)
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The outputs, once it is compiled or interpreted."""
@@ -74,11 +82,16 @@ class CompilableRecording:
         return self._run(inputs)
 
 
-def interpret(recording: Recording) -> Flat:
-    """A function of a recording's inputs that does what the recording holds, operation by operation."""
+def interpret(recording: Recording, memory: Sequence[Hashable] | None = None) -> Flat:
+    """A function of a recording's inputs that does what the recording holds, operation by operation.
+
+    Args:
+        recording: what ``tracing.record`` gave.
+        memory: for each input and each held tensor what stands for its memory, if that is the same in every run.
+    """
     graph, held = recording.graph, recording.held
     graph.graph.eliminate_dead_code()  # what nobody reads; noise and what is changed in place stay
-    function = replay(graph)
+    function = replay(graph, memory)
     if all(tensor.device.type == "cpu" for tensor in held):
         keep_freed_memory()
 
@@ -87,6 +100,29 @@ def interpret(recording: Recording) -> Flat:
             return function([*values, *held])
 
     return run
+
+
+def with_loops_at_once(
+    now: Flat, recording: Recording, values: Sequence[Tensor], memory: Sequence[Hashable] | None = None
+) -> Flat:
+    """A recording with the turns of its loops done at once, if that gives the same; what runs it now otherwise.
+
+    Args:
+        now: what runs it now.
+        recording: what ``tracing.record`` gave.
+        values: inputs, which are left as they are.
+        memory: see ``interpret``.
+    """
+    from pyro_vae.compiled.loops import done_at_once  # late: few programs are that large
+
+    def rewritten() -> Flat:
+        return interpret(replace(recording, graph=done_at_once(recording.graph, memory)), memory)
+
+    try:
+        return exchanged(now, rewritten, values, recording.held)
+    except Exception as error:  # of any kind: it runs as it is
+        logger.info(f"the turns of its loops are replayed one after another: {reason(error)}")
+        return now
 
 
 _LEAN = {"size_asserts": False, "alignment_asserts": False, "scalar_asserts": False}  # what a call would look at again

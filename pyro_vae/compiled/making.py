@@ -29,19 +29,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae.compiled import validation
+from pyro_vae.compiled.exchange import check_agreement, summary
 from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.outside import Outside
 from pyro_vae.compiled.parameters import used
 from pyro_vae.compiled.places import ABSENT, PLAIN
 from pyro_vae.compiled.program_state import Marks
 from pyro_vae.compiled.readings import Call, Reading, Run
-from pyro_vae.compiled.recorded_graph import (
-    Rebound,
-    RecordedGraph,
-    check_agreement,
-    find_sources,
-    summary,
-)
+from pyro_vae.compiled.recorded_graph import Rebound, RecordedGraph, find_sources
 from pyro_vae.compiled.refusals import Failed, TooLarge, Unsettled, Untraceable
 from pyro_vae.compiled.snapshot import Writes
 from pyro_vae.compiled.tracing import record

@@ -33,6 +33,7 @@ SAVED_AN_OPERATION, SAVED_ELSEWHERE = 1.5e-6, 6e-6  # on the CPU, and on other d
 SAVED_A_BYTE = 1 / 8e9
 FEWEST_RUNS = 200  # for which anything is recorded at all
 MAX_COMPILED = 5_000  # operations of a graph that is compiled at all: the time grows faster than their number
+FEWEST_OF_LOOPS = 500  # operations of a graph that is looked through for loops
 EAGER_CALLS = 1  # of a kind, before it is recorded
 RECORDED_AT_ONCE = 4_000  # operations that may be recorded on credit, in some 0.8 seconds
 RECORDED_BY_ALL = 10_000  # by all programs of a process: a sweep over settings makes new ones, and leaves them soon
@@ -133,7 +134,9 @@ class Credit:
         return int(self._operations)
 
 
-def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, way: Way | None = None) -> tuple[C | None, Way]:
+def compile_if_it_pays(
+    name: str, make: Callable[[], C], runs: int, way: Way | None = None, exact: bool = False
+) -> tuple[C | None, Way]:
     """Record something and compile it where that pays; where it does not, it is replayed as recorded.
 
     Args:
@@ -141,6 +144,7 @@ def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, way: Way | N
         make: records it.
         runs: how often it will run.
         way: how it is to run whether that pays or not; None to choose.
+        exact: whether a replay is to give the same to the bit as what was recorded.
 
     Returns:
         The recording, ready to run, and the way it runs; None for one that runs eagerly.  Whatever stands in the way of
@@ -167,7 +171,7 @@ def compile_if_it_pays(name: str, make: Callable[[], C], runs: int, way: Way | N
             return made, "compiled"
     else:
         logger.info(f"the {name} is replayed as recorded: {estimate}")
-    made.interpret()
+    made.interpret(loops_at_once=estimate.operations >= FEWEST_OF_LOOPS and not exact)
     return made, "replayed"
 
 

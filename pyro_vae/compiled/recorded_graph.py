@@ -11,8 +11,7 @@ again by every run of it.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,22 +21,19 @@ import torch.utils._pytree as pytree
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor
 
-from pyro_vae.compiled.lowering import Flat, compile_recording, interpret
+from pyro_vae.compiled.exchange import exchanged
+from pyro_vae.compiled.lowering import compile_recording, interpret, with_loops_at_once
 from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.parameters import Parameter, announce
 from pyro_vae.compiled.patches import Patchable
-from pyro_vae.compiled.payoff import CompileEstimate, reason
+from pyro_vae.compiled.payoff import FEWEST_OF_LOOPS, CompileEstimate
 from pyro_vae.compiled.places import Place
 from pyro_vae.compiled.refusals import Untraceable
-from pyro_vae.compiled.snapshot import Writes, storage
 from pyro_vae.compiled.tracing import Recording
-
-logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Tensor]  # by path, or by name
 
 LOOPS_AFTER = 100  # runs of a graph: doing its loops at once costs as much as some 50, and saves a third of each
-FEWEST_OF_LOOPS = 500  # operations of a graph that is looked through for loops
 
 
 @dataclass(frozen=True)
@@ -176,16 +172,8 @@ class RecordedGraph:
         return self._run([*inputs, *held])
 
     def _do_loops_at_once(self, values: Sequence[Tensor]) -> None:
-        """Go on with the turns of its loops done at once, if they give the same; it goes on as it was otherwise."""
-        from pyro_vae.compiled.loops import done_at_once  # late: few programs get there
-
-        def rewritten() -> Flat:
-            return interpret(replace(self._recording, graph=done_at_once(self._recording.graph)))
-
-        try:
-            self._exchange(rewritten, values)
-        except Exception as error:  # of any kind: it runs as it is
-            logger.info(f"the turns of its loops are replayed one after another: {reason(error)}")
+        """Go on with the turns of its loops done at once; it goes on as it was if they do not give the same."""
+        self._run = with_loops_at_once(self._run, self._recording, values)
 
     def outcome(self, outputs: Sequence[Tensor], differentiable: Sequence[Tensor], held: Sequence[Tensor]) -> Outcome:
         """A loss with its gradients; what the run binds anew is bound.
@@ -221,52 +209,7 @@ class RecordedGraph:
         """
         self.is_settled = True
         values = [*inputs, *held]
-        self._exchange(lambda: compile_recording(self._recording, values), values)
-
-    def _exchange(self, make: Callable[[], Flat], values: Sequence[Tensor]) -> None:
-        """Run what is made beside what is run now, on tensors that are left as they were, and go on with it.
-
-        Raises:
-            Exception: whatever making and running it raise, and if the two do not agree.
-        """
-        with Writes() as writes:
-            expected = summary(self._run(values))
-        changed = [tensor for tensor in values if storage(tensor) in writes.storages()]
-        writes.restore()
-        kept = [(tensor, tensor.clone()) for tensor in changed]
-        made = make()
-        try:
-            found = summary(made(values))
-        finally:
-            writes.restore()
-            with torch.no_grad():
-                for tensor, value in kept:
-                    tensor.copy_(value)
-        if all(tensor.device.type == "cpu" for tensor in values):  # elsewhere the noise is another
-            check_agreement(found, expected)
-        self._run = made
-
-
-def check_agreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """See that two runs gave the same, but for rounding.
-
-    Raises:
-        Untraceable: if they did not.
-    """
-    for one, other in zip(found, expected, strict=True):
-        if not torch.allclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True):
-            raise Untraceable(f"its graph gave {one.item():.6g} where the program gave {other.item():.6g}")
-
-
-def summary(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """One number for each of some tensors, so that runs can be compared without keeping both."""
-    return [_norm(tensor.detach()) for tensor in tensors]
-
-
-def _norm(tensor: Tensor) -> Tensor:
-    if tensor.numel() == 1:
-        return tensor.to(torch.float64).reshape(())
-    return torch.linalg.vector_norm(tensor if tensor.is_floating_point() else tensor.float(), dtype=torch.float64)
+        self._run = exchanged(self._run, lambda: compile_recording(self._recording, values), values)
 
 
 def _by_identity(tensors: Tensors) -> dict[int, list[str]]:

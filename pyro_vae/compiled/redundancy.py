@@ -1,14 +1,15 @@
 """Operations of a recorded graph that a replay need not repeat: a fifth to a third of those of Pyro's examples.
 
 Pyro builds the same constants at each step, torch's backward pass computes parts of the forward pass again, and
-autograd leaves an alias wherever it kept a value.  Nothing is left out that writes to memory, or that reads it before
-the graph has written to it for the last time, and nothing that leaves the graph is shared: whoever gets a gradient may
-write to it.
+autograd leaves an alias wherever it kept a value.  What reads memory that the graph writes to is the same as another
+operation where nothing is written between the two.  Nothing that leaves the graph is shared: whoever gets a gradient
+may write to it.
 """
 
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -36,54 +37,65 @@ class Redundancy:
 
     Args:
         graph: of operations alone.
+        memory: for each of its inputs what stands for its memory; None where any may be views of one another.
 
     Attributes:
         constants: the values of operations that depend on no input.
         same_as: operations that give what an earlier one gave.
         in_place: the operations whose results lie in memory that is written to, each with one that stands for all that
             may share this memory.
-        unsettled: the operations that write, or read what is written to later: they have to stay in their order.
+        unsettled: the operations that write, or read what is written to later.
         leaving: the operations whose memory leaves the graph.
     """
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, memory: Sequence[Hashable] | None = None) -> None:
         self.constants: dict[fx.Node, Any] = {}
         self.same_as: dict[fx.Node, fx.Node] = {}
         nodes = list(graph.graph.nodes)
-        first = dict[Hashable, fx.Node]()
-        self.leaving, self.in_place = _leaving(nodes), _in_place(nodes)
+        self.leaving, self.in_place = _leaving(nodes), _in_place(nodes, memory)
         self.unsettled = _unsettled(nodes, self.in_place)
+        self._first = dict[Hashable, fx.Node]()
+        self._writes = Counter[fx.Node]()  # so far, to each memory
         with torch.no_grad():
             for node in nodes:
-                if node.target in _THE_SAME and node not in self.leaving and not _is_reshaped(node):
-                    self.same_as[node] = self.stands_for(node.args[0])
-                    continue
-                if node in self.unsettled:
-                    continue
-                if node.op == "get_attr":
+                changed = writes(node)
+                if node.op == "get_attr" and node not in self.in_place:
                     self.constants[node] = getattr(graph, str(node.target))
-                elif node.op == "call_function" and node not in self.leaving and not is_random(node):
-                    self._look(node, first)
+                elif node.op == "call_function" and not changed and node not in self.leaving and not is_random(node):
+                    self._look(node)
+                self._writes.update(self.in_place[each] for each in changed)
 
     def stands_for(self, node: fx.Node) -> fx.Node:
         """The operation whose result is to be taken."""
         return self.same_as.get(node, node)
 
-    def _look(self, node: fx.Node, first: dict[Hashable, fx.Node]) -> None:
-        of_form = _is_of_form(node)
-        if of_form or all(self.stands_for(source) in self.constants for source in node.all_input_nodes):
-            value = self._of_form(node) if of_form else self._value(node)
+    def _look(self, node: fx.Node) -> None:
+        if node.target in _THE_SAME:
+            if not _is_reshaped(node):
+                self.same_as[node] = self.stands_for(node.args[0])  # type: ignore[arg-type]
+        elif node not in self.in_place and self._is_known(node):
+            value = self._of_form(node) if _is_of_form(node) else self._value(node)
             if not isinstance(value, Tensor) or value.untyped_storage().nbytes() <= MOST_BYTES:
-                same = first.setdefault(_written_out(value), node) if _is_small(value) else node
+                same = self._first.setdefault(_written_out(value), node) if _is_small(value) else node
                 if same is node:
                     self.constants[node] = value
                 else:
                     self.same_as[node] = same
-                return
+            else:
+                self._compare(node)
+        elif node not in self.in_place or is_view(node):
+            self._compare(node)
+
+    def _is_known(self, node: fx.Node) -> bool:
+        """Whether the result depends on nothing that a run is given."""
+        return _is_of_form(node) or all(self.stands_for(source) in self.constants for source in node.all_input_nodes)
+
+    def _compare(self, node: fx.Node) -> None:
         if any(user.target is operator.getitem for user in node.users):
             return  # the first of two may not have given all parts of its result
-        key = (node.target, self._key(node.args), self._key(node.kwargs))
-        found = first.setdefault(key, node)
+        read = tuple(self._writes[self.in_place[each]] for each in node.all_input_nodes if each in self.in_place)
+        key = (node.target, self._key(node.args), self._key(node.kwargs), read)
+        found = self._first.setdefault(key, node)
         if found is not node:
             self.same_as[node] = found
 
@@ -139,12 +151,13 @@ def _leaving(nodes: Sequence[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _in_place(nodes: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
+def _in_place(nodes: Sequence[fx.Node], memory: Sequence[Hashable] | None) -> dict[fx.Node, fx.Node]:
     """The operations whose results lie in memory that some operation writes to, before or after them.
 
-    What comes from outside may be views of one another, so that a write to one of it counts as one to all.
+    Where nothing is said of the inputs they may be views of one another: a write to one of them counts as one to all.
     """
     owner: dict[fx.Node, fx.Node] = {}
+    first_in: dict[Hashable, fx.Node] = {}
 
     def whose(node: fx.Node) -> fx.Node:
         while node in owner:
@@ -155,15 +168,19 @@ def _in_place(nodes: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
         if (first := whose(node)) is not (second := whose(other)):
             owner[first] = second
 
-    outside = [node for node in nodes if node.op in ("placeholder", "get_attr")]
-    for node in outside[1:]:
-        share(node, outside[0])
+    if memory is None:
+        outside = [node for node in nodes if node.op in ("placeholder", "get_attr")]
+        memory = [None] * len(outside)
+    else:
+        outside = [node for node in nodes if node.op == "placeholder"]
+    for node, place in zip(outside, memory, strict=True):
+        share(node, first_in.setdefault(place, node))
     changed: list[fx.Node] = []
     for node in nodes:
         if node.op == "call_function":
-            writes = _written(node)
-            changed.extend(writes)
-            for source in node.all_input_nodes if _may_share(node) else writes:
+            written_to = writes(node)
+            changed.extend(written_to)
+            for source in node.all_input_nodes if _may_share(node) else written_to:
                 share(node, source)
     roots = {whose(node) for node in changed}
     return {node: root for node in nodes if (root := whose(node)) in roots}
@@ -173,13 +190,14 @@ def _unsettled(nodes: Sequence[fx.Node], in_place: Mapping[fx.Node, fx.Node]) ->
     """The operations that are to stay in order with others on the same memory."""
     found, open_memory = set[fx.Node](), set[fx.Node]()
     for node in reversed(nodes):
-        open_memory.update(in_place[written] for written in _written(node))
+        open_memory.update(in_place[written] for written in writes(node))
         if any(in_place.get(each) in open_memory for each in (node, *node.all_input_nodes)):
             found.add(node)
     return found
 
 
-def _written(node: fx.Node) -> list[fx.Node]:
+def writes(node: fx.Node) -> list[fx.Node]:
+    """What an operation writes to."""
     if not hasattr(node.target, "_schema"):
         return []
     return [value for value in written(node.target, node.args, node.kwargs) if isinstance(value, fx.Node)]

@@ -111,7 +111,7 @@ class Repetition:
             return None
         self._recordings += 1
         replay = functools.partial(Replay, lambda: function(*rows[0]), inputs)
-        self._replay, _ = compile_if_it_pays(self._name, replay, times, "replayed")
+        self._replay, _ = compile_if_it_pays(self._name, replay, times, "replayed", exact=True)
         return self._replay
 
 

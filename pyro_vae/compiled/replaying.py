@@ -10,7 +10,7 @@ computed once (see ``redundancy``).
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -39,13 +39,16 @@ _BY_NAME = {
 }
 
 
-def replay(graph: fx.GraphModule) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
+def replay(
+    graph: fx.GraphModule, memory: Sequence[Hashable] | None = None
+) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
     """A function of the graph's inputs that does what the graph holds.
 
     Args:
         graph: of operations alone, with a tuple of tensors as its output.
+        memory: for each of its inputs what stands for its memory; None where any may be views of one another.
     """
-    writer = _Writer(graph)
+    writer = _Writer(graph, memory)
     source = writer.write(graph.graph.nodes)
     space = writer.space
     exec(compile(source, f"<{len(graph.graph.nodes)} operations>", "exec"), space)
@@ -61,9 +64,9 @@ def replay(graph: fx.GraphModule) -> Callable[[Sequence[Tensor]], tuple[Tensor, 
 class _Writer:
     """Writes the function, and collects what it calls."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, memory: Sequence[Hashable] | None) -> None:
         self.space: dict[str, Any] = {}
-        self._known = Redundancy(graph)
+        self._known = Redundancy(graph, memory)
         self._graph = graph
         self._names: dict[fx.Node, str] = {}
         self._lines: list[str] = []

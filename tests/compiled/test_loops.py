@@ -351,8 +351,8 @@ def test_a_program_goes_on_with_its_loops_done_at_once(monkeypatch):
     monkeypatch.setattr(recorded_graph, "LOOPS_AFTER", 3)
     done = []
 
-    def noted(graph):
-        done.append(done_at_once(graph))
+    def noted(*args):
+        done.append(done_at_once(*args))
         return done[-1]
 
     monkeypatch.setattr("pyro_vae.compiled.loops.done_at_once", noted)
@@ -366,8 +366,8 @@ def test_what_cannot_be_rewritten_goes_on_as_it_is(monkeypatch, caplog):
     caplog.set_level("INFO", logger="pyro_vae")
     monkeypatch.setattr(recorded_graph, "LOOPS_AFTER", 3)
 
-    def wrong(graph):
-        rewritten = done_at_once(graph)
+    def wrong(*args):
+        rewritten = done_at_once(*args)
         first = next(node for node in rewritten.graph.nodes if node.target is aten.tanh.default)
         first.target = aten.exp.default
         return rewritten

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from pyro_vae.compiled.forms import Form
-from pyro_vae.compiled.redundancy import Redundancy, is_random
+from pyro_vae.compiled.redundancy import Redundancy, is_random, writes
 
 aten = torch.ops.aten
 FEWEST_SUMMANDS = 3
@@ -35,6 +35,7 @@ class Units:
 
     Args:
         graph: of operations alone, with a tuple of tensors as its output.
+        memory: for each of its inputs what stands for its memory; None where any may be views of one another.
 
     Attributes:
         known: what of the graph is known before it runs.
@@ -42,8 +43,8 @@ class Units:
         output: the node of what it returns.
     """
 
-    def __init__(self, graph: fx.GraphModule) -> None:
-        self.known = Redundancy(graph)
+    def __init__(self, graph: fx.GraphModule, memory: Sequence[Hashable] | None = None) -> None:
+        self.known = Redundancy(graph, memory)
         left_out = self.known.constants.keys() | self.known.same_as.keys()
         nodes = [node for node in graph.graph.nodes if node.op == "call_function" and node not in left_out]
         self.output = next(node for node in graph.graph.nodes if node.op == "output")
@@ -66,8 +67,9 @@ class Units:
 
     def is_fixed(self, node: fx.Node) -> bool:
         """Whether an operation is to be done as it stands, when its turn comes."""
-        has_form, known = isinstance(node.meta.get("form"), Form), self.known
-        return not has_form or node in known.unsettled or is_random(node) or not hasattr(node.target, "_schema")
+        if not isinstance(node.meta.get("form"), Form) or not hasattr(node.target, "_schema"):
+            return True
+        return node in self.known.in_place or is_random(node) or bool(writes(node))
 
     def _found(self, nodes: Sequence[fx.Node]) -> list[Unit]:
         """The operations as pieces, additions of additions as one."""
@@ -95,6 +97,8 @@ class Units:
         """Whether an operation adds or subtracts two results of the form of its own."""
         if node.target not in (aten.add.Tensor, aten.sub.Tensor) or node.kwargs or self.is_fixed(node):
             return False
+        if node in self.known.unsettled:  # what is added may be another when the last of it is
+            return False
         form = node.meta["form"]
         if not form.dtype.is_floating_point:  # sums of whole numbers are of another type
             return False
@@ -102,18 +106,26 @@ class Units:
         return all(isinstance(f, Form) and (f.shape, f.dtype) == (form.shape, form.dtype) for f in forms)
 
     def _in_order(self) -> dict[fx.Node, list[fx.Node]]:
-        """What has to come before a piece beside what it is given: other noise, and writes to the same memory."""
+        """What has to come before a piece beside what it is given: other noise, and what its memory waits for.
+
+        A write waits for the one before it and for all that has read since, and what reads waits for the last write.
+        """
         last: dict[Hashable, fx.Node] = {}
+        readers: dict[Hashable, list[fx.Node]] = {}
         before: dict[fx.Node, list[fx.Node]] = {}
         in_place = self.known.in_place
         for unit in self.all:
-            node = unit.node
-            touched: set[Hashable] = {in_place[each] for each in (node, *self.given(unit)) if each in in_place}
+            node, waits = unit.node, list[fx.Node]()
             if is_random(node) or not (hasattr(node.target, "_schema") or node.target is operator.getitem):
-                touched.add(_NOISE)
-            for each in touched:
-                if each in last:
-                    before.setdefault(node, []).append(last[each])
-                if each == _NOISE or node in self.known.unsettled:
-                    last[each] = node
+                waits += [last[_NOISE]] if _NOISE in last else []
+                last[_NOISE] = node
+            written = {in_place[each] for each in writes(node)}
+            for memory in dict.fromkeys(in_place[each] for each in (node, *self.given(unit)) if each in in_place):
+                waits += [last[memory]] if memory in last else []
+                if memory in written:
+                    waits += readers.pop(memory, [])
+                    last[memory] = node
+                else:
+                    readers.setdefault(memory, []).append(node)
+            before[node] = waits
         return before

@@ -33,24 +33,26 @@ class _Stack(NamedTuple):
     size: int
 
 
-def done_at_once(graph: fx.GraphModule) -> fx.GraphModule:
+def done_at_once(graph: fx.GraphModule, memory: Sequence[Hashable] | None = None) -> fx.GraphModule:
     """The graph with the turns of its loops done at once, as far as they can be and as that pays.
 
     Args:
         graph: of operations alone, with a tuple of tensors as its output; it stays as it is.
+        memory: for each of its inputs what stands for its memory; None where any may be views of one another.
 
     Raises:
         Untraceable: if an operation in it depends on how tensors lie in memory, which becomes another.
     """
     by_memory = [node for node in graph.graph.nodes if getattr(node.target, "_opname", "").startswith("as_strided")]
-    if by_memory:
-        raise Untraceable(f"{by_memory[0].target} depends on how a tensor lies in memory")
-    return _Rewriting(graph).write()
+    for node in by_memory:
+        if node.meta["form"].shape:  # a single number lies where it lies
+            raise Untraceable(f"{node.target} depends on how a tensor lies in memory")
+    return _Rewriting(graph, memory).write()
 
 
 class _Rewriting:
-    def __init__(self, graph: fx.GraphModule) -> None:
-        self._old, self._units = graph, Units(graph)
+    def __init__(self, graph: fx.GraphModule, memory: Sequence[Hashable] | None) -> None:
+        self._old, self._units = graph, Units(graph, memory)
         self._known = self._units.known
         self._graph, self._constants = fx.Graph(), dict[str, Tensor]()
         self._single: dict[fx.Node, fx.Node] = {}  # what stands for a result in the new graph
@@ -283,7 +285,9 @@ class _Rewriting:
         return self._made(aten.index_select.default, (stack.node, 0, self._constant(chosen, form)), form)
 
     def _hold(self, whole: fx.Node, nodes: Sequence[fx.Node]) -> None:
-        """Note that a node of the new graph is a stack of some results."""
+        """Note that a node of the new graph is a stack of some results, unless these may still change."""
+        if any(node in self._known.in_place for node in nodes):
+            return
         stack = _Stack(whole, len(nodes))
         for i, node in enumerate(nodes):
             self._places.setdefault(node, {}).setdefault(stack, i)
