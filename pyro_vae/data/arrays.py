@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.data.arguments import by_parameter, side_by_side
 from pyro_vae.data.classes import read_classes
 from pyro_vae.data.columns import describe_columns, with_moments
 from pyro_vae.data.containers import Arrays, unpack
@@ -87,7 +88,7 @@ def from_data(data: Any, name: str = "arrays", reading: Reading = READ) -> Datas
     """A data set from a container of arrays: an array, a pair (x, y), a mapping, a table, a data set of torch.
 
     Args:
-        data: the container; see ``pyro_vae.data.containers``.
+        data: the container; see ``pyro_vae.data.containers``, and ``pyro_vae.data.arguments`` for several arrays.
         name: what to call it.
         reading: what is not to be found out.
 
@@ -102,7 +103,11 @@ def from_data(data: Any, name: str = "arrays", reading: Reading = READ) -> Datas
         >>> data.event_shape, data.class_names
         ((2,), ('iris', 'rose'))
     """
-    return _dataset(unpack(data, name, reading), name, reading)
+    given = by_parameter(data, reading.parameters) if reading.parameters else None
+    if given is None:
+        return _dataset(unpack(data, name, reading), name, reading)
+    x, arguments = side_by_side(given, name)
+    return replace(_dataset(Arrays(x), name, reading), arguments=arguments)
 
 
 def _dataset(arrays: Arrays, name: str, reading: Reading) -> Dataset:

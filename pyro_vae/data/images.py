@@ -14,6 +14,7 @@ from pyro_vae.columns import Column
 from pyro_vae.data.window import Window
 
 if TYPE_CHECKING:
+    from pyro_vae.data.arguments import Argument
     from pyro_vae.data.survey import Survey
 
 PixelKind = Literal["counts", "intensities", "binary", "numbers"]
@@ -156,6 +157,7 @@ class Dataset:
         channels_last: whether the channels of these arrays were last.
         columns: what the columns of a table are, where each has a likelihood of its own or some are covariates, which
             are the last.
+        arguments: what a program is called with, where that is several arrays; x holds their columns side by side.
 
     Example:
         >>> from pyro_vae.data import Dataset, Images
@@ -175,6 +177,7 @@ class Dataset:
     reading: str = ""
     channels_last: bool = False
     columns: tuple[Column, ...] = ()
+    arguments: tuple[Argument, ...] = ()
 
     @property
     def splits(self) -> tuple[Images, Images, Images]:

@@ -57,6 +57,7 @@ class Reading:
         one_channel: whether rows of shape (H, W) are given their one channel, whatever they hold.
         memory: the bytes that the rows of a file may take, which is mapped then; None: it is loaded.
         survey: what another process has found in that file, which this one need not look for.
+        parameters: the names of what a program has to be called with, if that is more than x.
 
     Example:
         >>> from pyro_vae.data import Reading, from_arrays
@@ -77,6 +78,7 @@ class Reading:
     one_channel: bool = True
     memory: int | None = None
     survey: Survey | None = None
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.data.arguments import OfColumns
 from pyro_vae.errors import InputError
 from pyro_vae.networks import Shape, indicator_shape, with_indicator
 from pyro_vae.pairs.declarations import Declarations
@@ -50,6 +51,7 @@ class Inputs(nn.Module):
         self._trailing = 0  # plates inside of that over data
         self._clock: tuple[str, int] | None = None  # whose second dimension are the steps, and how many more sites
         self._steps = 0
+        self._columns = model if isinstance(model, OfColumns) else None  # which hold the arguments side by side
         self.shapes: dict[str, Shape] = {}
         self.sequences: dict[str, int] = {}
 
@@ -62,6 +64,9 @@ class Inputs(nn.Module):
                 f"what the model takes, {self._signature}", str(error), "call it with what it is called with"
             ) from error
         given.apply_defaults()
+        if self._columns is not None:
+            (x,) = given.arguments.values()
+            return self._columns.parts(x)
         return dict(_flat("", given.arguments))
 
     def check_example(self, arguments: Mapping[str, Any]) -> None:
@@ -86,6 +91,8 @@ class Inputs(nn.Module):
         """
         axes = self._axes()
         flat = {k: v.movedim(0, axes[k]) if k in axes else v for k, v in arguments.items()}
+        if self._columns is not None:
+            return (self._columns.whole(flat),), {}
         given = self._signature.bind(*args)
         given.apply_defaults()
         for name, value in given.arguments.items():

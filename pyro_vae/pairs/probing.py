@@ -202,6 +202,8 @@ def _mend(role: str, error: Exception) -> str:
         return "x comes as floating-point numbers: take x.long() where it counts or names something"
     if "dtype" in str(error) or "scalar type" in str(error):
         return "call torch.set_default_dtype(torch.float64) first, for data and programs of doubles"
+    if isinstance(error, TypeError) and "required positional argument" in str(error):
+        return "give an array for each argument, a tuple of them or a mapping by their names"
     if isinstance(error, TypeError) and "positional argument" in str(error):
         return f"let it take x alone, {role}(x), and read what else belongs to a row off columns of x"
     return f"run it once by itself, on as many rows: {role}(x)"

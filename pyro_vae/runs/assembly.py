@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_vae.columns import MOST_CATEGORIES, Column
 from pyro_vae.config import DataConfig, FitConfig, ProgramConfig, TrainingConfig
 from pyro_vae.data import AUGMENTATIONS, Augment, Binarization, Dataset, PixelKind, fitting_likelihood
+from pyro_vae.data.arguments import Argument, OfColumns
 from pyro_vae.errors import InputError
 from pyro_vae.guides import GUIDES, amortize
 from pyro_vae.likelihoods import LIKELIHOODS, Mixed, Standardized
@@ -171,6 +172,10 @@ class Described(Protocol):
     def columns(self) -> Sequence[Column]:
         """What the columns of a table are; none of other data."""
 
+    @property
+    def arguments(self) -> Sequence[Argument]:
+        """What a program is called with, where that is several arrays."""
+
 
 @dataclass(frozen=True)
 class OfShape:
@@ -180,6 +185,7 @@ class OfShape:
     num_classes: int | None = None
     has_missing: bool = False
     columns: tuple[Column, ...] = ()
+    arguments: tuple[Argument, ...] = ()
 
 
 def build_pair(
@@ -198,6 +204,8 @@ def build_pair(
         InputError: if a part is unknown or lacks something, or there is no guide by name for a model.
     """
     network = NETWORKS.build(config.network, hidden=config.hidden)
+    if data.arguments:
+        model, guide = (_of_columns(program, data.arguments) for program in (model, guide))
     if isinstance(model, str):
         model = _named_model(config, data, model, network)
     if data.has_missing and isinstance(model, Model):
@@ -205,6 +213,10 @@ def build_pair(
     if isinstance(guide, str):
         guide = _named_guide(config, data, guide, model, network, rows)
     return Pair(model, guide)
+
+
+def _of_columns(program: NameOrProgram, arguments: Sequence[Argument]) -> NameOrProgram:
+    return program if isinstance(program, str) else OfColumns(program, arguments)
 
 
 def _named_model(config: ProgramConfig, data: Described, name: str, network: Network) -> Model:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pyro_vae.columns import Column
 from pyro_vae.config import FitConfig
+from pyro_vae.data.arguments import TYPES, Argument
 from pyro_vae.data.array_files import SUFFIXES
 from pyro_vae.data.images import CHUNK, Dataset
 from pyro_vae.data.pixels import Reading
@@ -39,6 +40,7 @@ class DataFacts:
         has_missing: whether any value is missing.
         kind: what the pixels are, as ``Dataset`` has it; empty where it is not known.
         columns: what the columns of a table are, as ``Dataset`` has them.
+        arguments: what a program is called with, as ``Dataset`` has them.
     """
 
     event_shape: tuple[int, ...]
@@ -53,6 +55,7 @@ class DataFacts:
     has_missing: bool = False
     kind: str = ""
     columns: tuple[Column, ...] = ()
+    arguments: tuple[Argument, ...] = ()
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> DataFacts:
@@ -65,6 +68,7 @@ class DataFacts:
             name: tuple(content[name]) for name in ("event_shape", "class_names", "num_data")
         }
         lists["columns"] = tuple(map(_column, content.get("columns", ())))
+        lists["arguments"] = tuple(map(_argument, content.get("arguments", ())))
         facts = cls(**(content | lists))  # which refuses names that are missing, or that nobody knows
         sizes = (*facts.event_shape, *facts.num_data)
         texts = (facts.split, facts.digest, *facts.class_names)
@@ -77,6 +81,7 @@ class DataFacts:
             and 0 < facts.scale < math.inf
             and all(isinstance(bound, int | float | None) for bound in (facts.low, facts.high))
             and (not facts.columns or facts.event_shape == (len(facts.columns),))
+            and (not facts.arguments or facts.event_shape == (sum(each.size for each in facts.arguments),))
         ):
             raise ValueError("the data are not described as fit does it")
         return facts
@@ -102,6 +107,14 @@ def _column(content: dict[str, Any]) -> Column:
     ):
         raise ValueError("a column is not described as fit does it")
     return column
+
+
+def _argument(content: dict[str, Any]) -> Argument:
+    argument = Argument(**(content | {"shape": tuple(content["shape"])}))
+    sizes_fit = all(type(size) is int and 0 <= size < MAX_NUMBERS for size in argument.shape)
+    if not (isinstance(argument.name, str) and sizes_fit and argument.dtype in TYPES):
+        raise ValueError("an argument is not described as fit does it")
+    return argument
 
 
 def reading_of(
@@ -131,7 +144,8 @@ def reading_of(
 
 def reading_again(config: FitConfig, facts: DataFacts) -> Reading:
     """How the data of a run are read again, by what is known of their columns and their shape."""
-    reading = replace(reading_of(config), known=facts.columns, likelihood=_chosen(config, facts))
+    names = tuple(each.name for each in facts.arguments)
+    reading = replace(reading_of(config), known=facts.columns, likelihood=_chosen(config, facts), parameters=names)
     if len(facts.event_shape) in (1, 3):
         return reading
     return replace(reading, channels="auto", one_channel=False)  # of a shape that no picture has
@@ -168,6 +182,7 @@ def facts_of(dataset: Dataset) -> DataFacts:
         has_missing=dataset.has_missing,
         kind=dataset.kind,
         columns=dataset.columns,
+        arguments=dataset.arguments,
     )
 
 

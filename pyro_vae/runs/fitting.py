@@ -18,6 +18,7 @@ import torch
 from pyro_vae import __version__
 from pyro_vae.config import FitConfig
 from pyro_vae.data import Dataset, Reading, from_data, load_data
+from pyro_vae.data.arguments import parameters_of
 from pyro_vae.data.containers import is_path
 from pyro_vae.data.survey import Survey
 from pyro_vae.distributed import World, join
@@ -80,7 +81,8 @@ def fit(
         model: a name, or any Pyro program called with (x) or (x, y).
         guide: a name, or any Pyro program called the same way; a name pairs with models of this package.
         data: a name; the path of arrays (``.npz``, ``.npy``), a table (``.csv``, ``.parquet``) or a folder of images; a
-            ``Dataset``; x; (x, y); a mapping with x, y and missing; a table; a data set or loader of torch.
+            ``Dataset``; x; (x, y); a mapping with x, y and missing; a table; a data set or loader of torch; for a
+            program of several arguments their arrays, as a tuple or by name.
         out: the run directory to write; None keeps the run in memory.
         overwrite: whether ``out`` may replace a run that is there.
         download: whether a data set that is not there may be fetched.
@@ -260,7 +262,10 @@ def _place(out: str | Path | None, overwrite: bool, world: World) -> Path | None
 
 def _reading(config: FitConfig, model: NameOrProgram) -> Reading:
     one_channel = isinstance(model, (str, Model))
-    return reading_of(config, isinstance(model, str), takes_likelihood(model), one_channel)
+    reading = reading_of(config, isinstance(model, str), takes_likelihood(model), one_channel)
+    if isinstance(model, str) or one_channel:
+        return reading
+    return replace(reading, parameters=parameters_of(model))
 
 
 def _resolved(

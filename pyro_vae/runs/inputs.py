@@ -7,13 +7,14 @@ are divided by what the data were; all other numbers, and truth values, are what
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.arguments import Argument, side_by_side
 from pyro_vae.data.containers import as_numbers
 from pyro_vae.data.images import Images
 from pyro_vae.data.pixels import Array, are_whole
@@ -44,6 +45,8 @@ def read_images(x: Any, facts: DataFacts) -> Tensor:
     """
     if facts.columns and is_table(x):
         x = numbers_of(x, facts.columns)
+    if facts.arguments and isinstance(x, tuple | Mapping):
+        x = _columns_of(x, facts.arguments)
     array, masked = as_numbers(x.values() if isinstance(x, Images) else x, "x")
     array, masked = _shaped(array, facts), None if masked is None else _shaped(masked, facts)
     missing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
@@ -66,6 +69,23 @@ def read_images(x: Any, facts: DataFacts) -> Tensor:
     )
     values = values / scale if scale != 1.0 else values
     return values.masked_fill(torch.from_numpy(missing), torch.nan) if missing.any() else values
+
+
+def _columns_of(x: Any, arguments: Sequence[Argument]) -> Array:
+    """The arguments of a program side by side, as they were in the data."""
+    names = tuple(each.name for each in arguments)
+    given = dict(zip(names, x, strict=False)) if isinstance(x, tuple) and len(x) == len(names) else x
+    if not isinstance(given, Mapping) or set(given) != set(names):
+        got = ", ".join(map(str, x)) if isinstance(x, Mapping) else f"a tuple of {len(x)}"
+        raise InputError(f"what the program is called with, ({', '.join(names)})", got, "give all of them")
+    columns, found = side_by_side({name: given[name] for name in names}, "x")
+    for each, other in zip(arguments, found, strict=True):
+        if each.shape != other.shape:
+            wanted = "".join(f", {size}" for size in each.shape) or ","
+            raise InputError(
+                f"{each.name} of shape (N{wanted})", f"rows of shape {other.shape}", "give rows of that shape"
+            )
+    return columns
 
 
 def _shaped(array: Array, facts: DataFacts) -> Array:
