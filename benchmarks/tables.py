@@ -158,8 +158,8 @@ def main(seeds: int, tables: tuple[str, ...], quick: bool) -> None:
 
 
 def _said(values: Numbers) -> str:
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{values.mean():.2f} ± {error:.2f}"
+    spread = f" ± {values.std(ddof=1) / math.sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{spread}"
 
 
 if __name__ == "__main__":

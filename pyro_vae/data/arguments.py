@@ -3,6 +3,7 @@ r"""Several arrays that a program is called with, as the columns of one, and bac
 A program ``model(counts, covariates)`` takes several tensors, one row of each per datum.  Everything around it, the
 minibatches, the encoder's input, the run's files, knows of one array x of rows: it holds theirs side by side, the
 numbers of one after those of the other, and a program that is called with x hands each its own, in its shape and type.
+So it is with a program ``model(batch)`` of one dictionary of tensors, whose entries are named ``batch.counts``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.containers import as_numbers
+from pyro_vae.data.containers import MAY_HOLD, as_numbers
 from pyro_vae.data.pixels import Array
 from pyro_vae.errors import InputError
 
@@ -31,7 +32,7 @@ class Argument:
     """One argument of a program, a row per datum.
 
     Args:
-        name: of the parameter.
+        name: of the parameter, or of it and, behind a dot, the key of a dictionary.
         shape: of one row.
         dtype: float32 (the default type of torch, if that is another), int64 or bool.
     """
@@ -52,15 +53,14 @@ class Argument:
 
 
 def parameters_of(program: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of what a program has to be called with; none where that is one array, or cannot be told."""
+    """The names of what a program has to be called with; none where that cannot be told."""
     called = program.forward if isinstance(program, torch.nn.Module) else program
     try:
         parameters = inspect.signature(called).parameters.values()
     except (TypeError, ValueError):
         return ()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = tuple(each.name for each in parameters if each.kind in kinds and each.default is inspect.Parameter.empty)
-    return needed if len(needed) > 1 else ()
+    return tuple(each.name for each in parameters if each.kind in kinds and each.default is inspect.Parameter.empty)
 
 
 def by_parameter(data: Any, parameters: Sequence[str]) -> dict[str, Any] | None:
@@ -68,11 +68,14 @@ def by_parameter(data: Any, parameters: Sequence[str]) -> dict[str, Any] | None:
 
     Args:
         data: whatever ``fit`` was given.
-        parameters: of the program, two or more.
+        parameters: of the program; a single one takes a mapping whole, but for one of x, y and missing.
     """
+    if isinstance(data, Mapping) and len(parameters) == 1:
+        is_own = bool(data) and not set(data) <= set(MAY_HOLD) and all(isinstance(key, str) for key in data)
+        return {f"{parameters[0]}.{key}": values for key, values in data.items()} if is_own else None
     if isinstance(data, Mapping):
         return {name: data[name] for name in parameters} if set(data) == set(parameters) else None
-    if not isinstance(data, tuple) or len(data) != len(parameters):
+    if not isinstance(data, tuple) or len(data) != len(parameters) or len(data) == 1:
         return None
     if len(data) == 2 and parameters[1] in LABELS and _may_be_labels(data[1]):
         return None
@@ -108,6 +111,12 @@ def side_by_side(given: Mapping[str, Any], name: str) -> tuple[Array, tuple[Argu
     return np.concatenate(parts, axis=1), tuple(arguments)
 
 
+def parameter_of_all(arguments: Sequence[Argument]) -> str:
+    """The parameter that takes all of them as a dictionary; empty where each has its own."""
+    parameter, dot, _ = arguments[0].name.partition(".")
+    return parameter if dot else ""
+
+
 class OfColumns:
     """A program of x, the columns of its arguments side by side.
 
@@ -131,7 +140,10 @@ class OfColumns:
 
     def __call__(self, x: Tensor) -> Any:
         """What the program gives."""
-        return self.program(*self.parts(x).values())
+        parts = self.parts(x)
+        if parameter_of_all(self.arguments):
+            return self.program({name.partition(".")[2]: part for name, part in parts.items()})
+        return self.program(*parts.values())
 
     def parts(self, x: Tensor) -> dict[str, Tensor]:
         """The arguments by name."""

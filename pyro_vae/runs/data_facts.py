@@ -144,7 +144,7 @@ def reading_of(
 
 def reading_again(config: FitConfig, facts: DataFacts) -> Reading:
     """How the data of a run are read again, by what is known of their columns and their shape."""
-    names = tuple(each.name for each in facts.arguments)
+    names = tuple(dict.fromkeys(each.name.partition(".")[0] for each in facts.arguments))
     reading = replace(reading_of(config), known=facts.columns, likelihood=_chosen(config, facts), parameters=names)
     if len(facts.event_shape) in (1, 3):
         return reading

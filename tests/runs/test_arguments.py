@@ -96,8 +96,8 @@ def test_a_module_is_called_with_what_its_forward_takes():
 
 
 def test_labels_are_still_labels():
-    assert parameters_of(lambda x, y=None: None) == ()
-    assert parameters_of(lambda x: None) == ()
+    assert parameters_of(lambda x, y=None: None) == ("x",)
+    assert parameters_of(lambda: None) == ()
     assert parameters_of(regression) == ("y", "w")
     assert parameters_of(Regression()) == ("w", "y")
 
@@ -146,6 +146,22 @@ def walk(x, mask):
             with pyro.poutine.mask(mask=mask[:, t]):
                 z = pyro.sample(f"z_{t}", dist.Normal(0.9 * z, 1.0))
                 pyro.sample(f"x_{t}", dist.Normal(z, 0.5), obs=x[:, t])
+
+
+def test_a_program_of_one_dictionary_is_given_it(tmp_path):
+    def model(batch):
+        return regression(batch["y"], batch["w"])
+
+    given = {"w": W, "y": Y}
+    run = pyro_vae.fit(model, "mean_field", data=given, **FAST, out=tmp_path / "run")
+    assert [each.name for each in run.facts.arguments] == ["batch.w", "batch.y"]
+    assert set(run.guide.inputs.shapes) == {"batch.w", "batch.y"}
+    loaded = pyro_vae.load(run.path, model=model)
+    assert np.array_equal(loaded.encode({"y": Y[:5], "w": W[:5]}), run.encode({"w": W[:5], "y": Y[:5]}))
+    longer = pyro_vae.resume(run.path, model=model, data=given, epochs=3, display=False)
+    assert len(longer.history) == 3
+    with pytest.raises(InputError, match=r"what the program is called with, \(batch.w, batch.y\)"):
+        run.encode({"y": Y[:5]})
 
 
 def test_sequences_of_unequal_length_come_with_their_masks():
