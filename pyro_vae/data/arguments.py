@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import Bunch
 from torch import Tensor
 
 from pyro_vae.data.containers import MAY_HOLD, as_numbers
@@ -70,6 +71,8 @@ def by_parameter(data: Any, parameters: Sequence[str]) -> dict[str, Any] | None:
         data: whatever ``fit`` was given.
         parameters: of the program; a single one takes a mapping whole, but for one of x, y and missing.
     """
+    if isinstance(data, Bunch) and "data" in data:  # of scikit-learn: rows with their classes
+        return None
     if isinstance(data, Mapping) and len(parameters) == 1:
         is_own = bool(data) and not set(data) <= set(MAY_HOLD) and all(isinstance(key, str) for key in data)
         return {f"{parameters[0]}.{key}": values for key, values in data.items()} if is_own else None

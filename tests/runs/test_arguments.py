@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.nn import PyroModule, PyroSample
+from sklearn.datasets import load_wine
 
 import pyro_vae
 from pyro_vae.data.arguments import MOST_WHOLE, Argument, OfColumns, parameters_of, side_by_side
@@ -162,6 +163,19 @@ def test_a_program_of_one_dictionary_is_given_it(tmp_path):
     assert len(longer.history) == 3
     with pytest.raises(InputError, match=r"what the program is called with, \(batch.w, batch.y\)"):
         run.encode({"y": Y[:5]})
+
+
+def test_rows_with_their_classes_are_no_dictionary_of_arguments():
+    def model(x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), 100.0).expand(x.shape).to_event(1), obs=x)
+
+    wine = load_wine()
+    for data in (wine, {"x": wine.data, "y": wine.target}, (wine.data, wine.target), load_wine(as_frame=True).data):
+        run = pyro_vae.fit(model, "mean_field", data=data, **FAST)
+        assert run.facts.event_shape == (13,)
+        assert run.facts.arguments == ()
 
 
 def test_sequences_of_unequal_length_come_with_their_masks():
