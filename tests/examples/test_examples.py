@@ -67,7 +67,7 @@ def test_the_regression_s_formula_is_that_of_conditioning_the_joint_normal():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "example",
-    [eight_schools, hierarchical_regression, item_response, poisson_factors, state_space],
+    [eight_schools, gaussian_mixture, hierarchical_regression, item_response, poisson_factors, state_space],
     ids=lambda it: it.__name__,
 )
 def test_those_that_take_long_run(example, monkeypatch):
@@ -94,7 +94,7 @@ def test_eight_schools():
     within(eight_schools.main())
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_gaussian_mixture():
     errors = gaussian_mixture.main()
     assert errors.pop("k")[0] < 0.02
