@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import Bunch
 from torch import Tensor
 
-from pyro_vae.data.containers import MAY_HOLD, as_numbers
+from pyro_vae.data.containers import MAY_HOLD, as_numbers, is_bunch
 from pyro_vae.data.pixels import Array
 from pyro_vae.errors import InputError
+from pyro_vae.pairs.reach import signature_of
 
 MOST_WHOLE = 2**24  # that single precision tells from its neighbours
 LABELS = ("y", "ys", "label", "labels")  # parameters that whole numbers are classes for
@@ -55,9 +55,8 @@ class Argument:
 
 def parameters_of(program: Callable[..., Any]) -> tuple[str, ...]:
     """The names of what a program has to be called with; none where that cannot be told."""
-    called = program.forward if isinstance(program, torch.nn.Module) else program
     try:
-        parameters = inspect.signature(called).parameters.values()
+        parameters = signature_of(program).parameters.values()
     except (TypeError, ValueError):
         return ()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -71,18 +70,23 @@ def by_parameter(data: Any, parameters: Sequence[str]) -> dict[str, Any] | None:
         data: whatever ``fit`` was given.
         parameters: of the program; a single one takes a mapping whole, but for one of x, y and missing.
     """
-    if isinstance(data, Bunch) and "data" in data:  # of scikit-learn: rows with their classes
+    if is_bunch(data) or (isinstance(data, Mapping) and len(parameters) == 1 and set(data) <= set(MAY_HOLD)):
         return None
+    if isinstance(data, tuple) and len(data) == 2 and parameters[-1] in LABELS and _may_be_labels(data[1]):
+        return None
+    return named(data, parameters)
+
+
+def named(data: Any, parameters: Sequence[str]) -> dict[str, Any] | None:
+    """The arrays of a tuple or a mapping by the names of arguments; None if they are none for these parameters."""
     if isinstance(data, Mapping) and len(parameters) == 1:
-        is_own = bool(data) and not set(data) <= set(MAY_HOLD) and all(isinstance(key, str) for key in data)
-        return {f"{parameters[0]}.{key}": values for key, values in data.items()} if is_own else None
+        has_names = all(isinstance(key, str) for key in data)
+        return {f"{parameters[0]}.{key}": values for key, values in data.items()} if has_names else None
     if isinstance(data, Mapping):
         return {name: data[name] for name in parameters} if set(data) == set(parameters) else None
-    if not isinstance(data, tuple) or len(data) != len(parameters) or len(data) == 1:
-        return None
-    if len(data) == 2 and parameters[1] in LABELS and _may_be_labels(data[1]):
-        return None
-    return dict(zip(parameters, data, strict=True))
+    if isinstance(data, tuple) and len(data) == len(parameters) > 1:
+        return dict(zip(parameters, data, strict=True))
+    return None
 
 
 def side_by_side(given: Mapping[str, Any], name: str) -> tuple[Array, tuple[Argument, ...]]:
@@ -114,10 +118,9 @@ def side_by_side(given: Mapping[str, Any], name: str) -> tuple[Array, tuple[Argu
     return np.concatenate(parts, axis=1), tuple(arguments)
 
 
-def parameter_of_all(arguments: Sequence[Argument]) -> str:
-    """The parameter that takes all of them as a dictionary; empty where each has its own."""
-    parameter, dot, _ = arguments[0].name.partition(".")
-    return parameter if dot else ""
+def parameters_in(arguments: Sequence[Argument]) -> tuple[str, ...]:
+    """The parameters that take them: one of a dictionary takes all."""
+    return tuple(dict.fromkeys(each.name.partition(".")[0] for each in arguments))
 
 
 class OfColumns:
@@ -144,7 +147,7 @@ class OfColumns:
     def __call__(self, x: Tensor) -> Any:
         """What the program gives."""
         parts = self.parts(x)
-        if parameter_of_all(self.arguments):
+        if "." in self.arguments[0].name:
             return self.program({name.partition(".")[2]: part for name, part in parts.items()})
         return self.program(*parts.values())
 

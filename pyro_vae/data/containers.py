@@ -75,7 +75,7 @@ def unpack(data: Any, name: str, reading: Reading = READ) -> Arrays:
         return replace(_with_labels(rows, labels, name), class_names=class_names)
     if data is None:
         raise InputError("data", "None", "give an array, a table, or the name or path of a set")
-    if isinstance(data, Bunch) and "data" in data:
+    if is_bunch(data):
         return _of_bunch(data, name, reading)
     if isinstance(data, Mapping):
         return _of_mapping(data, name, reading)
@@ -88,6 +88,11 @@ def unpack(data: Any, name: str, reading: Reading = READ) -> Arrays:
         return _with_labels(*pair, name, reading)
     x, missing = as_numbers(data, f"x of {name}")
     return Arrays(x, missing=missing)
+
+
+def is_bunch(data: Any) -> bool:
+    """Whether it is what scikit-learn loads: a mapping of rows, their classes and words about them."""
+    return isinstance(data, Bunch) and "data" in data
 
 
 def _has_rows_alone(data: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyro_vae.columns import Column
 from pyro_vae.config import FitConfig
-from pyro_vae.data.arguments import TYPES, Argument
+from pyro_vae.data.arguments import TYPES, Argument, parameters_in
 from pyro_vae.data.array_files import SUFFIXES
 from pyro_vae.data.images import CHUNK, Dataset
 from pyro_vae.data.pixels import Reading
@@ -144,8 +144,8 @@ def reading_of(
 
 def reading_again(config: FitConfig, facts: DataFacts) -> Reading:
     """How the data of a run are read again, by what is known of their columns and their shape."""
-    names = tuple(dict.fromkeys(each.name.partition(".")[0] for each in facts.arguments))
-    reading = replace(reading_of(config), known=facts.columns, likelihood=_chosen(config, facts), parameters=names)
+    reading = replace(reading_of(config), known=facts.columns, likelihood=_chosen(config, facts))
+    reading = replace(reading, parameters=parameters_in(facts.arguments))
     if len(facts.event_shape) in (1, 3):
         return reading
     return replace(reading, channels="auto", one_channel=False)  # of a shape that no picture has

@@ -263,9 +263,7 @@ def _place(out: str | Path | None, overwrite: bool, world: World) -> Path | None
 def _reading(config: FitConfig, model: NameOrProgram) -> Reading:
     one_channel = isinstance(model, (str, Model))
     reading = reading_of(config, isinstance(model, str), takes_likelihood(model), one_channel)
-    if isinstance(model, str) or one_channel:
-        return reading
-    return replace(reading, parameters=parameters_of(model))
+    return replace(reading, parameters=() if isinstance(model, (str, Model)) else parameters_of(model))
 
 
 def _resolved(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.arguments import Argument, parameter_of_all, side_by_side
+from pyro_vae.data.arguments import Argument, named, parameters_in, side_by_side
 from pyro_vae.data.containers import as_numbers
 from pyro_vae.data.images import Images
 from pyro_vae.data.pixels import Array, are_whole
@@ -73,12 +73,7 @@ def read_images(x: Any, facts: DataFacts) -> Tensor:
 
 def _columns_of(x: Any, arguments: Sequence[Argument]) -> Array:
     """The arguments of a program side by side, as they were in the data."""
-    names, parameter = tuple(each.name for each in arguments), parameter_of_all(arguments)
-    given: dict[str, Any] = {}
-    if isinstance(x, Mapping):
-        given = {f"{parameter}.{key}" if parameter else key: values for key, values in x.items()}
-    elif len(x) == len(names) and not parameter:
-        given = dict(zip(names, x, strict=True))
+    names, given = [each.name for each in arguments], named(x, parameters_in(arguments)) or {}
     if set(given) != set(names):
         got = ", ".join(map(str, x)) if isinstance(x, Mapping) else f"a tuple of {len(x)}"
         raise InputError(f"what the program is called with, ({', '.join(names)})", got, "give all of them")

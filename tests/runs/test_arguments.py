@@ -101,6 +101,8 @@ def test_labels_are_still_labels():
     assert parameters_of(lambda: None) == ()
     assert parameters_of(regression) == ("y", "w")
     assert parameters_of(Regression()) == ("w", "y")
+    assert parameters_of(pyro.poutine.scale(regression, scale=0.5)) == ("y", "w")
+    assert parameters_of(pyro.infer.config_enumerate(regression)) == ("y", "w")
 
     def model(x, y):
         with pyro.plate("rows", len(x)):
