@@ -167,13 +167,10 @@ class RecordedGraph:
 
     def run(self, inputs: Sequence[Tensor], held: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The outputs: loss, gradients, what is bound anew, and whether all values were valid if it checks that."""
+        values = [*inputs, *held]
         if self._estimate.runs == LOOPS_AFTER and self.nodes >= FEWEST_OF_LOOPS and not self.is_settled:
-            self._do_loops_at_once([*inputs, *held])
-        return self._run([*inputs, *held])
-
-    def _do_loops_at_once(self, values: Sequence[Tensor]) -> None:
-        """Go on with the turns of its loops done at once; it goes on as it was if they do not give the same."""
-        self._run = with_loops_at_once(self._run, self._recording, values)
+            self._run = with_loops_at_once(self._run, self._recording, values)
+        return self._run(values)
 
     def outcome(self, outputs: Sequence[Tensor], differentiable: Sequence[Tensor], held: Sequence[Tensor]) -> Outcome:
         """A loss with its gradients; what the run binds anew is bound.

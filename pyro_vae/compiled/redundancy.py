@@ -73,22 +73,28 @@ class Redundancy:
         if node.target in _THE_SAME:
             if not _is_reshaped(node):
                 self.same_as[node] = self.stands_for(node.args[0])  # type: ignore[arg-type]
-        elif node not in self.in_place and self._is_known(node):
-            value = self._of_form(node) if _is_of_form(node) else self._value(node)
-            if not isinstance(value, Tensor) or value.untyped_storage().nbytes() <= MOST_BYTES:
-                same = self._first.setdefault(_written_out(value), node) if _is_small(value) else node
-                if same is node:
-                    self.constants[node] = value
-                else:
-                    self.same_as[node] = same
-            else:
+        elif node in self.in_place:
+            if is_view(node):
                 self._compare(node)
-        elif node not in self.in_place or is_view(node):
+        elif not self._keep(node):
             self._compare(node)
 
-    def _is_known(self, node: fx.Node) -> bool:
-        """Whether the result depends on nothing that a run is given."""
-        return _is_of_form(node) or all(self.stands_for(source) in self.constants for source in node.all_input_nodes)
+    def _keep(self, node: fx.Node) -> bool:
+        """Keep a result that depends on nothing that a run is given, if it is small; says whether it is kept."""
+        if _is_of_form(node):
+            value = self._of_form(node)
+        elif all(self.stands_for(source) in self.constants for source in node.all_input_nodes):
+            value = self._value(node)
+        else:
+            return False
+        if isinstance(value, Tensor) and value.untyped_storage().nbytes() > MOST_BYTES:
+            return False
+        same = self._first.setdefault(_written_out(value), node) if _is_small(value) else node
+        if same is node:
+            self.constants[node] = value
+        else:
+            self.same_as[node] = same
+        return True
 
     def _compare(self, node: fx.Node) -> None:
         if any(user.target is operator.getitem for user in node.users):

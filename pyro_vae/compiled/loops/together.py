@@ -188,12 +188,12 @@ def _the_same(write: Writer, form: Form, x: Operand) -> fx.Node:
 def _sum_along(
     write: Writer, form: Form, x: Operand, dims: Sequence[int] | None, keepdim: bool = False, **kwargs: Any
 ) -> fx.Node:
-    num_dims, target = len(x.shape), aten.sum.dim_IntList
+    num_dims = len(x.shape)
     if dims is None or not list(dims):
         dims = range(num_dims)
     if not num_dims:
         return x.node
-    return write(target, x.node, [dim % num_dims + 1 for dim in dims], keepdim, **kwargs)
+    return write(aten.sum.dim_IntList, x.node, [dim % num_dims + 1 for dim in dims], keepdim, **kwargs)
 
 
 @_rule(aten.mean.dim)
