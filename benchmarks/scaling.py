@@ -74,9 +74,9 @@ def work(out: str, name: str, quick: bool, compiled: str) -> None:
         losses.extend(loss.item() for _, loss, _ in pending)
         settle(trainer, pending)
 
-    def timed(group: Group, flat: Tensor) -> Tensor:
+    def timed(group: Group, parts: list[Tensor]) -> Tensor:
         begin = time.perf_counter()
-        result = reduced(group, flat)
+        result = reduced(group, parts)
         reductions.append(time.perf_counter() - begin)
         return result
 

@@ -30,6 +30,7 @@ _OF_FORM = tuple(  # what these give depends on the form of their first argument
     getattr(aten, name).default for name in "new_zeros new_ones new_full zeros_like ones_like full_like".split()
 )
 _UNFILLED = ("empty", "new_empty")  # how the names of operations begin whose results are not defined
+_AMONG_PROCESSES = ("c10d", "_c10d_functional", "pyro_vae_distributed")  # namespaces of operations that others wait for
 
 
 class Redundancy:
@@ -224,6 +225,8 @@ def _is_of_form(node: fx.Node) -> bool:
 
 
 def is_random(node: fx.Node) -> bool:
-    """Whether it gives another result each time, or none that is defined."""
+    """Whether each run has to make it: its results are drawn, are not defined, or are waited for by other processes."""
     name = getattr(node.target, "_opname", "")
+    if getattr(node.target, "namespace", "") in _AMONG_PROCESSES:
+        return True
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) or name.startswith(_UNFILLED)

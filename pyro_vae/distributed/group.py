@@ -20,6 +20,7 @@ from torch import Tensor
 from pyro_vae.compiled.tape import is_recording
 from pyro_vae.distributed.launch import attempt, is_one_of_several
 from pyro_vae.distributed.noise import RowNoise
+from pyro_vae.distributed.shared_memory import SharedSums
 from pyro_vae.distributed.world import ALONE, ElsewhereError, LostError, World
 from pyro_vae.errors import InputError, PyroVAEError
 
@@ -27,6 +28,7 @@ Result = TypeVar("Result")
 
 MEETING = 60  # seconds that a process waits for the others to come; PYRO_VAE_MEETING says another number
 WAITING = timedelta(minutes=30)  # at most for one that works; that one has ended shows at once
+MORE_BYTES = 2**14  # of a step's loss, and of what the processes want of each other
 HEARD_ON_CUDA = 20  # steps, since looking makes the host wait for the device
 
 
@@ -48,6 +50,8 @@ class Group(World):
         super().__init__(rank, size)
         self._wishes, self._heard = torch.zeros(2, device=device), torch.zeros(2, device=device)
         self._looked, self._last = 0, (False, False)
+        self._sums = SharedSums(rank, size)
+        self._sums.use()
 
     def new_noise(self) -> RowNoise:
         return RowNoise()
@@ -71,16 +75,19 @@ class Group(World):
         means: dict[int, Tensor] = {}
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             mine = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
-            reduced = self._reduced(torch.cat([tensors[i].reshape(-1) for i in mine]))
+            reduced = self._reduced([tensors[i].reshape(-1) for i in mine])
             pieces = reduced.split([tensors[i].numel() for i in mine])
             means |= {i: piece.view(tensors[i].shape) for i, piece in zip(mine, pieces, strict=True)}
         return [means[i] for i in range(len(tensors))]
 
-    def _reduced(self, flat: Tensor) -> Tensor:
+    def _reduced(self, parts: list[Tensor]) -> Tensor:
+        if self._sums.holds(parts):
+            total: Tensor = torch.ops.pyro_vae_distributed.sum_in_memory(parts)
+            return total / self.size
         from torch.distributed import _functional_collectives as collectives  # late: half a second
 
         everybody: Any = torch.distributed.group.WORLD
-        return collectives.wait_tensor(collectives.all_reduce(flat, "sum", everybody)) / self.size
+        return collectives.wait_tensor(collectives.all_reduce(torch.cat(parts), "sum", everybody)) / self.size
 
     def heard(self, stop: bool, report: bool) -> tuple[bool, bool]:
         self._looked += 1
@@ -102,6 +109,7 @@ class Group(World):
             whole = tensor.detach().contiguous()
             torch.distributed.broadcast(whole, 0)
             _put(tensor, whole)
+        self._sums.make(sum(tensor.nbytes for tensor in tensors) + MORE_BYTES)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:
