@@ -1,13 +1,13 @@
 """Which way something runs that is computed again and again: eagerly, replayed as recorded, or compiled.
 
 A recorded graph is replayed operation by operation, without the programs' Python, Pyro's handlers and autograd, which
-saves a fifth of a step or more; recording takes a fifth of a millisecond for each operation, as long as some 18 steps.
-Compiling a graph of n operations takes about 3 s + n 25 ms.  Each run of it saves what it takes to hand an operation
-over, about 1.5 us on the CPU, where TorchScript's interpreter does it, and 6 us where Python does, and most of the
-memory traffic of intermediate results, which single operations write and read again at about 8 GB/s (measured on two
-cores, for graphs of 130 to 2,500 operations).  These numbers are rough, but they are the same on every run, so that the
-same command chooses alike each time: a choice by the clock would make the last digits of a run depend on what else the
-computer did.
+saves a fifth of a step or more; making one takes a quarter of a millisecond for each operation, as long as some 40
+steps.  Compiling a graph of n operations takes about 3 s + n 25 ms.  Each run of it saves what it takes to hand an
+operation over, about 1.5 us on the CPU, where TorchScript's interpreter does it, and 6 us where Python does, and most
+of the memory traffic of intermediate results, which single operations write and read again at about 8 GB/s (measured
+on two cores, for graphs of 130 to 2,500 operations).  These numbers are rough, but they are the same on every run, so
+that the same command chooses alike each time: a choice by the clock would make the last digits of a run depend on what
+else the computer did.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EAGER_CALLS = 1  # of a kind, before it is recorded
 RECORDED_AT_ONCE = 4_000  # operations that may be recorded on credit, in some 0.8 seconds
 RECORDED_BY_ALL = 10_000  # by all programs of a process: a sweep over settings makes new ones, and leaves them soon
 TYPICAL = 300  # operations of a program that is not known yet
-CALLS_FOR_A_RECORDING = 20  # eager calls that take as long as recording one of them; 11 to 20 in five programs
+CALLS_FOR_A_RECORDING = 40  # eager calls that take as long as making a graph of one; 30 of 60 operations, 46 of 26,000
 MOST_LOST = 0.3  # of the time of the eager calls, that recording may take
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import pyro
@@ -98,14 +99,22 @@ class Writes(TorchDispatchMode):
 
 def written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
     """The arguments of an operation that it writes to; tensors, or nodes of a graph in their place."""
-    for i, argument in enumerate(func._schema.arguments):
-        writes = argument.alias_info is not None and argument.alias_info.is_write
-        if not writes and func._schema.name.split("::")[-1] in _STATISTICS:
-            writes = argument.name.startswith("running_")
-        if writes:
-            value = args[i] if i < len(args) else kwargs.get(argument.name)
-            if value is not None:
-                yield from value if isinstance(value, (list, tuple)) else (value,)
+    for i, name in _written_to(func):
+        value = args[i] if i < len(args) else kwargs.get(name)
+        if value is not None:
+            yield from value if isinstance(value, (list, tuple)) else (value,)
+
+
+@cache
+def _written_to(func: Any) -> tuple[tuple[int, str], ...]:
+    """The places and names of the arguments that an operation writes to."""
+    has_statistics = func._schema.name.split("::")[-1] in _STATISTICS
+
+    def is_written(argument: Any) -> bool:
+        said = argument.alias_info is not None and argument.alias_info.is_write
+        return said or (has_statistics and argument.name.startswith("running_"))
+
+    return tuple((i, argument.name) for i, argument in enumerate(func._schema.arguments) if is_written(argument))
 
 
 def storage(tensor: Tensor) -> int:

@@ -47,6 +47,7 @@ from pyro_vae.training import Trainer
 from pyro_vae.training.automatic import settle
 from pyro_vae.training.faults import find_fault
 from pyro_vae.training.fitness import check_classes, check_labels, rehearse
+from pyro_vae.training.precision import note_on_precision
 from pyro_vae.training.trainer import Progress
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Session:
         self, config: FitConfig, dataset: Dataset, pair: Pair, device: torch.device, world: World = ALONE
     ) -> None:
         self.dataset, self.pair, self.world, self.device = dataset, pair, world, device
-        self.notes = list[str]()  # to be said when the training begins
+        self.notes = [note_on_precision(config.precision, device)]  # to be said when the training begins
         self.facts = facts_of(dataset)
         if dataset.columns:
             supports = supports_of(pair.model, dataset.columns)

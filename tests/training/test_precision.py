@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import nn
 
-from pyro_vae.training.precision import precision
+from pyro_vae.training.precision import note_on_precision, precision
 from tests.conftest import make_pair
 
 
@@ -59,3 +59,10 @@ def test_other_products_are_left_alone():
         assert nn.functional.linear(a.double(), a.double()).dtype == torch.float64
     with precision("32"):
         assert torch.equal(nn.functional.linear(a, a), nn.functional.linear(a, a))
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_a_processor_without_bfloat16_is_said_to_be_slow(has_it, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_it)
+    assert ("no bfloat16 arithmetic" in note_on_precision("bf16", torch.device("cpu"))) is not has_it
+    assert note_on_precision("32", torch.device("cpu")) == note_on_precision("bf16", torch.device("cuda")) == ""
