@@ -1,11 +1,11 @@
 r"""Sums over the processes of one computer, through memory that all of them see.
 
-Each process p writes its part x_p of a tensor into a room of its own, waits for the others, and reads all rooms:
+Each process p writes its part x_p of a tensor into a buffer of its own, waits for the others, and reads all buffers:
 
     sum_p x_p,  added up in the order of the processes, so that all of them have the same bits.
 
 gloo carries the wait alone, which is also how a process that has ended is noticed; its sockets would take several
-times as long for the tensor as memory does.  There are two sets of rooms, used in turn: a process that comes back to
+times as long for the tensor as memory does.  There are two sets of buffers, used in turn: a process that comes back to
 a set has waited once more since, so that the others have read what it held.
 """
 
@@ -18,8 +18,8 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-MOST = 8  # processes; where more read all rooms, a ring of sockets has less to carry
-LARGEST = 2**25  # bytes of a room at most; what is longer goes piece by piece
+MOST = 8  # processes; where more read all buffers, a ring of sockets has less to carry
+LARGEST = 2**25  # bytes of a buffer at most; what is longer goes piece by piece
 ALIGNED = 64  # bytes, of any dtype and of a line of the processor's memory
 
 _library = torch.library.Library("pyro_vae_distributed", "DEF")
@@ -27,7 +27,7 @@ _library.define("sum_in_memory(Tensor[] parts) -> Tensor")
 
 
 class SharedSums:
-    """The rooms of the processes that ``torch.distributed`` has brought together.
+    """The buffers of the processes that ``torch.distributed`` has brought together.
 
     Args:
         rank: the number of this process.
@@ -41,18 +41,18 @@ class SharedSums:
         self._sets: Tensor | None = None
 
     def use(self) -> None:
-        """Let ``torch.ops.pyro_vae_distributed.sum_in_memory`` go through these rooms from here on."""
+        """Let ``torch.ops.pyro_vae_distributed.sum_in_memory`` go through these buffers from here on."""
         global _used  # for an operation of torch has tensors and numbers alone
         _used = self
 
     def make(self, num_bytes: int) -> None:
-        """Make rooms for so many bytes, up to ``LARGEST``, if there are none; all processes do so at once."""
+        """Make buffers for so many bytes, up to ``LARGEST``, if there are none; all processes do so at once."""
         if self._may_be and self._sets is None:
-            room = max(ALIGNED, min(LARGEST, -(-num_bytes // ALIGNED) * ALIGNED))
-            self._sets = _rooms(self._rank, self._size, room)
+            length = max(ALIGNED, min(LARGEST, -(-num_bytes // ALIGNED) * ALIGNED))
+            self._sets = _buffers(self._rank, self._size, length)
 
     def holds(self, parts: Sequence[Tensor]) -> bool:
-        """Whether there are rooms, and for such parts."""
+        """Whether there are buffers, and for such parts."""
         return self._sets is not None and all(part.device.type == "cpu" for part in parts)
 
     def __call__(self, parts: Sequence[Tensor]) -> Tensor:
@@ -60,16 +60,16 @@ class SharedSums:
         assert self._sets is not None
         sets = self._sets.view(parts[0].dtype)
         total = parts[0].new_empty(sum(map(len, parts)))
-        length = sets.shape[-1]
-        pieces = [parts] if len(total) <= length else [[piece] for piece in torch.cat(list(parts)).split(length)]
-        for mine, result in zip(pieces, total.split(length), strict=True):
-            rooms = sets[self._turn, :, : len(result)]
+        longest = sets.shape[-1]
+        pieces = [parts] if len(total) <= longest else [[piece] for piece in torch.cat(list(parts)).split(longest)]
+        for mine, result in zip(pieces, total.split(longest), strict=True):
+            buffers = sets[self._turn, :, : len(result)]
             self._turn = 1 - self._turn
-            torch.cat(list(mine), out=rooms[self._rank])
+            torch.cat(list(mine), out=buffers[self._rank])
             torch.distributed.barrier()
-            torch.add(rooms[0], rooms[1], out=result)
-            for room in rooms[2:]:
-                result.add_(room)
+            torch.add(buffers[0], buffers[1], out=result)
+            for buffer in buffers[2:]:
+                result.add_(buffer)
         return total
 
 
@@ -85,9 +85,9 @@ _library.impl("sum_in_memory", _sum, "CPU")
 _library.impl("sum_in_memory", lambda parts: parts[0].new_empty(sum(map(len, parts))), "Meta")
 
 
-def _rooms(rank: int, size: int, room: int) -> Tensor | None:
-    """Two sets of rooms, uint8 of shape (2, P, room), in a file without a name, which is gone with the last process."""
-    number, file = 2 * size * room, None
+def _buffers(rank: int, size: int, length: int) -> Tensor | None:
+    """Two sets of buffers, uint8 of shape (2, P, length), in a file without a name, gone with the last process."""
+    number, file = 2 * size * length, None
     said: list[str | None] = [None]
     if rank == 0:
         with suppress(OSError):
@@ -98,7 +98,7 @@ def _rooms(rank: int, size: int, room: int) -> Tensor | None:
     found: Tensor | None = None
     if said[0] is not None:
         with suppress(RuntimeError):  # of a process that sees other processes than the first one, or may not look
-            found = torch.from_file(said[0], True, number, dtype=torch.uint8).view(2, size, room)
+            found = torch.from_file(said[0], True, number, dtype=torch.uint8).view(2, size, length)
     all_found: list[bool] = [False] * size
     torch.distributed.all_gather_object(all_found, found is not None)
     if file is not None:
