@@ -129,10 +129,10 @@ def losses(quick: bool, kills: int) -> bool:
     for name in ["vae"] if quick else SETTINGS:
         one, two = seen(1, 2, name, quick), seen(2, 1, name, quick)
         difference = _difference(one, two)
-        ratio = two["epoch"] / one["epoch"]
+        ratio, number = two["epoch"] / one["epoch"], len(one["losses"][:COMPARED])
         fine = fine and difference <= TOLERANCE and (quick or ratio <= SLOWEST)
         click.echo(
-            f"{name}: first {COMPARED} losses differ by {difference:.1e} at most (target {TOLERANCE:g}); "
+            f"{name}: first {number} losses differ by {difference:.1e} at most (target {TOLERANCE:g}); "
             f"epoch {two['epoch']:.2f} s beside {one['epoch']:.2f} s, ratio {ratio:.2f} (target {SLOWEST})"
         )
         if difference > TOLERANCE:

@@ -62,7 +62,7 @@ class Redundancy:
                 changed = writes(node)
                 if node.op == "get_attr" and node not in self.in_place:
                     self.constants[node] = getattr(graph, str(node.target))
-                elif node.op == "call_function" and not changed and node not in self.leaving and not is_random(node):
+                elif node.op == "call_function" and not changed and node not in self.leaving and not is_made_anew(node):
                     self._look(node)
                 self._writes.update(self.in_place[each] for each in changed)
 
@@ -224,7 +224,7 @@ def _is_of_form(node: fx.Node) -> bool:
     return isinstance(form, Form) and isinstance(made, Form) and max(form.num_bytes, made.num_bytes) <= MOST_BYTES
 
 
-def is_random(node: fx.Node) -> bool:
+def is_made_anew(node: fx.Node) -> bool:
     """Whether each run has to make it: its results are drawn, are not defined, or are waited for by other processes."""
     name = getattr(node.target, "_opname", "")
     if getattr(node.target, "namespace", "") in _AMONG_PROCESSES:

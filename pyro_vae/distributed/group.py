@@ -109,7 +109,8 @@ class Group(World):
             whole = tensor.detach().contiguous()
             torch.distributed.broadcast(whole, 0)
             _put(tensor, whole)
-        self._sums.make(sum(tensor.nbytes for tensor in tensors) + MORE_BYTES)
+        if self._heard.device.type == "cpu":
+            self._sums.make(sum(tensor.nbytes for tensor in tensors) + MORE_BYTES)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:

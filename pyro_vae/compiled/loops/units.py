@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from pyro_vae.compiled.forms import Form
-from pyro_vae.compiled.redundancy import Redundancy, is_random, writes
+from pyro_vae.compiled.redundancy import Redundancy, is_made_anew, writes
 
 aten = torch.ops.aten
 FEWEST_SUMMANDS = 3
@@ -69,7 +69,7 @@ class Units:
         """Whether an operation is to be done as it stands, when its turn comes."""
         if not isinstance(node.meta.get("form"), Form) or not hasattr(node.target, "_schema"):
             return True
-        return node in self.known.in_place or is_random(node) or bool(writes(node))
+        return node in self.known.in_place or is_made_anew(node) or bool(writes(node))
 
     def _found(self, nodes: Sequence[fx.Node]) -> list[Unit]:
         """The operations as pieces, additions of additions as one."""
@@ -116,7 +116,7 @@ class Units:
         in_place = self.known.in_place
         for unit in self.all:
             node, waits = unit.node, list[fx.Node]()
-            if is_random(node) or not (hasattr(node.target, "_schema") or node.target is operator.getitem):
+            if is_made_anew(node) or not (hasattr(node.target, "_schema") or node.target is operator.getitem):
                 waits += [last[_NOISE]] if _NOISE in last else []
                 last[_NOISE] = node
             written = {in_place[each] for each in writes(node)}
