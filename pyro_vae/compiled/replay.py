@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compiled.lowering import CompilableRecording
-from pyro_vae.compiled.payoff import CALLS_FOR_A_RECORDING, compile_if_it_pays
+from pyro_vae.compiled.payoff import compile_if_it_pays
 from pyro_vae.compiled.tracing import record
 
 Named = dict[str, Tensor]
 
 FEWEST_IN_A_ROW = 10  # calls, of which the first is made twice to compare
+CALLS_FOR_A_RECORDING = 20  # eager calls without gradients that take as long as recording one, at most; 5 to 17
 
 
 class Replay(CompilableRecording):
