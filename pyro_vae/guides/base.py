@@ -66,6 +66,7 @@ class Guide(NamedModule):
         self.latents, inputs = model.latents, dict(model.inputs)
         network = network or MLP()
         self.view: nn.Module = model.view() if isinstance(model, Model) else nn.Identity()
+        self._prior_site = model.prior_site if isinstance(model, Model) else self.latents[-1].name
         self._shapes = inputs | {latent.name: latent.event_shape for latent in self.latents}
         encoders: dict[tuple[str, ...], nn.Module] = {}
         self.conditionals = nn.ModuleDict()
@@ -78,10 +79,10 @@ class Guide(NamedModule):
             encoder, kind = encoders[latent.given], latent.conditional or (Categorical if latent.discrete else family)
             self.conditionals[latent.name] = Conditional(encoder, kind(cast(int, encoder.num_features), latent.size))
 
-    def last_factor(self) -> tuple[Conditional, dict[str, Shape]]:
-        """The conditional of the model's last site, and the shapes of what it is given, by name and in order."""
-        last = self.latents[-1]
-        return cast(Conditional, self.conditionals[last.name]), {name: self._shapes[name] for name in last.given}
+    def prior_factor(self) -> tuple[Conditional, dict[str, Shape]]:
+        """The conditional of the site that the model's prior is of, and the shapes of what it is given, in order."""
+        latent = next(latent for latent in self.latents if latent.name == self._prior_site)
+        return cast(Conditional, self.conditionals[latent.name]), {name: self._shapes[name] for name in latent.given}
 
     def forward(self, x: Shaped[Tensor, "N *event"], y: Shaped[Tensor, "N"] | None = None) -> None:
         r"""Sample the latent sites.

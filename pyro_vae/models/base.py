@@ -172,6 +172,11 @@ class Model(NamedModule):
         return {"x": (first + self.covariates.size, *others)}
 
     @property
+    def prior_site(self) -> str:
+        """The latent site whose distribution the ``prior`` is."""
+        return self.latents[-1].name
+
+    @property
     def given_sizes(self) -> list[int]:
         """The sizes of what a decoder is given beside latents: of the covariates as networks see them."""
         return [self.covariates.size] if self.num_covariates else []

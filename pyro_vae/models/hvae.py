@@ -3,11 +3,16 @@ r"""The hierarchical variational autoencoder, p(z_L) p(z_{L-1} | z_L) … p(z_1 
 Several stochastic layers, each normal given the one above, and a guide that goes bottom-up, q(z_1 | x) q(z_2 | z_1) …,
 as in Burda, Grosse and Salakhutdinov, *Importance Weighted Autoencoders*, 2016, and Sonderby et al., *Ladder
 Variational Autoencoders*, 2016.  The layers above z_1 are a learned prior for it.
+
+With ``skip`` every layer is beside x in both programs: the decoder sees them all, p(x | z_1, …, z_L), and the guide
+goes top-down, each layer given x and the one above, q(z_L | x) q(z_{L-1} | x, z_L) …, as with the two layers of Tomczak
+and Welling, *VAE with a VampPrior*, 2018.  Upper layers are then less easily left unused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import pyro
@@ -32,6 +37,8 @@ class HVAE(Model):
         event_shape: the shape of one datum, (C, H, W) or (D,).
         latent_dim: the dimension of every layer.
         num_layers: the number L of layers, at least two; the sites are "z1", "z2", …, the top last.
+        skip: whether the decoder sees every layer, not the lowest alone, and the guide draws each given x and the one
+            above, not the one below.
         prior: p(z_L), a module whose ``forward()`` returns it; default: the standard normal.
         likelihood: p(x | z_1); default: Bernoulli.
         covariates: the columns of x, its last ones, that the model is given.
@@ -45,6 +52,10 @@ class HVAE(Model):
         z1 given x
         z2 given z1
         z3 given z2
+        >>> for latent in HVAE((1, 8, 8), latent_dim=2, skip=True).latents:
+        ...     print(latent.name, "given", *latent.given)
+        z2 given x
+        z1 given x z2
     """
 
     def __init__(
@@ -52,6 +63,7 @@ class HVAE(Model):
         event_shape: tuple[int, ...],
         latent_dim: int = 32,
         num_layers: Whole = 2,
+        skip: bool = False,
         *,
         prior: nn.Module | None = None,
         likelihood: Likelihood | None = None,
@@ -63,12 +75,17 @@ class HVAE(Model):
                 "at least two stochastic layers for the model 'hvae'", str(num_layers), "use --model vae for one"
             )
         names = [f"z{layer}" for layer in range(1, num_layers + 1)]
-        below = ["x", *names]
-        latents = tuple(Latent(name, latent_dim, given=(below[i],)) for i, name in enumerate(names))
-        super().__init__(event_shape, latents, likelihood, covariates)
+        self.names, self.skip = tuple(names), skip
+        if skip:
+            downwards = pairwise(reversed(names))
+            latents = [Latent(names[-1], latent_dim), *(Latent(z, latent_dim, ("x", above)) for above, z in downwards)]
+        else:
+            latents = [Latent(z, latent_dim, (below,)) for below, z in pairwise(["x", *names])]
+        super().__init__(event_shape, tuple(latents), likelihood, covariates)
         network = network or MLP()
         self.prior = prior or StandardNormal(latent_dim)
-        self.decoder = network.decoder([latent_dim, *self.given_sizes], self.likelihood.params_shape)
+        seen = [latent_dim] * (num_layers if skip else 1)
+        self.decoder = network.decoder([*seen, *self.given_sizes], self.likelihood.params_shape)
         self.layers = nn.ModuleDict()
         for name in names[:-1]:
             encoder = network.for_vectors().encoder([(latent_dim,)])
@@ -80,10 +97,16 @@ class HVAE(Model):
         self, x: Shaped[Tensor, "N *event"] | None = None, y: Shaped[Tensor, "N"] | None = None
     ) -> Shaped[Tensor, "... *own"]:
         values, given = self.split(x)
-        *lower, top = (latent.name for latent in self.latents)
+        *lower, top = self.names
         layers = self.layers  # read once: each read states all its parameters to Pyro
         with pyro.plate("data", 1 if x is None else x.shape[0]):
-            z = pyro.sample(top, self.prior())
+            z = [pyro.sample(top, self.prior())]
             for name in reversed(lower):
-                z = pyro.sample(name, layers[name](z))
-            return pyro.sample("x", self.likelihood(self.decoder(z, *given)), obs=values)
+                z.insert(0, pyro.sample(name, layers[name](z[0])))
+            seen = z if self.skip else z[:1]
+            return pyro.sample("x", self.likelihood(self.decoder(*seen, *given)), obs=values)
+
+    @property
+    def prior_site(self) -> str:
+        """The top layer."""
+        return self.names[-1]

@@ -18,7 +18,7 @@ class VampPrior(nn.Module):
     r"""The variational mixture of posteriors, 1/K sum_k q(z | u_k) with K learned pseudo-inputs u_k.
 
     The best prior for a guide is its aggregate posterior, of which this is a compressed form: Tomczak and Welling, *VAE
-    with a VampPrior*, 2018.  The pseudo-inputs live where the guide's last conditional finds its inputs: images, images
+    with a VampPrior*, 2018.  The pseudo-inputs live where the guide's conditional of z finds its inputs: images, images
     with labels, or the latents of the layer below.  The prior has to know the guide: ``prior.follow(guide)``, which
     ``fit`` does for parts that it builds; the guide's parameters stay the guide's.
 
@@ -49,7 +49,7 @@ class VampPrior(nn.Module):
         Raises:
             InputError: if the guide's density is known at its own draws only.
         """
-        conditional, shapes = guide.last_factor()
+        conditional, shapes = guide.prior_factor()
         self._followed = (conditional,)
         noise = {name: torch.randn(self.num_components, *shape) for name, shape in shapes.items()}
         if "x" in noise:

@@ -227,10 +227,41 @@ def test_hvae_has_a_bottom_up_guide(x):
     torch.testing.assert_close(trace.nodes["z2"]["fn"].mean, guide.conditionals["z2"](z1).mean)
 
 
+def test_hvae_with_skip_has_a_top_down_guide_in_which_every_layer_sees_x(x):
+    model = HVAE(EVENT_SHAPE, 2, num_layers=3, skip=True, network=SMALL)
+    assert [(latent.name, latent.given) for latent in model.latents] == [
+        ("z3", ("x",)),
+        ("z2", ("x", "z3")),
+        ("z1", ("x", "z2")),
+    ]
+    guide = GUIDES.build("mean_field", model=model, network=SMALL)
+    nodes = poutine.trace(guide).get_trace(x).nodes
+    torch.testing.assert_close(nodes["z3"]["fn"].mean, guide.conditionals["z3"](x).mean)
+    for name, above in (("z2", "z3"), ("z1", "z2")):
+        torch.testing.assert_close(nodes[name]["fn"].mean, guide.conditionals[name](x, nodes[above]["value"]).mean)
+
+
+def test_hvae_with_skip_decodes_all_its_layers(x):
+    """The joint density is that of the chain of layers, but for what is decoded."""
+    plain = HVAE(EVENT_SHAPE, 2, num_layers=3, network=SMALL)
+    model = HVAE(EVENT_SHAPE, 2, num_layers=3, skip=True, network=SMALL)
+    model.layers = plain.layers
+    z1, z2, z3 = torch.randn(3, 7, 2)
+
+    def pixels(logits):
+        return Bernoulli(logits=logits).log_prob(x).flatten(1).sum(-1)
+
+    same = log_joint(plain, x, z1=z1, z2=z2, z3=z3) - pixels(plain.decoder(z1))
+    expected = same + pixels(model.decoder(z1, z2, z3))
+    torch.testing.assert_close(log_joint(model, x, z1=z1, z2=z2, z3=z3), expected)
+
+
 def test_hvae_goes_with_convolutions_and_needs_two_layers():
     model = HVAE((1, 8, 8), 2, network=Conv(dense=12))
     guide = GUIDES.build("mean_field", model=model, network=Conv(dense=12))
     Pair(model, guide).probe(torch.zeros(2, 1, 8, 8))
+    model = HVAE((1, 8, 8), 2, skip=True, network=Conv(dense=12))
+    Pair(model, GUIDES.build("iaf", model=model, network=Conv(dense=12))).probe(torch.zeros(2, 1, 8, 8))
     assert isinstance(Conv(dense=0).for_vectors(), MLP)
     with pytest.raises(InputError, match="at least two stochastic layers for the model 'hvae'; got 1; use --model vae"):
         HVAE(EVENT_SHAPE, 2, num_layers=1)

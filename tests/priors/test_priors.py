@@ -94,11 +94,12 @@ def test_vampprior_mixes_the_posteriors_of_its_pseudo_inputs():
         VAE(EVENT_SHAPE, 3, prior=VampPrior(3, 4), network=SMALL),
         SSVAE(EVENT_SHAPE, 5, 3, prior=VampPrior(3, 4), network=SMALL),
         HVAE(EVENT_SHAPE, 3, prior=VampPrior(3, 4), network=SMALL),
+        HVAE(EVENT_SHAPE, 3, prior=VampPrior(3, 4), skip=True, network=SMALL),
     ):
         guide = GUIDES.build("mean_field", model=model, network=SMALL)
         model.prior.follow(guide)
         assert isinstance(model.prior(), MixtureSameFamily)
-        q = guide.conditionals[model.latents[-1].name](*model.prior.pseudo_inputs)
+        q = guide.conditionals[model.prior_site](*model.prior.pseudo_inputs)
         densities = torch.stack([q.log_prob(row) for row in z]).exp()
         torch.testing.assert_close(model.prior().log_prob(z), densities.mean(-1).log(), rtol=1e-4, atol=1e-4)
 
