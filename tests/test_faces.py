@@ -57,6 +57,10 @@ def test_the_package_loads_no_torch():
     assert not {"torch", "pyro", "pydantic", "matplotlib"} & loaded_by("import pyro_vae")
 
 
+def test_data_are_read_without_what_few_bring():
+    assert not {"sklearn", "scipy", "arviz", "polars", "zarr"} & loaded_by("import pyro_vae.data")
+
+
 def test_the_compiler_knows_torch_pyro_and_numpy_alone():
     loaded = loaded_by("import pyro_vae.compiled")
     assert not loaded & {"sympy", "pyro_vae.compiled.tracing", "pyro_vae.compiled.lowering"}  # until a call is recorded

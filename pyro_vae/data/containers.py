@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import array
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import Bunch
 from torch import Tensor
 
 from pyro_vae.columns import Column
 from pyro_vae.data.pixels import Array, Reading
 from pyro_vae.data.tables import NUMBERS_ALONE, READ, is_table, labels_of_table, read_table
 from pyro_vae.errors import InputError
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 MOST_NUMBERS = 2**33  # of a sparse array that is written out
 MAY_HOLD = ("x", "y", "missing")
@@ -92,7 +95,8 @@ def unpack(data: Any, name: str, reading: Reading = READ) -> Arrays:
 
 def is_bunch(data: Any) -> bool:
     """Whether it is what scikit-learn loads: a mapping of rows, their classes and words about them."""
-    return isinstance(data, Bunch) and "data" in data
+    utils = sys.modules.get("sklearn.utils")  # whoever holds one has imported it, which takes a second
+    return utils is not None and isinstance(data, utils.Bunch) and "data" in data
 
 
 def _has_rows_alone(data: Any) -> bool:
