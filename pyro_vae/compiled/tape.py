@@ -32,7 +32,7 @@ aten = torch.ops.aten
 _READ_ELSEWHERE = {"_pack_padded_sequence", "_pad_packed_sequence", "ctc_loss", "_ctc_loss", "segment_reduce"}
 _ASKING_FOR_A_FORM = (aten.size.default, aten.stride.default, aten.storage_offset.default)
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
-_BY_INDEX = (aten.index.Tensor, aten.index_put.default)
+_BY_INDEX = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 
 
 class Refused(Untraceable):
@@ -78,8 +78,12 @@ class Tape(TorchDispatchMode):
             if any(map(self.varies, _tensors((args, (*kwargs.values(),))))):
                 raise ValueNeeded(f"{func} depends on the value of a tensor")
             return func(*args, **kwargs)
-        if kind.refusal and (func not in _BY_INDEX or _has_mask(args[1])):
-            raise Refused(kind.refusal)
+        if func in _BY_INDEX and _has_mask(args[1]) and not any(map(self.varies, _tensors(args[1]))):
+            args = args[0], self._places(args[1]), *args[2:]
+        elif kind.refusal and (func not in _BY_INDEX or _has_mask(args[1])):
+            if any(map(self.varies, _tensors((args, (*kwargs.values(),))))):
+                raise Refused(kind.refusal)
+            return self._constants_of(func(*args, **kwargs))
         if func is aten.lift_fresh.default:  # its argument is nobody else's, and is not to change with the result
             func = aten.lift_fresh_copy.default
             self._constant(args[0])
@@ -123,6 +127,29 @@ class Tape(TorchDispatchMode):
             name = f"constant_{len(self._constants)}"
             self._constants[name] = tensor
             self._note(tensor, self.graph.get_attr(name), False)
+
+    def _constants_of(self, value: Any) -> Any:
+        """Copies, which a run may write to, of what is alike in every run."""
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self._constants_of, value))
+        if isinstance(value, Tensor):
+            self._constant(value)
+            node = self.graph.call_function(aten.clone.default, (self._made[value],))
+            value = value.clone()
+            self._note(value, node, False)
+        return value
+
+    def _places(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The places that masks choose in the place of masks that are alike in every run, such as a triangle's."""
+        found: list[Tensor | None] = []
+        for index in indices:
+            if index is None or not _has_mask([index]):
+                found.append(index)
+                continue
+            for places in index.nonzero().unbind(1):
+                self._constant(places)
+                found.append(places)
+        return found
 
     def _node(self, tensor: Tensor) -> fx.Node:
         node = self._made.get(tensor)

@@ -223,6 +223,22 @@ def test_subsampled_plates_masks_scales_and_factors(beta):
     check(make)
 
 
+def test_a_correlation_matrix_whose_triangle_is_chosen_by_a_mask():
+    """The transform of ``LKJCholesky`` picks and fills a triangle by masks that are alike in every run."""
+
+    def make():
+        def model(x):
+            scale = pyro.sample("scale", dist.HalfNormal(torch.ones(3)).to_event(1))
+            correlation = pyro.sample("correlation", dist.LKJCholesky(3, 1.5))
+            with pyro.plate("data", len(x) // 3):
+                normal = dist.MultivariateNormal(torch.zeros(3), scale_tril=scale.diag_embed() @ correlation)
+                pyro.sample("x", normal, obs=x.view(-1, 3))
+
+        return model, AutoNormal(model)
+
+    check(make)
+
+
 def test_a_beta_that_changes_on_every_step_does_so_in_one_graph():
     def make():
         def model(x, beta):

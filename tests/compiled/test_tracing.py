@@ -175,6 +175,63 @@ def test_a_shape_that_depends_on_values_is_refused(function):
         record(lambda: (function(x),), [x])
 
 
+def of_triangle(x):
+    square = x[:, None] * x
+    rows = torch.arange(3)
+    return square[rows <= rows[:, None]]
+
+
+def into_triangle(x):
+    rows = torch.arange(3)
+    square = x.new_zeros(2, 3, 3)
+    square[..., rows < rows[:, None]] = x
+    return square
+
+
+def of_places(x):
+    (places,) = torch.tensor([True, False, True]).nonzero(as_tuple=True)
+    return x[places.mul_(2).clamp_(max=2)]  # written in place, in every run anew
+
+
+def of_what_there_is(x):
+    found, count = torch.tensor([2, 0, 2]).unique(return_counts=True)
+    return x[found] * count
+
+
+def repeated(x):
+    return x.repeat_interleave(torch.tensor([1, 0, 2]))
+
+
+@pytest.mark.parametrize("function", [of_triangle, into_triangle, of_places, of_what_there_is, repeated])
+def test_a_shape_that_depends_on_constants_is_that_of_every_run(function):
+    x = X.clone().requires_grad_()
+
+    def differentiated():
+        value = function(x)
+        (value * torch.arange(value.numel()).view_as(value)).sum().backward()
+        return (value,)
+
+    recording = record(differentiated, [x], [x])
+    for _ in range(2):
+        value, gradient = replay(recording, OTHER)
+        other = OTHER.clone().requires_grad_()
+        expected = function(other)
+        (expected * torch.arange(expected.numel()).view_as(expected)).sum().backward()
+        torch.testing.assert_close((value, gradient), (expected.detach(), other.grad))
+
+
+def test_a_mask_into_which_something_was_written_is_no_constant():
+    x = X.clone()
+
+    def function():
+        mask = torch.arange(3) > 0
+        mask[0] = x[0] > 0
+        return (x[mask],)
+
+    with pytest.raises(Untraceable, match=r"^the shape of what \S+ returns depends on values"):
+        record(function, [x])
+
+
 def test_what_a_mask_is_given_has_no_shape_of_its_own():
     x = X.clone()
 
