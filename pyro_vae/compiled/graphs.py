@@ -9,14 +9,14 @@ The *kind* of a call is what its graph depends on: the form of the arguments (se
 and the form of the programs (see ``program_state``); and the numbers among both, as long as they stay.  A number that
 is another one at a later call is handed over as a tensor from then on, if the programs can take it.
 
-Where validation is on, a graph says whether all values were valid (see ``validation``); if not, the call is made again
-as it is, from the same noise.  Whatever goes wrong while a graph is made or first run leaves everything as it was, and
-the call is run as it is.
+Where validation is on, a graph says whether all values were valid (see ``validation``), and where a choice in Python or
+a shape depends on whole numbers or truths of tensors, whether these are what they were (see ``tape``); if not, the call
+is made again as it is, from the same noise.  Whatever goes wrong while a graph is made or first run leaves everything
+as it was, and the call is run as it is.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
 import warnings
@@ -34,11 +34,12 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from pyro_vae.compiled import payoff
+from pyro_vae.compiled.acquaintances import ACQUAINTANCES
 from pyro_vae.compiled.contents import Unwatchable
 from pyro_vae.compiled.outcomes import Outcome
 from pyro_vae.compiled.payoff import CompileEstimate, Credit, reason
 from pyro_vae.compiled.readings import TELLS, Call, Reader, Reading, Run
-from pyro_vae.compiled.refusals import MAX_NODES, Failed, TooLarge, Unsettled
+from pyro_vae.compiled.refusals import MAX_NODES, Failed, Missed, TooLarge, Unsettled
 from pyro_vae.compiled.snapshot import torch_noise
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class CompiledPair:
         reading = self._read(call) if self._started else None
         if reading is None:
             return self._start(call)
-        _ACQUAINTANCES.forget(self._name, call)
+        ACQUAINTANCES.forget(self._name, call)
         if reading.kind not in self._kinds:
             return self._meet(reading)
         kind = self._kinds[reading.kind]
@@ -157,7 +158,7 @@ class CompiledPair:
         result = self._run_stock(call)
         if not self._started:
             self._started = True
-            like_it = _ACQUAINTANCES.meet(self._name, call)
+            like_it = ACQUAINTANCES.meet(self._name, call)
             if like_it == _STRANGERS:
                 self._say("a model, guide or estimator is made anew for every call; make it once, before the loop")
             elif like_it < _STRANGERS and (reading := self._read(call)) is not None:
@@ -215,6 +216,8 @@ class CompiledPair:
             from pyro_vae.compiled import making  # there since the recording
 
             result, error = making.try_graph(graph, self._run_stock, reading, held)
+            if isinstance(error, Missed):
+                return self._miss(graph, kind, result)
             graph.is_tried = True
             if error is not None:
                 self._drop(graph)
@@ -231,13 +234,30 @@ class CompiledPair:
         except Exception as error:
             restore()
             answer = self._run_stock(reading.call)  # which raises what is wrong with the data
+            if graph.guarded:  # with values that it was not recorded for, it may fail
+                return self._miss(graph, kind, answer)
             self._drop(graph)
             self._fail(kind, reading, error)
             return answer
         if graph.checks and not outputs[-1]:
             restore()
-            return self._run_stock(reading.call)  # which raises the error that Pyro has for it
+            return self._miss(graph, kind, self._run_stock(reading.call))  # which raises the error that Pyro has for it
         return graph.outcome(outputs, reading.differentiable, held)
+
+    def _miss(self, graph: RecordedGraph, kind: _Kind, answer: Any) -> Any:
+        """A call that the programs answered, for what a choice or a shape depends on is not what it was."""
+        if graph.guarded and graph.misses():
+            self._drop(graph)
+            self._give_up(kind, graph.guarded)
+        return answer
+
+    def _give_up(self, kind: _Kind, why: str) -> None:
+        """Run the calls of a kind eagerly from now on; all calls where there are no graphs of others."""
+        if self._graphs:
+            kind.needs = sys.maxsize
+            self._say(f"{why} (in calls of one kind; those of others are graphs)")
+        else:
+            self.refuse(why)
 
     def _compile(
         self, graph: RecordedGraph, estimate: CompileEstimate, inputs: list[Tensor], held: list[Tensor]
@@ -265,9 +285,8 @@ class CompiledPair:
             chosen = whole or list(reading.lifted)
             self._reader.never_lift(chosen)
             self._because = f" ({', '.join(chosen)}: {reason(error)})"
-        elif alone and self._graphs:
-            kind.needs = sys.maxsize
-            self._say(f"{reason(error)} (in calls of one kind; those of others are graphs)")
+        elif alone:
+            self._give_up(kind, reason(error))
         else:
             self.refuse(reason(error))
 
@@ -339,40 +358,6 @@ def _listed(changes: list[str]) -> str:
     """The first of some changes, in one line."""
     more = len(changes) - _CHANGES_SHOWN
     return ", ".join([*changes[:_CHANGES_SHOWN], *([f"and {more} more"] if more > 0 else [])])
-
-
-class _Acquaintances:
-    """Pairs of programs of the same code that were called once: whoever makes them anew at each step gains nothing."""
-
-    def __init__(self) -> None:
-        self._counts: dict[Hashable, int] = {}
-
-    def meet(self, name: str, call: Call) -> int:
-        """Note the first call of a pair; the number of such calls of its kind that no second one followed."""
-        key = self._key(name, call)
-        if len(self._counts) > _MAX_KINDS:
-            self._counts.clear()
-        self._counts[key] = self._counts.get(key, 0) + 1
-        return self._counts[key]
-
-    def forget(self, name: str, call: Call) -> None:
-        """Note the second call of a pair."""
-        if self._counts:
-            self._counts.pop(self._key(name, call), None)
-
-    def _key(self, name: str, call: Call) -> Hashable:
-        return name, call.method, _code(call.model), _code(call.guide)
-
-
-_ACQUAINTANCES = _Acquaintances()
-
-
-def _code(program: Any) -> Hashable:
-    """What a program is written in: a number, so that nothing is kept alive."""
-    while isinstance(program, functools.partial):
-        program = program.func
-    program = getattr(program, "__func__", program)
-    return id(getattr(program, "__code__", type(program)))
 
 
 def _depth() -> int:

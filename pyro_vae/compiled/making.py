@@ -37,7 +37,7 @@ from pyro_vae.compiled.places import ABSENT, PLAIN
 from pyro_vae.compiled.program_state import Marks
 from pyro_vae.compiled.readings import Call, Reading, Run
 from pyro_vae.compiled.recorded_graph import Rebound, RecordedGraph, find_sources
-from pyro_vae.compiled.refusals import Failed, TooLarge, Unsettled, Untraceable
+from pyro_vae.compiled.refusals import Failed, Missed, TooLarge, Unsettled, Untraceable
 from pyro_vae.compiled.snapshot import Writes
 from pyro_vae.compiled.tracing import record
 
@@ -145,6 +145,8 @@ def _make(run: Run, reading: Reading, max_nodes: int, marks: Marks, writes: Writ
                 bool(numbers),
                 reading.tells_numbers,
             )
+    if recording.guarded and writes.storages():  # which a run with other values would have done in vain
+        raise Untraceable(recording.guarded)
     if recording.valid is not None and not recording.valid:
         raise Unsettled("a value is outside its support")
     if marks.made_parameters():
@@ -174,7 +176,10 @@ def try_graph(graph: RecordedGraph, run: Run, reading: Reading, held: Sequence[T
     error: Exception | None = None
     with Writes() as writes:
         try:
-            found = summary(graph.run(reading.inputs, held)[: 1 + len(trained)])
+            outputs = graph.run(reading.inputs, held)
+            if graph.guarded and not outputs[-1]:
+                raise Missed(graph.guarded)
+            found = summary(outputs[: 1 + len(trained)])
         except Exception as raised:
             error = raised
     noise = pyro.util.get_rng_state()

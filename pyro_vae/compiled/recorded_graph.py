@@ -33,6 +33,7 @@ from pyro_vae.compiled.tracing import Recording
 
 Tensors = Mapping[str, Tensor]  # by path, or by name
 
+MISSES, _MISSES_OF = 3, 10  # calls with other values that a graph is run for, at least, and then one in so many
 LOOPS_AFTER = 100  # runs of a graph: doing its loops at once costs as much as some 50, and saves a third of each
 
 
@@ -122,6 +123,7 @@ class RecordedGraph:
         is_settled: whether it is compiled, or never will be.
         checks: whether its last output says if all values were valid.
         gave_numbers: whether the programs were given tensors for numbers, which they may take for others.
+        guarded: what depends on values that its last output says to be the same again, in words; empty for nothing.
         called: the functions of libraries that are in it.
 
     Raises:
@@ -149,6 +151,7 @@ class RecordedGraph:
         self._estimate = CompileEstimate.from_recording(recording, 0)
         self.nodes = len(recording.graph.graph.nodes)
         self.checks, self.gave_numbers = recording.valid is not None, recording.gave_numbers
+        self.guarded, self._misses = recording.guarded, 0
         self.is_tried = self.is_settled = False
         self.called = Patchable()
 
@@ -171,6 +174,11 @@ class RecordedGraph:
         if self._estimate.runs == LOOPS_AFTER and self.nodes >= FEWEST_OF_LOOPS and not self.is_settled:
             self._run = with_loops_at_once(self._run, self._recording, values)
         return self._run(values)
+
+    def misses(self) -> bool:
+        """Count a call whose values were others; whether these are too many to go on with this graph."""
+        self._misses += 1
+        return self._misses >= MISSES and _MISSES_OF * self._misses > self._estimate.runs
 
     def outcome(self, outputs: Sequence[Tensor], differentiable: Sequence[Tensor], held: Sequence[Tensor]) -> Outcome:
         """A loss with its gradients; what the run binds anew is bound.

@@ -29,5 +29,9 @@ class Unsettled(Untraceable):
     """A run has made parameters, or met invalid values, and the next one will not."""
 
 
+class Missed(Untraceable):
+    """Values are not those that a graph was recorded with; the text says what depends on them."""
+
+
 class Failed(Exception):
     """A graph could not be made; the text says why.  The programs, and all they hold, are as they were."""

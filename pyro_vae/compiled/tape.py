@@ -5,6 +5,10 @@ those that it returns.  So it is enough to know which node made which tensor: a 
 that the program holds, and becomes an input of the graph, and one that was written out, ``torch.tensor(0.5)`` say, is
 a constant of it.  Beside its own time an operation takes a tenth of what it takes under torch's ``make_fx``, which can
 also follow sizes that vary, subclasses and modules.
+
+What depends on the value of a tensor, a choice in Python or the shape of what a mask chooses, is written down for the
+value that there is.  That is right for constants.  For others the tape can *guard* the value, as long as it is exact,
+a whole number or a truth: an output of the graph then says whether it is the same again.
 """
 
 from __future__ import annotations
@@ -12,14 +16,18 @@ from __future__ import annotations
 import functools
 import gc
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
 from torch.fx._lazy_graph_module import _make_graph_module, _use_lazy_graph_module
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pyro_vae.compiled.forms import form_of
@@ -48,15 +56,19 @@ class Tape(TorchDispatchMode):
 
     Args:
         inputs: the tensors whose values may differ in later runs.
+        guarding: whether whole numbers and truths that are asked for may be guarded.
 
     Attributes:
         graph: what was done; its inputs are ``inputs``, then ``held``.
         held: tensors that were met and are none of the inputs, by reference.
+        guards: of each guarded tensor, whether it has the value that it had, a truth.
+        guarded: what depends on the first of them.
     """
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], guarding: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph, self.held = fx.Graph(), list[Tensor]()
+        self.guards, self.guarded, self._guarding = list[Tensor](), "", guarding
         self._made = WeakTensorKeyDictionary()  # the node of each tensor
         self._varying = set[fx.Node]()
         self._changed = set[int]()  # memory of constants into which something was written that varies
@@ -74,15 +86,13 @@ class Tape(TorchDispatchMode):
         if kind.is_composite:  # in inference mode nobody has taken it apart
             with self:
                 return func.decompose(*args, **kwargs)
-        if kind.asks_for_a_value:
-            if any(map(self.varies, _tensors((args, (*kwargs.values(),))))):
-                raise ValueNeeded(f"{func} depends on the value of a tensor")
-            return func(*args, **kwargs)
-        if func in _BY_INDEX and _has_mask(args[1]) and not any(map(self.varies, _tensors(args[1]))):
-            args = args[0], self._places(args[1]), *args[2:]
-        elif kind.refusal and (func not in _BY_INDEX or _has_mask(args[1])):
-            if any(map(self.varies, _tensors((args, (*kwargs.values(),))))):
-                raise Refused(kind.refusal)
+        if func is aten.masked_select.default and args[0].shape == args[1].shape:
+            func, args = aten.index.Tensor, (args[0], [args[1]])
+        if func in _BY_INDEX:
+            args = args[0], self._places(args[1], kind.refusal), *args[2:]
+        elif kind.refusal:
+            if not self.knows(_tensors((args, (*kwargs.values(),))), kind.refusal):
+                raise kind.error(kind.refusal)
             return self._constants_of(func(*args, **kwargs))
         if func is aten.lift_fresh.default:  # its argument is nobody else's, and is not to change with the result
             func = aten.lift_fresh_copy.default
@@ -103,6 +113,26 @@ class Tape(TorchDispatchMode):
         """Whether the value of a tensor can differ from run to run: all but what was made of constants alone."""
         node = self._made.get(tensor)
         return node is None or node in self._varying or not self._changed.isdisjoint(_memory(tensor))
+
+    def knows(self, tensors: Iterable[Tensor], why: str) -> bool:
+        """Whether later runs may rely on the values that some tensors have now; guards them where they vary.
+
+        Args:
+            tensors: what is asked of.
+            why: what depends on their values, for a person.
+        """
+        varying = [tensor for tensor in tensors if self.varies(tensor)]
+        if varying and not (self._guarding and all(map(_is_exact, varying))):
+            return False
+        self.guarded = self.guarded or (why if varying else "")
+        for tensor in varying:
+            with _disable_current_modes():
+                value = tensor.detach().clone()
+                self._constant(value)
+                same = self.__torch_dispatch__(aten.eq.Tensor, (), (tensor, value))
+                self.guards.append(self.__torch_dispatch__(aten.all.default, (), (same,)))
+            self._varying.discard(self._node(tensor))
+        return True
 
     def finish(self, outputs: Sequence[Tensor]) -> fx.GraphModule:
         """The graph of what was done so far, as a module.
@@ -139,13 +169,24 @@ class Tape(TorchDispatchMode):
             self._note(value, node, False)
         return value
 
-    def _places(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """The places that masks choose in the place of masks that are alike in every run, such as a triangle's."""
+    def _places(self, indices: Sequence[Tensor | None], refusal: str) -> Sequence[Tensor | None]:
+        """Indices with the places that masks choose in the place of masks that are alike in every run.
+
+        Args:
+            indices: of an operation, one per dimension, or per dimensions of a mask.
+            refusal: why others are refused, where the shape of its result depends on them.
+        """
+        masks = [index for index in indices if index is not None and index.dtype in (torch.bool, torch.uint8)]
+        if not (self.knows(masks, refusal) if refusal else not any(map(self.varies, masks))):
+            if refusal:
+                raise Refused(refusal)
+            return indices
         found: list[Tensor | None] = []
         for index in indices:
-            if index is None or not _has_mask([index]):
+            if not any(index is mask for mask in masks):
                 found.append(index)
                 continue
+            assert index is not None
             for places in index.nonzero().unbind(1):
                 self._constant(places)
                 found.append(places)
@@ -187,14 +228,17 @@ class _Kind(NamedTuple):
     is_random: bool
     is_new: bool
     writes: bool
-    asks_for_a_value: bool
-    refusal: str
+    refusal: str  # why it is none whose values can differ from run to run
+    error: type[Refused]
 
 
 @functools.cache
 def _kind(func: Any) -> _Kind:
     refusal = ""
-    if torch.Tag.dynamic_output_shape in func.tags:
+    asks = torch.Tag.data_dependent_output in func.tags
+    if asks:
+        refusal = f"{func} depends on the value of a tensor"
+    elif torch.Tag.dynamic_output_shape in func.tags:
         refusal = f"the shape of what {func} returns depends on values"
     elif func._opname in _READ_ELSEWHERE:
         refusal = f"{func} reads the values of a tensor in C++"
@@ -204,13 +248,13 @@ def _kind(func: Any) -> _Kind:
         torch.Tag.nondeterministic_seeded in func.tags,
         not any(returned.alias_info for returned in func._schema.returns),
         any(argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments),
-        torch.Tag.data_dependent_output in func.tags,
         refusal,
+        ValueNeeded if asks else Refused,
     )
 
 
-def _has_mask(indices: Sequence[Tensor | None]) -> bool:
-    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+def _is_exact(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -101,6 +101,7 @@ class Recording:
         kept: further outputs, after these: what the function left behind.
         valid: whether all values were valid, the last output; None if nothing was to be checked.
         gave_numbers: whether the program's own code was given a tensor for a number, which it may take for another.
+        guarded: what depends on values that the last output says to be the same again, in words; empty for nothing.
     """
 
     graph: fx.GraphModule
@@ -111,6 +112,7 @@ class Recording:
     kept: Sequence[Tensor] = ()
     valid: Tensor | None = None
     gave_numbers: bool = False
+    guarded: str = ""
 
     def copy(self) -> Recording:
         """The same with a graph of its own, to be rewritten."""
@@ -138,7 +140,9 @@ def record(
         left: gives the tensors that the function left behind, once it has run.
         max_nodes: how many operations are recorded, at most.
         check: what the graph is to say of values, as its last output: nothing; whether what Pyro must know of numbers
-            holds, if it asks; or that, and whether all values are valid where torch's validation asks.
+            holds, if it asks; or that, and whether all values are valid where torch's validation asks.  If it says
+            anything, and no inputs stand for numbers, choices and shapes may depend on whole numbers and truths of
+            tensors: it says whether these are the same again.
         numbers: whether some inputs stand for numbers of Python, which are not to be divided by zero.
         tells_numbers: whether the function may tell numbers of Python from tensors, which are not to stand for them.
 
@@ -146,7 +150,7 @@ def record(
         Untraceable: if Python asked for the value of a tensor, or the shape of one depends on values.
         TooLarge: if there are more operations.
     """
-    tape = Tape(inputs)
+    tape = Tape(inputs, guarding=check != "none" and not numbers)
     mode = _Recording(tape, list(differentiate), max_nodes, check != "none", numbers, tells_numbers)
     noise = _foreign_noise()
     with undisturbed(), tape:
@@ -156,14 +160,14 @@ def record(
                 raise mode.refused
             kept = [detach_provenance(tensor).detach() for tensor in left()]
         gradients = [gradient for gradient in mode.gradients if gradient is not None]
-        looked_at = check == "all" or (check == "needed" and mode.checks)
-        valid = [all_valid(mode.checks, results if check == "all" else ())] if looked_at else []
+        valid = mode.valid(check, results)
     if _foreign_noise() != noise:
         raise Untraceable("random numbers of Python or NumPy are drawn; draw them with torch")
     graph = tape.finish([*results, *gradients, *kept, *valid])
     leaves = mode.differentiate[len(differentiate) :]
     checked = valid[0] if valid else None
-    return Recording(graph, tape.held, results, mode.gradients, leaves, kept, checked, mode.gave_numbers)
+    told = mode.gave_numbers, mode.guarded
+    return Recording(graph, tape.held, results, mode.gradients, leaves, kept, checked, *told)
 
 
 class _Recording(TorchFunctionMode):
@@ -177,7 +181,7 @@ class _Recording(TorchFunctionMode):
         self._checks, self._numbers, self._tells_numbers = checks, numbers, tells_numbers
         self.gradients: list[Tensor | None] = [None] * len(differentiate)
         self.refused: Untraceable | None = None
-        self.gave_numbers = False
+        self.gave_numbers, self.guarded = False, ""
         self._since = next_function()
         self.checks: list[Tensor] = []
 
@@ -193,14 +197,16 @@ class _Recording(TorchFunctionMode):
     def _record(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType
     ) -> Any:
+        name = getattr(func, "__name__", str(func))
         try:
             result = self._answer(func, args, kwargs, asking)
         except ValueNeeded as error:
-            name = getattr(func, "__name__", str(func))
             raise Untraceable(f"{name} depends on the value of a tensor ({_place(asking)})") from error
         except Refused as error:
             raise Untraceable(f"{error} ({_place(asking)})") from error
-        if self._numbers and getattr(func, "__name__", "") in _PARTIAL and not (result.dim() or result.requires_grad):
+        if self._tape.guarded and not self.guarded:
+            self.guarded = f"{self._tape.guarded} ({_place(asking)})"
+        if self._numbers and name in _PARTIAL and not (result.dim() or result.requires_grad):
             self.checks.append(torch.isfinite(detach_provenance(result)))
         if len(self._tape.graph.nodes) > self._max_nodes:
             raise TooLarge(self._max_nodes, len(self._tape.graph.nodes))
@@ -259,9 +265,19 @@ class _Recording(TorchFunctionMode):
     def _value(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], asking: FrameType) -> Any:
         if asking.f_code in _ANSWERS:
             return _ANSWERS[asking.f_code]
-        if any(isinstance(arg, Tensor) and self._tape.varies(arg) for arg in args):
-            raise Untraceable(f"{_VALUES[func]} in Python depends on the value of a tensor ({_place(asking)})")
+        asked = [detach_provenance(arg) for arg in args if isinstance(arg, Tensor)]
+        why = f"{_VALUES[func]} in Python depends on the value of a tensor"
+        is_array = _VALUES[func] == "an array" and any(map(self._tape.varies, asked))  # which may be written to
+        if is_array or not self._tape.knows(asked, why):
+            raise Untraceable(f"{why} ({_place(asking)})")
         return _constant(func, args, kwargs)
+
+    def valid(self, check: Checks, results: Sequence[Tensor]) -> list[Tensor]:
+        """Whether what was asked holds, and what is guarded is the same, as one truth; nothing where none is wanted."""
+        checks = [*self.checks, *self._tape.guards]
+        if check == "none" or not (checks or check == "all"):
+            return []
+        return [all_valid(checks, results if check == "all" else ())]
 
     @contextmanager
     def hashes_refused(self) -> Iterator[None]:

@@ -49,23 +49,23 @@ def geometric():
     return Program(m, guide=g)
 
 
-@case("a choice in Python", quick=True)
+@case("a number in Python", quick=True)
 def memmap_fail():
     t = mapped()
 
     def m(x):
-        if x.sum() > -100:
+        if float(x.sum()) > -100:
             x = x + t
         base(x)
 
     return Program(m)
 
 
-@case("a choice in Python")
+@case("a number in Python")
 def try_except():
     def m(x):
         try:
-            y = x if x.sum() > 0 else -x
+            y = x if float(x.sum()) > 0 else -x
         except Exception:
             y = x * 100
         base(y)
@@ -73,7 +73,7 @@ def try_except():
     return Program(m)
 
 
-@case("the shape of what")
+@case()
 def bool_tensor_index():
     mask = torch.tensor([True, False, True, True, False, True])
     return Program(lambda x: base(x[mask]))
