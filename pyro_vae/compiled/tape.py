@@ -70,7 +70,7 @@ class Tape(TorchDispatchMode):
         self.graph, self.held = fx.Graph(), list[Tensor]()
         self.guards, self.guarded, self._guarding = list[Tensor](), "", guarding
         self._made = WeakTensorKeyDictionary()  # the node of each tensor
-        self._varying = set[fx.Node]()
+        self._varying, self._guarded = set[fx.Node](), set[fx.Node]()
         self._changed = set[int]()  # memory of constants into which something was written that varies
         self._constants = dict[str, Tensor]()
         self._last: fx.Node | None = None
@@ -126,12 +126,15 @@ class Tape(TorchDispatchMode):
             return False
         self.guarded = self.guarded or (why if varying else "")
         for tensor in varying:
+            node = self._node(tensor)
+            if node in self._guarded and self._changed.isdisjoint(_memory(tensor)):
+                continue
+            self._guarded.add(node)
             with _disable_current_modes():
                 value = tensor.detach().clone()
                 self._constant(value)
                 same = self.__torch_dispatch__(aten.eq.Tensor, (), (tensor, value))
                 self.guards.append(self.__torch_dispatch__(aten.all.default, (), (same,)))
-            self._varying.discard(self._node(tensor))
         return True
 
     def finish(self, outputs: Sequence[Tensor]) -> fx.GraphModule:

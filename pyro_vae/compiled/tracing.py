@@ -77,6 +77,8 @@ _VALUES = {
     Tensor.__repr__: "a text",
     Tensor.__format__: "a text",
 }
+# An array may be written to, and a tensor in the place of a number does not look like one.
+_UNLIKE = (Tensor.numpy, Tensor.__array__, Tensor.__repr__)
 _GRADIENT: Any = Tensor.grad
 _VERSION: Any = Tensor._version
 _COPIES = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new)
@@ -154,7 +156,7 @@ def record(
     mode = _Recording(tape, list(differentiate), max_nodes, check != "none", numbers, tells_numbers)
     noise = _foreign_noise()
     with undisturbed(), tape:
-        with mode, mode.hashes_refused():
+        with mode, mode.looked_up():
             results = [torch.as_tensor(result).detach() for result in function()]
             if mode.refused is not None:  # and the function went on without it
                 raise mode.refused
@@ -204,8 +206,7 @@ class _Recording(TorchFunctionMode):
             raise Untraceable(f"{name} depends on the value of a tensor ({_place(asking)})") from error
         except Refused as error:
             raise Untraceable(f"{error} ({_place(asking)})") from error
-        if self._tape.guarded and not self.guarded:
-            self.guarded = f"{self._tape.guarded} ({_place(asking)})"
+        self._note_guards(asking)
         if self._numbers and name in _PARTIAL and not (result.dim() or result.requires_grad):
             self.checks.append(torch.isfinite(detach_provenance(result)))
         if len(self._tape.graph.nodes) > self._max_nodes:
@@ -267,10 +268,14 @@ class _Recording(TorchFunctionMode):
             return _ANSWERS[asking.f_code]
         asked = [detach_provenance(arg) for arg in args if isinstance(arg, Tensor)]
         why = f"{_VALUES[func]} in Python depends on the value of a tensor"
-        is_array = _VALUES[func] == "an array" and any(map(self._tape.varies, asked))  # which may be written to
-        if is_array or not self._tape.knows(asked, why):
+        unlike = func in _UNLIKE and any(map(self._tape.varies, asked))
+        if unlike or not self._tape.knows(asked, why):
             raise Untraceable(f"{why} ({_place(asking)})")
         return _constant(func, args, kwargs)
+
+    def _note_guards(self, asking: FrameType) -> None:
+        if self._tape.guarded and not self.guarded:
+            self.guarded = f"{self._tape.guarded} ({_place(asking)})"
 
     def valid(self, check: Checks, results: Sequence[Tensor]) -> list[Tensor]:
         """Whether what was asked holds, and what is guarded is the same, as one truth; nothing where none is wanted."""
@@ -280,15 +285,21 @@ class _Recording(TorchFunctionMode):
         return [all_valid(checks, results if check == "all" else ())]
 
     @contextmanager
-    def hashes_refused(self) -> Iterator[None]:
-        """Refuse to look something up by a number that varies: what tables hold are numbers of Python's own."""
+    def looked_up(self) -> Iterator[None]:
+        """Look things up by a number that varies as tables of Python's own numbers do, or refuse to."""
         usual = Tensor.__hash__
 
         def hashed(tensor: Tensor) -> int:
             asking = _asking(sys._getframe(1))
             is_number = type(tensor) is Tensor and tensor.dim() == 0 and _root(asking) not in _OURS
             if is_number and self._tape.varies(tensor):
-                self.refused = Untraceable(f"a table in Python depends on the value of a tensor ({_place(asking)})")
+                why = "a table in Python depends on the value of a tensor"
+                with torch._C.DisableTorchFunction():
+                    number = _constant(Tensor.item, (tensor,), {}) if self._tape.knows([tensor], why) else None
+                self._note_guards(asking)
+                if number is not None:
+                    return hash(number)
+                self.refused = Untraceable(f"{why} ({_place(asking)})")
                 raise self.refused
             return usual(tensor)  # type: ignore[no-untyped-call]
 

@@ -80,7 +80,20 @@ def if_equal(x, kept=KEPT, ids=IDS):
     observe(x if torch.equal(ids, IDS) else -x)
 
 
+def looked_up(x, kept=KEPT, ids=IDS):
+    shifts = {0: 1.0, 1: 2.0, 2: 4.0, 3: 8.0}
+    observe(torch.stack([x[i] + shifts[y.item()] for i, y in enumerate(ids)]))
+
+
+def named(x, kept=KEPT, ids=IDS):
+    number = ids.max().item()
+    shift = pyro.param(f"shift_{number // 2}", torch.tensor(0.25))
+    observe(x + shift * len(range(number)))
+
+
 STRUCTURES = [
+    looked_up,
+    named,
     of_a_mask,
     of_a_mask_that_is_computed,
     selected,
@@ -122,6 +135,19 @@ def test_what_depends_on_whole_numbers_and_truths_that_stay_is_a_graph(model):
     elbo, said = both(model, [(X, KEPT, IDS)] * 8)
     assert elbo.num_graphs(model, guide) == 1
     assert said == []
+
+
+def test_a_number_that_is_written_as_one_is_no_tensor_in_words():
+    def model(x, ids):
+        number = ids.max().item()
+        for i in range(number):
+            shift = pyro.param("shift_" + str(number // 2), torch.tensor(0.25))
+            observe(x + shift) if i == 0 else None
+
+    _, said = both(model, [(X, IDS)] * 6)
+    assert set(pyro.get_param_store()) == {"shift_1", "loc"}
+    assert len(said) == 1
+    assert "a text in Python depends on the value of a tensor" in said[0]
 
 
 @pytest.mark.parametrize("model", [structure for structure in STRUCTURES if structure is not in_a_loop])

@@ -127,7 +127,7 @@ def of_a_type(label):
 
 labelled(of_a_table, "a table in Python depends on the value of a tensor", quick=True)
 labelled(of_a_set, "a table in Python depends on the value of a tensor")
-labelled(of_an_enumeration, "a table in Python depends on the value of a tensor")
+labelled(of_an_enumeration, "a text in Python depends on the value of a tensor")
 labelled(of_a_text, "a text in Python depends on the value of a tensor", quick=True)
 labelled(of_a_name, "a text in Python depends on the value of a tensor")
 labelled(of_a_type, "a number in Python depends on the value of a tensor", quick=True)
