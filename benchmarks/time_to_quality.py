@@ -120,7 +120,7 @@ def images(name: str) -> Dataset:
     """The data set with all its training images to train on, and the test images, binarized once, to watch."""
     dataset = load_data(name)
     pixels = torch.cat([dataset.train.values(), dataset.validation.values()])
-    test = binarize_once(dataset.test, "dynamic")
+    test = Images(binarize_once(dataset.test, "dynamic").x())  # the pixels themselves, for who takes them as they are
     return replace(dataset, name=f"{name}, test images watched", train=Images(pixels), validation=test, test=test)
 
 

@@ -14,8 +14,6 @@ from torch import nn
 from pyro_vae.compiled import CompiledTrace_ELBO, NotCompiled
 from tests.compiled.agreeing import guide
 
-pytestmark = pytest.mark.usefixtures("graph")
-
 X = torch.tensor([0.5, -1.0, 2.0, 0.25, -0.75, 1.5])
 KEPT = torch.tensor([True, True, False, True, False, True])
 IDS = torch.tensor([2, 0, 2, 1, 0, 2])
@@ -130,6 +128,7 @@ def both(model, calls):
     return elbo, [str(warning.message) for warning in said if warning.category is NotCompiled]
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("model", STRUCTURES)
 def test_what_depends_on_whole_numbers_and_truths_that_stay_is_a_graph(model):
     elbo, said = both(model, [(X, KEPT, IDS)] * 8)
@@ -137,6 +136,17 @@ def test_what_depends_on_whole_numbers_and_truths_that_stay_is_a_graph(model):
     assert said == []
 
 
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("model", [of_a_mask, by_groups, in_a_loop])
+def test_guards_are_compiled(model):
+    calls = [(X, KEPT, IDS)] * 6
+    elbo, said = both(model, calls if model is in_a_loop else [*calls, (X, KEPT.logical_not(), IDS + 1), *calls])
+    assert elbo.num_graphs(model, guide) == 1
+    assert said == []
+
+
+@pytest.mark.usefixtures("uncompiled")
 def test_a_number_that_is_written_as_one_is_no_tensor_in_words():
     def model(x, ids):
         number = ids.max().item()
@@ -150,6 +160,7 @@ def test_a_number_that_is_written_as_one_is_no_tensor_in_words():
     assert "a text in Python depends on the value of a tensor" in said[0]
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("model", [structure for structure in STRUCTURES if structure is not in_a_loop])
 def test_other_values_are_seen_at_once(model):
     """A graph answers the calls before; at the third with other values it is given up."""
@@ -160,6 +171,7 @@ def test_other_values_are_seen_at_once(model):
     assert "depends on" in said[0]
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_what_is_changed_in_place_is_seen():
     mask = KEPT.clone()
 
@@ -182,6 +194,7 @@ def test_what_is_changed_in_place_is_seen():
     assert len(said) == 1
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_few_calls_with_other_values_leave_a_graph_alone():
     other = (X, KEPT.logical_not(), IDS)
     elbo, said = both(of_a_mask, ([(X, KEPT, IDS)] * 30 + [other]) * 4)
@@ -191,6 +204,7 @@ def test_a_few_calls_with_other_values_leave_a_graph_alone():
     assert len(pair._graphs) == 1
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_choice_that_a_draw_decides_is_followed():
     def model():
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -201,6 +215,7 @@ def test_a_choice_that_a_draw_decides_is_followed():
     assert "a choice in Python depends on the value of a tensor (test_guards.py, line " in said[0]
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_run_that_writes_where_it_is_not_alone_is_not_guarded():
     """A graph would have written before it says that the values are others."""
 
@@ -221,6 +236,7 @@ def test_a_run_that_writes_where_it_is_not_alone_is_not_guarded():
     assert found == train(Trace_ELBO())
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_an_error_of_the_program_is_its_own():
     def model(x, ids):
         weights = x.new_ones(int(ids[0]) + 1)
