@@ -75,13 +75,13 @@ class HVAE(Model):
                 "at least two stochastic layers for the model 'hvae'", str(num_layers), "use --model vae for one"
             )
         names = [f"z{layer}" for layer in range(1, num_layers + 1)]
-        self.names, self.skip = tuple(names), skip
         if skip:
             downwards = pairwise(reversed(names))
             latents = [Latent(names[-1], latent_dim), *(Latent(z, latent_dim, ("x", above)) for above, z in downwards)]
         else:
             latents = [Latent(z, latent_dim, (below,)) for below, z in pairwise(["x", *names])]
         super().__init__(event_shape, tuple(latents), likelihood, covariates)
+        self.names, self.skip = tuple(names), skip
         network = network or MLP()
         self.prior = prior or StandardNormal(latent_dim)
         seen = [latent_dim] * (num_layers if skip else 1)
