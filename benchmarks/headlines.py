@@ -88,7 +88,7 @@ class Row:
 
 ROWS = {
     "vae-mlp": Row(
-        "MLP, one layer of 50, N(0, I)",
+        "MLP, one layer of 40, N(0, I)",
         "nll",
         "84.45 (Norouzi et al. 2020)",
         BINARY | MLP | {"model": "vae"},

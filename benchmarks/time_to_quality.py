@@ -1,7 +1,7 @@
 """The time that training takes to the test bound at which stock Pyro's VAE example ends, beside that example.
 
     python benchmarks/time_to_quality.py --quick     # the digits, a few epochs: whether it runs at all
-    python benchmarks/time_to_quality.py             # MNIST (needs PYRO_VAE_DATA), seeds 0 to 2, quarter of an hour
+    python benchmarks/time_to_quality.py             # MNIST (needs PYRO_VAE_DATA), seeds 0 to 2, half an hour
 
 Three contenders, one after the other for each seed, on the same 60,000 images: Pyro's example by stock ``SVI`` for its
 100 epochs; its model and guide, as they are, through ``pyro_vae.fit`` with the same optimizer, rate and batch; and

@@ -6,7 +6,7 @@ Variational Autoencoders*, 2016.  The layers above z_1 are a learned prior for i
 
 With ``skip`` every layer is beside x in both programs: the decoder sees them all, p(x | z_1, …, z_L), and the guide
 goes top-down, each layer given x and the one above, q(z_L | x) q(z_{L-1} | x, z_L) …, as with the two layers of Tomczak
-and Welling, *VAE with a VampPrior*, 2018.  Upper layers are then less easily left unused.
+and Welling, *VAE with a VampPrior*, 2018.
 """
 
 from __future__ import annotations
